@@ -29,10 +29,17 @@ class Tells(Thread):
         return self.at_finish, self.finish_reason
 
 
+class TellsInAProcess(Process):
+    restart = "temporary"
+    at_finish: Any = None
+    on_receive, on_finish, result = Tells.on_receive, Tells.on_finish, Tells.result
+
+
+@pytest.mark.parametrize("kind", [Tells, TellsInAProcess])
 @pytest.mark.parametrize("how, reason", [("rejoin", Shutdown("enough")), ("end", Normal()), ("terminate", Shutdown())])
-def test_a_worker_knows_in_on_finish_and_in_result_why_it_finishes(how: str, reason: Any) -> None:
+def test_a_worker_knows_in_on_finish_and_in_result_why_it_finishes(kind: Any, how: str, reason: Any) -> None:
     with Supervisor("tree", DynamicSupervisor("jobs")).start() as running:
-        ref = running.start_child(Child(Tells, id="w"), under="jobs")
+        ref = running.start_child(Child(kind, id="w"), under="jobs")
         assert ref.ask("hello") is None
         if how == "terminate":
             running.terminate_child("jobs/w")
@@ -49,9 +56,15 @@ class LoopsUntil(Thread):
         self.rejoin("in a loop")
 
 
-def test_rejoin_in_a_loop_ends_with_the_reason_that_it_was_given() -> None:
+class LoopsUntilInAProcess(Process):
+    restart = "temporary"
+    loop = LoopsUntil.loop
+
+
+@pytest.mark.parametrize("kind", [LoopsUntil, LoopsUntilInAProcess])
+def test_rejoin_in_a_loop_ends_with_the_reason_that_it_was_given(kind: Any) -> None:
     with Supervisor("tree", DynamicSupervisor("jobs")).start() as running:
-        assert running.start_child(Child(LoopsUntil, id="w"), under="jobs").join(15) == Shutdown("in a loop")
+        assert running.start_child(Child(kind, id="w"), under="jobs").join(15) == Shutdown("in a loop")
 
 
 class AsksItself(Thread):
@@ -76,10 +89,12 @@ def test_waiting_for_an_answer_of_oneself_is_a_deadlock_error(kind: Any, how: st
 
 
 handles = threading.Event()
+handlers: list[threading.Thread] = []
 
 
 class Waits(Thread):
     def on_receive(self, message: Any) -> Any:
+        handlers.append(threading.current_thread())
         handles.set()
         self.wait(600)
         return "an answer of the dead"
@@ -92,3 +107,7 @@ def test_an_asker_is_told_at_once_when_the_thread_that_handles_its_message_is_ab
         running["w"].kill()
         with pytest.raises(WorkerDead, match="was abandoned"):
             answer.get(15)
+        handlers[0].join(15)
+        assert not handlers[0].is_alive()
+        with pytest.raises(WorkerDead, match="was abandoned"):  # what the thread has returned since is dropped
+            answer.get(0)
