@@ -14,7 +14,8 @@ import logging
 import pickle
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any
 
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
@@ -69,24 +70,29 @@ _bundles: dict[int, _Bundle] = {}
 
 
 class _State:
-    """What a class or function consists of at one moment."""
+    """What a class or function consists of at one moment; compared each time that a value of the class is sent."""
 
     def __init__(self, definition: Any) -> None:
+        scope = vars(definition) if isinstance(definition, type) else definition.__globals__
         self._definition = definition
-        self._values = tuple(_values(definition))
+        self._get: Callable[[str], Any] = scope.get
+        self._names = tuple(_names(definition))
+        self._size = len(vars(definition))
+        self._parts = tuple(_parts(definition))
+        self._values = (*self._parts, *map(self._get, self._names))
         self._prints = [(index, _print(value)) for index, value in enumerate(self._values) if not _is_stable(value)]
 
     def is_current(self) -> bool:
-        now = tuple(_values(self._definition))
+        definition = self._definition
+        if len(vars(definition)) != self._size:
+            return False
+        parts = tuple(_parts(definition)) if self._parts else ()
+        now = (*parts, *map(self._get, self._names))
         return (
             len(now) == len(self._values)
-            and all(map(_is, now, self._values))
+            and all(map(is_, now, self._values))
             and all(_print(now[index]) == print_ for index, print_ in self._prints)
         )
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
 
 
 _MADE_WITH_THE_CLASS = frozenset({
@@ -100,14 +106,20 @@ _MADE_BY_A_METACLASS = re.compile(r"_[a-z0-9]+(_[a-z0-9]+)*_$|__(pydantic|attrs)
 """Of the standard library's enum, pydantic and attrs."""
 
 
-def _values(definition: Any) -> Iterator[Any]:
-    """Yield all that a class or function is sent with and that can change."""
+def _names(definition: Any) -> Iterator[str]:
+    """Yield the names of all that a class or function is sent with and that can change: attributes, or globals."""
     if isinstance(definition, type):
         members = vars(definition).get("_member_map_", {}) if issubclass(definition, enum.Enum) else {}
-        for name, value in vars(definition).items():
+        for name in vars(definition):
             if not (name in _MADE_WITH_THE_CLASS or name in members or _MADE_BY_A_METACLASS.match(name)):
                 yield name
-                yield value
+    else:
+        yield from parts._extract_code_globals(definition.__code__)
+
+
+def _parts(definition: Any) -> Iterator[Any]:
+    """Yield what else a function is sent with and that can change."""
+    if isinstance(definition, type):
         return
     yield definition.__code__
     yield definition.__defaults__
@@ -118,9 +130,6 @@ def _values(definition: Any) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:
             yield None
-    scope = definition.__globals__
-    for name in parts._extract_code_globals(definition.__code__):
-        yield scope.get(name)
 
 
 _STABLE: tuple[type, ...] = (
