@@ -415,10 +415,11 @@ class RemoteNode:
             case Pulse(views, dropped):
                 if dropped:
                     self._context.logs.note_dropped(dropped)
+                now = time.monotonic()
                 for view in views:
                     worker = self.workers.get(view.worker)
                     if worker is not None:
-                        worker.show(view)
+                        worker.show(view, now)
             case Figures():
                 self.figures = frame
                 for number, cpu, memory in frame.workers:

@@ -111,7 +111,7 @@ class RemoteWorker:
         self._returned: list[Message] = []
         self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
-        self._view: SlotView | None = None
+        self._shown: tuple[View, float] | None = None  # with the time when it came
         self.used: tuple[float | None, int] | None = None
         """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
         self.losing: ExitReason | None = None  # why its node, which is lost, may end it
@@ -253,7 +253,7 @@ class RemoteWorker:
 
     def snapshot(self) -> SlotView | None:
         """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
-        return None if self._over else self._view
+        return None if self._over else self._seen()
 
     def resume_reading(self) -> None:
         """Do nothing: one worker does not hold up the others of its node."""
@@ -307,20 +307,24 @@ class RemoteWorker:
                 if self.losing is not None and isinstance(exit.reason, (Shutdown, Killed)):
                     exit = replace(exit, reason=self.losing)
                 result = Payload(data=bytes(payload)) if has_result else None
-                self._finish(replace(exit, result=result, view=None if view is None else _view_of(view)))
+                self._finish(replace(exit, result=result, view=None if view is None else _view_of(view, time.monotonic())))
 
     def _taken(self, frame: LogRecord | LogOutput | LogLines) -> Callable[[], None]:
         """Return what tells the node that the frame is handled."""
         assert self.node is not None
         return partial(self.node.logs_taken, weight_of(frame))
 
-    def show(self, view: View) -> None:
-        """Take the news of the worker's slot."""
-        self._view = _view_of(view)
+    def show(self, view: View, now: float) -> None:
+        """Take the news of the worker's slot, which have come now; most of them nobody looks at."""
+        self._shown = view, now
+
+    def _seen(self) -> SlotView | None:
+        shown = self._shown
+        return None if shown is None else _view_of(*shown)
 
     def lose(self, reason: ExitReason) -> None:
         """Report that the worker is over, without a report of its node."""
-        self._finish(Exit(reason, view=self._view))
+        self._finish(Exit(reason, view=self._seen()))
 
     def _finish(self, exit: Exit) -> None:
         with self._lock:
@@ -367,9 +371,8 @@ class RemoteInbox(Inbox):
         """Do nothing: the node tells each message that is taken out."""
 
 
-def _view_of(view: View) -> SlotView:
-    """Return the view with times of this machine's clock."""
-    now = time.monotonic()
+def _view_of(view: View, now: float) -> SlotView:
+    """Return the view, which came at that time, with times of this machine's clock."""
 
     def when(age: float | None) -> float | None:
         return None if age is None else now - age
