@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,28 +11,11 @@ from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.exits import Lost
 from suitkaise.specs import Child
 from suitkaise.testing import Behaviour, Simulation
+from tests.support import lines_run
 
 
 def work() -> None:
     """Never called: the simulated engine runs scripts."""
-
-
-def lines_run(call: Callable[[], object]) -> int:
-    """Return how many lines of Python run in a call; a line counts each time, in a loop as well."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def grows_as_the_children(phase: Callable[[Simulation], object], make: Callable[[int], Simulation]) -> None:

@@ -74,6 +74,10 @@ class Sender(Protocol):
         """Send a frame, or keep it until the node is connected. Raises MailboxFull, not with `force`."""
         ...
 
+    def used_by(self, number: int) -> tuple[float | None, int] | None:
+        """Return CPU and memory of a worker, as last told; None if they were not."""
+        ...
+
     def logs_taken(self, weight: int) -> None:
         """Note that so much of what it has sent of its workers' logging is handled, or dropped (any thread)."""
         ...
@@ -112,8 +116,6 @@ class RemoteWorker:
         self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
         self._shown: tuple[View, float] | None = None  # with the time when it came
-        self.used: tuple[float | None, int] | None = None
-        """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
         self.losing: ExitReason | None = None  # why its node, which is lost, may end it
         self._over = False
         if context.log_rings is not None:
@@ -124,6 +126,11 @@ class RemoteWorker:
     def where(self) -> str:
         """The name of its node; empty as long as none is found."""
         return "" if self.node is None else self.node.name
+
+    @property
+    def used(self) -> tuple[float | None, int] | None:
+        """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
+        return None if self.node is None else self.node.used_by(self.number)
 
     @property
     def is_lost(self) -> bool:
