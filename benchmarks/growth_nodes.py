@@ -180,7 +180,9 @@ class Node:
             if self._player.busy or not shown:
                 self.workers[worker] = True
                 views.append(
-                    View(worker, 4711, Phase.WAITING, 0.01, self._loops, 1e-5, 1e-3, self._loops, 0, True, 60.0, 0, None)
+                    View(
+                        worker, 4711, Phase.WAITING, 0.01, self._loops, 1e-5, 1e-3, self._loops, 0, True, 60.0, 0, None
+                    )
                 )
         self._send(Pulse(views, 0))
         following = max(when + self._pulse_time, time.monotonic())

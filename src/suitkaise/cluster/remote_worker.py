@@ -314,7 +314,9 @@ class RemoteWorker:
                 if self.losing is not None and isinstance(exit.reason, (Shutdown, Killed)):
                     exit = replace(exit, reason=self.losing)
                 result = Payload(data=bytes(payload)) if has_result else None
-                self._finish(replace(exit, result=result, view=None if view is None else _view_of(view, time.monotonic())))
+                self._finish(
+                    replace(exit, result=result, view=None if view is None else _view_of(view, time.monotonic()))
+                )
 
     def _taken(self, frame: LogRecord | LogOutput | LogLines) -> Callable[[], None]:
         """Return what tells the node that the frame is handled."""
