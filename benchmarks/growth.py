@@ -30,7 +30,7 @@ from suitkaise.exits import Lost, Signaled
 from suitkaise.runtime.runtime import current, listen
 from suitkaise.testing import Behaviour, Simulation
 
-SIZES = ((10, 100), (100, 100), (300, 100), (1_000, 10), (1_000, 100))
+SIZES = ((10, 100), (100, 100), (300, 100), (1_000, 100))
 LEASE = 60.0
 """Seconds: more than by default, since a full garbage collection of a large program holds up all of its threads."""
 
@@ -94,7 +94,7 @@ class Counts:
             self._counts[event.kind] = self._counts.get(event.kind, 0) + 1
             self._changed.notify_all()
 
-    def reach(self, kind: str, more: int, act: Callable[[], object], timeout: float = 300.0) -> float:
+    def reach(self, kind: str, more: int, act: Callable[[], object], timeout: float = 900.0) -> float:
         """Act, wait until so many more events of that kind were told, and return the seconds that this took."""
         wanted, began = self._counts.get(kind, 0) + more, time.monotonic()
         act()
