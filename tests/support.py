@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, TypeVar
 
 import psutil
@@ -40,6 +41,7 @@ __all__ = [
     "in_background",
     "is_alive",
     "kill_and_wait",
+    "lines_run",
     "only_root",
     "processes_with_variable",
     "run_program",
@@ -75,6 +77,24 @@ def eventually(predicate: Callable[[], T], *, timeout: float = 15.0, what: str =
         never.wait(min(pause, left))
         pause = min(pause * 2, 0.05)
     return value
+
+
+def lines_run(call: Callable[[], object]) -> int:
+    """Return how many lines of Python run in a call; a line counts each time, in a loop as well."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def in_background(what: Callable[[], Any]) -> Future[Any]:

@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import wait
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from suitkaise.cluster.link import NAME_BYTES, Listener
 from suitkaise.cluster.machines import Cluster, Machine
 from suitkaise.cluster.node import Settings, version
+from suitkaise.cluster.placement import Look, Places
 from suitkaise.cluster.protocol import Bury, Forget, LogLevels
 from suitkaise.cluster.remote_node import RemoteNode, Serve
 from suitkaise.cluster.remote_worker import RemoteWorker
@@ -35,6 +35,9 @@ __all__ = ["ClusterEngine"]
 
 LOOK_AGAIN = 1.0
 """Seconds after which the machines are looked at again, while none is fit for a worker."""
+
+LOOK_TIME = 0.2
+"""Seconds for which a look at the machines is good for other workers, unless a node is lost."""
 
 FORMER = 100
 """How many nodes that were lost are remembered, for those who look."""
@@ -69,7 +72,8 @@ class ClusterEngine:
         self._storage = storage
         self._lock = threading.Lock()
         self._recipes: dict[str, tuple[Child, bytes]] = {}
-        self._at: dict[str, RemoteNode] = {}  # the node of each path
+        self._places = Places()
+        self._look: Look | None = None  # the last one at the machines
         self._shared: dict[str, RemoteNode] = {}  # by the id of the machine
         self._nodes: dict[bytes, RemoteNode] = {}  # all that are not over, by their names
         self._former: dict[str, dict[str, Any]] = {}  # by name: those that were lost, and no other has come since
@@ -109,8 +113,7 @@ class ClusterEngine:
     def forget(self, path: str) -> None:
         """Discard what was kept for the child at `path`, which will not be started again."""
         self._recipes.pop(path, None)
-        with self._lock:
-            node = self._at.pop(path, None)
+        node = self._places.take(path)
         if node is None:
             return
         node.send(Forget(path))
@@ -120,8 +123,7 @@ class ClusterEngine:
     def spawn(self, launch: Launch) -> RemoteWorker:
         """Start the worker on the node on which it was, or else on one that is chosen in another thread."""
         worker = RemoteWorker(self._context, launch, self._recipe(launch.path, launch.child))
-        with self._lock:
-            node = self._at.get(launch.path)
+        node = self._places.node_of(launch.path)
         if node is None or not node.add(worker):
             until = time.monotonic() + self.spec.start_timeout
             self._submit(lambda: self._start_on_a_node(worker, until))
@@ -172,6 +174,13 @@ class ClusterEngine:
     def _submit(self, call: Callable[[], object]) -> None:
         self._context.reactor.call_soon_threadsafe(lambda: self._thread.submit(call))
 
+    def _looked(self) -> Look:
+        """Return the machines as they are now, or were a moment ago."""
+        look = self._look
+        if look is None or time.monotonic() > look.at + LOOK_TIME:
+            look = self._look = Look(self._cluster.machines(), self._places.counts(), self._silent)
+        return look
+
     def _start_on_a_node(self, worker: RemoteWorker, until: float) -> None:
         """Start the worker on the node of its path; if there is no machine for it, look again later, until then."""
         if worker.exited.done():
@@ -194,30 +203,21 @@ class ClusterEngine:
 
     def _place(self, path: str, child: Child) -> RemoteNode | None:
         """Return the node of a path, which is started if there is none; None if there is no machine for it now."""
-        with self._lock:
-            node = self._at.get(path)
+        node = self._places.node_of(path)
         if node is not None and node.is_open:
             return node
         place = self.spec.place if child.place is None else child.place
-        machines = [one for one in self._cluster.machines() if place.node is None or one.is_called(place.node)]
-        if not machines:
+        look = self._looked()
+        if not look.machines(place):
             return None
         if place.resources and place.node is None:
             node = self._start(None, place)  # where the cluster has them
         elif place.resources or place.dedicated:
-            node = self._start(self._choose(machines, place), place)
+            node = self._start(look.choose(place), place)
         else:
-            node = self._node_on(self._choose(machines, place))
-        with self._lock:
-            self._at[path] = node
+            node = self._node_on(look.choose(place))
+        self._places.put(path, node)
         return node
-
-    def _choose(self, machines: list[Machine], place: Place) -> Machine:
-        """Return the machine that the place means; a silent one only if there is no other."""
-        with self._lock:
-            counts = Counter(node.machine_id for node in self._at.values())
-        sign = 1 if place.strategy == "spread" else -1
-        return min(machines, key=lambda one: (one.id in self._silent, sign * counts[one.id]))
 
     def _node_on(self, machine: Machine) -> RemoteNode:
         with self._lock:
@@ -261,8 +261,7 @@ class ClusterEngine:
 
     def trees_of(self, node: RemoteNode) -> set[str]:
         """Return the names of the trees that have workers there."""
-        with self._lock:
-            return {path.partition("/")[0] for path, at in self._at.items() if at is node}
+        return {path.partition("/")[0] for path in self._places.paths_on(node)}
 
     def on_ready(self, node: RemoteNode) -> None:
         """Have the node look what is left of others that were lost on its machine."""
@@ -275,6 +274,7 @@ class ClusterEngine:
 
     def on_lost(self, node: RemoteNode) -> None:
         """Start no worker there; have another node on its machine look what is left of it, if the machine is there."""
+        self._look = None
         if node.is_silent:
             self._silent.add(node.machine_id or "")
         elif node.workers:
@@ -301,8 +301,7 @@ class ClusterEngine:
             self._nodes.pop(node.settings.name, None)
             if self._shared.get(node.machine_id or "") is node:
                 del self._shared[node.machine_id or ""]
-            for path in [path for path, at in self._at.items() if at is node]:
-                del self._at[path]
+        self._places.leave(node)
 
     def on_buried(self, directory: str) -> None:
         """Tell the end of the workers of the node that had this directory."""

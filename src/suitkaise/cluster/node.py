@@ -182,7 +182,7 @@ class Node:
     # ------------------------------------------------------------ the lease
     def _pulse(self) -> None:
         self._check_lease()
-        views = [worker.view() for worker in self._workers.values()]
+        views = [worker.changed_view() for worker in self._workers.values()]
         self.link.send(Pulse([view for view in views if view is not None], self._logs.take_dropped()))
         self.reactor.call_at(time.monotonic() + pulse_of(self._settings.lease), self._pulse)
 

@@ -69,6 +69,7 @@ class NodeWorker:
         self._number = number
         self._handle = handle
         self._suspended = False
+        self._told: SlotView | None = None  # of the slot, to the program
         self._late: list[Message] = []  # came after its end; they are for the next incarnation
         handle.on_checkpoint = lambda payload: self._send(Checkpoint(number), payload.data)
         handle.ready.add_done_callback(lambda ready: self._send(Ready(number, ready.result())))
@@ -151,12 +152,15 @@ class NodeWorker:
                 logger.warning("a message to %r is dropped: %s", self.launch.path, error)
             message.fail(error)
 
-    def view(self, view: SlotView | None = None) -> View | None:
-        """Return what the worker's slot shows, in ages; None if it has ended."""
-        if view is None:
-            view = self._handle.snapshot()
-            if view is None:
-                return None
+    def changed_view(self) -> View | None:
+        """Return what the worker's slot shows; None if that is what was returned last, or if it has ended."""
+        view = self._handle.snapshot()
+        if view is None or view == self._told:
+            return None
+        self._told = view
+        return self._in_ages(view)
+
+    def _in_ages(self, view: SlotView) -> View:
         now = time.monotonic()
         return View(
             self._number, view.pid, view.phase, _age(view.since, now), view.loops, view.last_loop_time,
@@ -174,7 +178,7 @@ class NodeWorker:
             number = message.reply.number if isinstance(message.reply, _Reply) else None
             self._send(Returned(self._number, message.kind, number, message.carrier), message.body.data)
         result = exit.result
-        view = None if exit.view is None else self.view(exit.view)
+        view = None if exit.view is None else self._in_ages(exit.view)
         plain = replace(exit, result=None, returned=(), view=None, unhandled=exit.unhandled + len(self._late))
         has_result = result is not None
         self._send(Exited(self._number, codec.dumps(plain), has_result, view), b"" if result is None else result.data)

@@ -371,7 +371,7 @@ class View(msgspec.Struct, array_like=True, gc=False):
 
 
 class Pulse(msgspec.Struct, array_like=True, tag=14, gc=False):
-    """The node is alive, and its workers look like that. Sent all the time."""
+    """The node is alive, and those of its workers look like that whose slots have changed. Sent all the time."""
 
     views: list[View]
     dropped: int  # of the log records of workers, those that were dropped since the last time, for lack of room

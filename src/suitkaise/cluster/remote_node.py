@@ -158,6 +158,7 @@ class RemoteNode:
         self.home: str = ""
         self.pid: int | None = None
         self.figures: Figures | None = None
+        self._used: tuple[Figures, dict[int, tuple[float | None, int]]] | None = None  # the same by worker
         self.workers: dict[int, RemoteWorker] = {}
         self._context = context
         self._owner = owner
@@ -261,6 +262,14 @@ class RemoteNode:
             "memory": None if figures is None else figures.memory,
             "memory_total": None if figures is None else figures.memory_total,
         }
+
+    def used_by(self, number: int) -> tuple[float | None, int] | None:
+        """Return CPU and memory of a worker, as last told; None if they were not. The table is made when it is read."""
+        if (figures := self.figures) is None:
+            return None
+        if (used := self._used) is None or used[0] is not figures:
+            used = self._used = figures, {worker: (cpu, memory) for worker, cpu, memory in figures.workers}
+        return used[1].get(number)
 
     def quit(self) -> None:
         """Have it end: it has no workers any more."""
@@ -415,15 +424,13 @@ class RemoteNode:
             case Pulse(views, dropped):
                 if dropped:
                     self._context.logs.note_dropped(dropped)
+                now = time.monotonic()
                 for view in views:
                     worker = self.workers.get(view.worker)
                     if worker is not None:
-                        worker.show(view)
+                        worker.show(view, now)
             case Figures():
                 self.figures = frame
-                for number, cpu, memory in frame.workers:
-                    if (used := self.workers.get(number)) is not None:
-                        used.used = cpu, memory
             case RequestOfWorker():
                 self._request(frame, payload)
             case WorkerGone(connection):

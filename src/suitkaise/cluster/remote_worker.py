@@ -74,6 +74,10 @@ class Sender(Protocol):
         """Send a frame, or keep it until the node is connected. Raises MailboxFull, not with `force`."""
         ...
 
+    def used_by(self, number: int) -> tuple[float | None, int] | None:
+        """Return CPU and memory of a worker, as last told; None if they were not."""
+        ...
+
     def logs_taken(self, weight: int) -> None:
         """Note that so much of what it has sent of its workers' logging is handled, or dropped (any thread)."""
         ...
@@ -111,9 +115,7 @@ class RemoteWorker:
         self._returned: list[Message] = []
         self._late_lines: deque[Future[None]] = deque()
         self._tracer: TraceReport | None = None
-        self._view: SlotView | None = None
-        self.used: tuple[float | None, int] | None = None
-        """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
+        self._shown: tuple[View, float] | None = None  # with the time when it came
         self.losing: ExitReason | None = None  # why its node, which is lost, may end it
         self._over = False
         if context.log_rings is not None:
@@ -124,6 +126,11 @@ class RemoteWorker:
     def where(self) -> str:
         """The name of its node; empty as long as none is found."""
         return "" if self.node is None else self.node.name
+
+    @property
+    def used(self) -> tuple[float | None, int] | None:
+        """CPU (1.0: one core; None: not known yet) and memory in bytes of it and its processes, as last told."""
+        return None if self.node is None else self.node.used_by(self.number)
 
     @property
     def is_lost(self) -> bool:
@@ -253,7 +260,7 @@ class RemoteWorker:
 
     def snapshot(self) -> SlotView | None:
         """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
-        return None if self._over else self._view
+        return None if self._over else self._seen()
 
     def wake(self) -> None:
         """Do nothing: its node does, which judges whether it hangs."""
@@ -310,20 +317,26 @@ class RemoteWorker:
                 if self.losing is not None and isinstance(exit.reason, (Shutdown, Killed)):
                     exit = replace(exit, reason=self.losing)
                 result = Payload(data=bytes(payload)) if has_result else None
-                self._finish(replace(exit, result=result, view=None if view is None else _view_of(view)))
+                self._finish(
+                    replace(exit, result=result, view=None if view is None else _view_of(view, time.monotonic()))
+                )
 
     def _taken(self, frame: LogRecord | LogOutput | LogLines) -> Callable[[], None]:
         """Return what tells the node that the frame is handled."""
         assert self.node is not None
         return partial(self.node.logs_taken, weight_of(frame))
 
-    def show(self, view: View) -> None:
-        """Take the news of the worker's slot."""
-        self._view = _view_of(view)
+    def show(self, view: View, now: float) -> None:
+        """Take the news of the worker's slot, which have come now; most of them nobody looks at."""
+        self._shown = view, now
+
+    def _seen(self) -> SlotView | None:
+        shown = self._shown
+        return None if shown is None else _view_of(*shown)
 
     def lose(self, reason: ExitReason) -> None:
         """Report that the worker is over, without a report of its node."""
-        self._finish(Exit(reason, view=self._view))
+        self._finish(Exit(reason, view=self._seen()))
 
     def _finish(self, exit: Exit) -> None:
         with self._lock:
@@ -370,9 +383,8 @@ class RemoteInbox(Inbox):
         """Do nothing: the node tells each message that is taken out."""
 
 
-def _view_of(view: View) -> SlotView:
-    """Return the view with times of this machine's clock."""
-    now = time.monotonic()
+def _view_of(view: View, now: float) -> SlotView:
+    """Return the view, which came at that time, with times of this machine's clock."""
 
     def when(age: float | None) -> float | None:
         return None if age is None else now - age

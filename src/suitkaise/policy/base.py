@@ -137,7 +137,7 @@ class BasePolicy(ABC):
     def comes_after(self, id: str, first: str) -> Literal["start", "stop"] | None:
         """Return for what of the child `first` a start of the child `id`, which is down, waits; None: it does not.
 
-        For other threads too: what this reads is only ever replaced as a whole.
+        For other threads too: each look is at one entry of a table, or at what is only ever replaced as a whole.
         """
         child, awaited = self.children.get(id), self.children.get(first)
         if child is None or awaited is None or child.phase not in _DOWN or not self._awaits(awaited, child):
@@ -210,7 +210,7 @@ class BasePolicy(ABC):
 
     def _run_jobs(self, event: Input) -> None:
         """Continue the jobs that `event` may have unblocked."""
-        self._queue.run()
+        self._queue.run(getattr(event, "id", None))
 
     def _on_ready(self, id: str, incarnation: int, pid: int | None) -> None:
         child = self.children.current(id, incarnation)
@@ -365,20 +365,19 @@ class BasePolicy(ABC):
         """Cancel what belongs to the pending restart of a child that a request stops or restarts."""
 
     # ------------------------------------------------------------ starting and stopping one child
-    def start(self, *children: ChildState) -> Generator[Sequence[ChildState], None, ChildState | None]:
+    def start(self, *children: ChildState) -> Generator[Mapping[str, ChildState], ChildState, ChildState | None]:
         """Start children at the same time and wait until each is ready, or has ignored its start.
 
         Return at once when a start fails: the child, else None.
         """
         for child in children:
             self.actions.start(child)
-        starting: Sequence[ChildState] = children
+        starting = {child.spec.id: child for child in children}
         while starting:
-            yield starting
-            failed = next((child for child in starting if child.phase is ChildPhase.STOPPED), None)
-            if failed is not None:
-                return failed
-            starting = [child for child in starting if child.phase is ChildPhase.STARTING]
+            child = yield starting
+            if child.phase is ChildPhase.STOPPED:
+                return child
+            del starting[child.spec.id]
         return None
 
     def stop(self, *children: ChildState, for_good: bool = True) -> Job:
@@ -394,16 +393,19 @@ class BasePolicy(ABC):
 
     def _await_exits(self, children: Sequence[ChildState], *, for_good: bool = True) -> Job:
         """Wait for the exits of children that are being stopped."""
-        while children:
-            stopping = [child for child in children if child.phase is ChildPhase.STOPPING]
-            for child in children:
+        stopping = {child.spec.id: child for child in children if child.phase is ChildPhase.STOPPING}
+        ended: Sequence[ChildState] = [child for child in children if child.spec.id not in stopping]
+        while True:
+            for child in ended:
                 if child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING):
                     child.phase = ChildPhase.STOPPED
-                if for_good and child.phase is not ChildPhase.STOPPING and not self._keeps_spec(child):
+                if for_good and not self._keeps_spec(child):
                     self.forget(child)
-            if stopping:
-                yield stopping
-            children = stopping
+            if not stopping:
+                return
+            child = yield stopping
+            del stopping[child.spec.id]
+            ended = (child,)
 
     def _kill_late(self, child: ChildState) -> None:
         self.actions.kill(child, "shutdown timeout")

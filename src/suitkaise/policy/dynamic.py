@@ -73,7 +73,7 @@ class DynamicPolicy(BasePolicy):
     def _run_jobs(self, event: Input) -> None:
         super()._run_jobs(event)
         id = _subject(event)
-        if id in self._queues and not self._queues[id].run():
+        if id in self._queues and not self._queues[id].run(id):
             del self._queues[id]
 
     def _drop_jobs(self) -> list[ChildRequest]:

@@ -62,7 +62,7 @@ class StaticPolicy(BasePolicy):
     def _awaits(self, awaited: ChildState, child: ChildState) -> bool:
         alone = self._one_by_one and self.phase is SupervisorPhase.RUNNING  # such a restart is no job
         restarts = child.phase in (ChildPhase.EXITED, ChildPhase.RESTARTING)
-        return any(one is awaited for one in self._queue.awaited) and not (alone and restarts)
+        return self._queue.awaited.get(awaited.spec.id) is awaited and not (alone and restarts)
 
     # ------------------------------------------------------------ exits and restarts (rules 23-38)
     def _keeps_spec(self, child: ChildState) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, assert_never
@@ -132,7 +133,7 @@ class SupervisorInterface:
         return self._status(info)
 
     def _status(self, info: ChildInfo) -> Status:
-        if info.status is Status.ABANDONED and not self._abandoned(info.id):
+        if info.status is Status.ABANDONED and not self._abandoned()[f"{self.path}/{info.id}"]:
             return info.at_rest
         below = self.child(info.id)
         if info.status is Status.RUNNING and below is not None:
@@ -142,18 +143,18 @@ class SupervisorInterface:
 
     def which_children(self) -> list[ChildLine]:
         """Return the children in start order (rule 20)."""
+        abandoned = self._abandoned()
         return [
             ChildLine(
                 info.id, info.kind, self._status(info), ref_to(f"{self.path}/{info.id}", info.kind), info.restarts,
-                info.last_exit, self._abandoned(info.id),
+                info.last_exit, abandoned[f"{self.path}/{info.id}"],
             )
             for info in self.policy.which_children(dict(self.ends))
         ]  # fmt: skip
 
-    def _abandoned(self, id: str) -> int:
-        """Return how many threads of a child were abandoned and still run (rule 59)."""
-        path = f"{self.path}/{id}"
-        return sum(engine.abandoned().count(path) for engine in self._env.engines.values())
+    def _abandoned(self) -> Counter[str]:
+        """Return how many threads of each path were abandoned and still run (rule 59)."""
+        return Counter(path for engine in self._env.engines.values() for path in engine.abandoned())
 
     def comes_after(self, id: str, first: str) -> Literal["start", "stop"] | None:
         """Return for what of the child `first` a start of the child `id`, which is down, waits; None: it does not."""

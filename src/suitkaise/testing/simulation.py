@@ -73,9 +73,14 @@ class Simulation:
     def _start_actor(self, executor: Stepper) -> Callable[[Input], None]:
         return lambda event: self.clock.soon(lambda: executor.step(event))
 
-    def run(self, until: float) -> None:
-        """Advance the virtual clock to `until` (seconds)."""
-        self.clock.run(until)
+    def run(self, until: float, most: int = 1_000_000) -> None:
+        """Advance the virtual clock to `until` (seconds).
+
+        Raises:
+            RuntimeError: more than `most` events have happened by then (a start, a stop and a restart are two or three
+                each): the tree does not come to rest, or it is that large.
+        """
+        self.clock.run(until, most)
 
     def stop(self, reason: ExitReason | None = None) -> None:
         """Ask the root to stop; `run` carries it out."""
