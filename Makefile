@@ -45,10 +45,25 @@ test-slow: $(VENV)/.dev-test  ## the long tests
 	@$(COMPILE)
 	$(VENV)/bin/python -m pytest -m slow --timeout 1800 $(ARGS)
 
+# The end-to-end tests of the rules know nothing of nodes: so they run there as they are.
+RULES = $(wildcard tests/end_to_end/test_rules_*.py) $(patsubst %,tests/end_to_end/test_%.py, \
+	administration_from_anywhere async_workers backoff blocked_asks bounded_mailboxes checkpoints concurrent_handlers \
+	copies crash_reports dynamic_supervisors exit_reasons failed_significant_children hang_detection \
+	links_and_monitors memory_limits messages messages_at_an_end nested_restarts restart_types_and_strategies \
+	state_after_a_restart supervisor_failures ways_to_finish)
+
+.PHONY: test-cluster
+test-cluster: $(VENV)/.dev-test  ## the tests of the rules, with the processes of their trees on nodes (ARGS="-k s36"; on a cluster of Ray: ON=ray)
+	@$(COMPILE)
+	@$(if $(filter ray,$(ON)),$(PIP) install -e '.[ray]')
+	$(VENV)/bin/python -m pytest --on-a-cluster=$(or $(ON),processes) \
+		$(if $(filter ray,$(ON)),-n 0 --timeout 120,-n 2) $(RULES) $(ARGS)
+
 .PHONY: test-ray
-test-ray: $(VENV)/.dev-test  ## the tests on clusters of Ray, which is installed first (ARGS="-k killed"; the long ones: ARGS="-m ray")
+test-ray: $(VENV)/.dev-test  ## short tests on clusters of Ray, which is installed first (ARGS="-k killed"; the long ones: ARGS="-m ray")
 	@$(PIP) install -e '.[ray]'
 	$(VENV)/bin/python -m pytest -m "ray and not slow" -n 0 $(ARGS)
+	$(if $(ARGS),,$(MAKE) --no-print-directory test-cluster ON=ray ARGS="-k 'rules_of_restarting and process'")
 
 .PHONY: lint
 lint: $(VENV)/.dev-lint  ## style, format, import directions, spelling

@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 
 import hypothesis
@@ -43,8 +43,9 @@ class TimedOut(BaseException):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--on-a-cluster", action="store_true",
-        help="run the trees of the tests, where they declare no engine, on a cluster of two nodes without Ray",
+        "--on-a-cluster", choices=("processes", "ray"),
+        help="run the trees of the tests, where they declare no engine, on two nodes that are plain processes, "
+        "or on a cluster of Ray with three nodes on this machine",
     )  # fmt: skip
 
 
@@ -71,10 +72,13 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if is_fast(item):
             item.add_marker(pytest.mark.fast)
+        mark = item.get_closest_marker("one_machine")
+        if mark is not None and config.getoption("--on-a-cluster"):
+            item.add_marker(pytest.mark.skip(f"on one machine only: {mark.args[0]}"))
 
 
 def pytest_collection_finish() -> None:
@@ -109,28 +113,25 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
     return (yield)
 
 
-@pytest.fixture(autouse=True)
-def _on_a_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run the processes of the test's trees on nodes, if the command line says so."""
-    if not request.config.getoption("--on-a-cluster"):
-        yield
+@pytest.fixture(scope="session", autouse=True)
+def _on_a_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[[], None] | None]:
+    """Run the processes of all trees on nodes, if the command line says so: on the same ones all the time."""
+    which = request.config.getoption("--on-a-cluster")
+    if which is None:
+        yield None
         return
-    from suitkaise import Ray
-    from suitkaise.cluster import ray_cluster
-    from suitkaise.runtime import choices
-    from tests.cluster.processes import ProcessCluster
+    from tests.cluster.choice import all_trees_on_a_cluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "join", lambda spec: ProcessCluster({"left": {}, "right": {}}))
-        patch.setattr(choices, "engine", Ray())
-        yield
+    with all_trees_on_a_cluster(which) as forget:
+        yield forget
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_is_left_behind(request: pytest.FixtureRequest, _on_a_cluster: Callable[[], None] | None) -> Iterator[None]:
     """Fail the test that leaves a process, a thread, an open file or a runtime directory behind."""
-    if request.config.getoption("--on-a-cluster"):  # nodes stay for as long as a runtime, which may be a module's
+    if _on_a_cluster is not None:  # all tests share a runtime, which starts its parts when they are first used
         yield
+        _on_a_cluster()
         return
     before = Footprint.take()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, Command, Ray, RunningTree, Supervisor
+from suitkaise import Child, Command, Place, Ray, RunningTree, Supervisor
 from suitkaise.cli import main
 from suitkaise.cluster import ray_cluster
 from suitkaise.events import ChildExited
@@ -19,8 +20,9 @@ from suitkaise.exits import Signaled
 from suitkaise.observer.model import Model
 from suitkaise.runtime.runtime import current
 from tests.cluster.processes import ProcessCluster
-from tests.cluster.workers import Member
-from tests.support import eventually, in_background
+from tests.cluster.workers import Member, nodes
+from tests.end_to_end.terminal import Terminal, in_terminal
+from tests.support import eventually, in_background, start_program
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -147,6 +149,69 @@ def test_status_and_nodes_tell_where_a_worker_runs_and_what_it_uses(run: Run) ->
     assert "running" in out
     code, out, _ = run("ps")
     assert "NODES" in out
+
+
+def test_the_log_of_a_worker_on_a_node_has_what_it_has_printed_and_logged(
+    run: Run, shared: tuple[RunningTree, ProcessCluster]
+) -> None:
+    def told(path: str) -> list[tuple[str, int, str, str]]:
+        code, out, _ = run("logs", "--json", path)
+        assert code == 0
+        lines = [json.loads(line) for line in out.splitlines()]
+        return [(line["path"], line["incarnation"], line["stream"], line["line"]) for line in lines]
+
+    running, _ = shared
+    running["one"].ask(("print", "this"))
+    both = {("app/one", 1, "stdout", "this"), ("app/one", 1, "warning", "logged this")}
+    eventually(lambda: both <= set(told("app/one")), what="the log of a process")
+    eventually(lambda: ("app/sleeper", 1, "stdout", "up") in told("app/sleeper"), what="the log of a command")
+
+
+def test_the_log_of_a_worker_on_a_node_is_followed_through_a_crash(shared: object) -> None:
+    with Supervisor("followed", Child(Member, id="one"), engine=Ray()).start() as running:
+        one = running["one"]
+        one.ask(("print", "the first words"), timeout=60.0)
+        command = [sys.executable, "-m", "suitkaise", "logs", "-f", "--pid", str(os.getpid()), "followed"]
+        with start_program(command) as follower:
+            follower.expect("followed/one: the first words")
+            os.kill(one.pid or 0, signal.SIGKILL)
+            follower.expect("followed/one: event: is back")
+            one.ask(("print", "the words of the next one"), timeout=30.0)
+            follower.expect("followed/one: the words of the next one")
+            follower.expect("followed/one: warning: logged the words of the next one")
+
+
+def test_the_crash_report_of_a_worker_on_a_node_names_the_node_and_has_its_last_lines(run: Run) -> None:
+    with Supervisor("crashing", Child(Member, id="one", place=Place(node="b")), engine=Ray()).start() as running:
+        running["one"].ask(("print", "the last words"), timeout=60.0)
+        pid = running["one"].pid
+        running["one"].tell("raise")
+        eventually(lambda: "LookupError" in run("crashes", "--path", "crashing")[1], what="the report is on disk")
+    code, out, _ = run("crashes", "last", "--path", "crashing")
+    assert code == 0
+    assert f"crashing/one (process, pid {pid} on the node b, incarnation 1)" in out
+    lines = [line.strip() for line in out.partition("last lines")[2].splitlines()]
+    assert "the last words" in lines
+    assert "warning: crashing/one: logged the last words" in lines
+    assert "in on_receive" in out
+
+
+def test_top_shows_the_node_of_each_worker(shared: tuple[RunningTree, ProcessCluster]) -> None:
+    pytest.importorskip("textual")
+    running, _ = shared
+    places = nodes(running)
+
+    async def work(terminal: Terminal) -> None:
+        for id in ("one", "two", "sleeper"):
+            await terminal.until(lambda id=id: terminal.shows(f"app/{id}", "running"))
+            assert terminal.line(f"app/{id}").doing.startswith(f"on {places[id]}")
+        await terminal.until(lambda: terminal.has("2 nodes", "on a", "on b"))
+        await terminal.choose("app/one")
+        await terminal.press("enter")
+        pid, node = running["one"].pid, places["one"]
+        await terminal.until(lambda: terminal.has(f"{pid} on {node}, incarnation ", "MiB, CPU "))
+
+    in_terminal(work, "app")
 
 
 def test_metrics_tell_the_node_and_an_observer_gets_the_figures(shared: object) -> None:

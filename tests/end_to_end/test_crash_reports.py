@@ -129,6 +129,7 @@ class FailsToStart(Process):
         raise OSError("no disk")
 
 
+@pytest.mark.one_machine("the report is written at the end of the runtime, and on a cluster all tests share one")
 def test_s58_a_failed_start_has_a_report() -> None:
     with pytest.raises(ChildStartFailed):
         Supervisor("unlucky", FailsToStart).start()
@@ -146,7 +147,7 @@ class Dies(Process):
 def test_s58_a_report_names_the_siblings_that_are_restarted_in_the_group() -> None:
     children = [Child(Dies, id=id) for id in "abc"]
     for strategy, together in (("one_for_one", ()), ("rest_for_one", ("c",)), ("one_for_all", ("a", "c"))):
-        with Supervisor("tree", *children, strategy=strategy).start() as running:  # type: ignore[arg-type]
+        with Supervisor(strategy, *children, strategy=strategy).start() as running:  # type: ignore[arg-type]
             running["b"].tell("die")
             assert first(running).together == together
 

@@ -120,6 +120,7 @@ def test_s55_a_process_that_stops_while_it_boots_is_replaced(tmp_path: Path) -> 
         assert running["w"].ask("hello", timeout=10) == "hello"
 
 
+@pytest.mark.one_machine("a process of the keeper of this program is stopped")
 def test_s55_a_process_that_stops_before_it_has_announced_itself_is_replaced() -> None:
     child = Child(TakesAnything, id="w", start_timeout=START_LIMIT)
     with Supervisor("tree", child, max_restarts=9).start() as running, running.events() as events:
@@ -313,6 +314,7 @@ def test_s55_a_worker_writes_its_stacks_to_standard_error_at_sigusr1(tmp_path: P
         assert program.wait() == 0, program.stderr
 
 
+@pytest.mark.one_machine("the file is looked for in the directory of this program")
 def test_s55_no_file_of_a_stack_is_left(tmp_path: Path) -> None:
     with tree(tmp_path, "loop").start() as running:
         files = Path(running._runtime.directory)

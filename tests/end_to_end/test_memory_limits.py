@@ -76,6 +76,7 @@ class Idle(Process):
         self.wait(1000)
 
 
+@pytest.mark.one_machine("this program is to read numbers of the test instead of the memory")
 def test_s83_at_twice_the_limit_a_worker_is_killed_and_that_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([50 * MIB, 201 * MIB])  # a worker that really grows is also seen in between
     child = Child(Idle, id="w", max_memory=LIMIT, shutdown=60.0)

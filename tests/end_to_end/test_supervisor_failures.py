@@ -51,6 +51,7 @@ def at_the_event() -> Iterator[Callable[[type[Event], str, Callable[[], None]], 
         def arrange(kind: type[Event], path: str, what: Callable[[], None]) -> None:
             def listen(event: Event) -> None:
                 if isinstance(event, kind) and event.path == path:
+                    bus.unsubscribe(listen)
                     what()
 
             bus.subscribe(listen)
@@ -119,10 +120,12 @@ class Breaker(Thread):
     def on_start(self) -> None:
         now = runtime.current()
         assert now is not None
-        now.bus.subscribe(self.listen)
+        self.bus = now.bus
+        self.bus.subscribe(self.listen)
 
     def listen(self, event: Event) -> None:
         if isinstance(event, SupervisorStarted):
+            self.bus.unsubscribe(self.listen)
             executor = runtime.running_trees()["app"]
             executor.policy.handle = raise_a_fault  # type: ignore[method-assign]
             executor.administer("terminate", "w")

@@ -14,16 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from suitkaise import cli
 from suitkaise.cli import top as command
-from suitkaise.cli.parser import make_parser
+from tests.end_to_end.terminal import Terminal, in_terminal
 from tests.support import Finished, Program, eventually, start_program
 
 pytest.importorskip("textual")
@@ -60,7 +59,7 @@ with tree.start() as running:
     print("up", flush=True)
     running.wait()
 """
-WIDE, NARROW = (140, 40), (40, 16)
+NARROW = (40, 16)
 
 
 @dataclass
@@ -92,62 +91,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """A program that all tests of this module look at; those that change something change it back."""
     with run_app(tmp_path_factory.mktemp("app"), f"top-{os.getpid()}") as app:
         yield app
-
-
-class Terminal:
-    """The application in a terminal that the pilot works."""
-
-    def __init__(self, top: Any, pilot: Any) -> None:
-        self.top = top
-        self.pilot = pilot
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-
-    async def until(self, what: Callable[[], Any]) -> Any:
-        for _ in range(600):
-            if value := what():
-                return value
-            await self.pilot.pause(0.05)
-        raise AssertionError(f"not within 30 seconds; the screen is\n{self.screen()}")
-
-    async def choose(self, path: str) -> None:
-        await self.until(lambda: path in [line.path for line in self.table.lines])
-        self.table.go_to([line.path for line in self.table.lines].index(path))
-        await self.pilot.pause()
-
-    @property
-    def table(self) -> Any:
-        return self.top._table
-
-    def line(self, path: str) -> Any:
-        return next((line for line in self.table.lines if line.path == path), None)
-
-    def shows(self, path: str, state: str) -> bool:
-        line = self.line(path)
-        return line is not None and line.state == state
-
-    def screen(self) -> str:
-        width, height = self.top.size
-        lines = self.top.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in line)[:width] for line in lines[:height])
-
-    def has(self, *texts: str) -> bool:
-        screen = self.screen()
-        return all(text in screen for text in texts)
-
-
-def in_terminal(work: Callable[[Terminal], Awaitable[None]], path: str = "", size: tuple[int, int] = WIDE) -> None:
-    """Run the application as the command does, and work with it."""
-    options = make_parser().parse_args(["top", *([path] if path else [])])
-
-    async def run() -> None:
-        with contextlib.ExitStack() as options.opened:
-            top = command.application(options)
-            async with top.run_test(size=size, notifications=True) as pilot:
-                await work(Terminal(top, pilot))
-
-    asyncio.run(run())
 
 
 # ---------------------------------------------------------------- what is shown
