@@ -27,7 +27,7 @@ from suitkaise import (
 )
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from tests.cluster.processes import ProcessCluster
-from tests.cluster.workers import Member, ended, nodes
+from tests.cluster.workers import AsksAtItsStart, Member, ended, nodes
 from tests.support import eventually, wait_gone
 
 MakeCluster = Callable[..., ProcessCluster]
@@ -178,3 +178,12 @@ def test_what_is_for_one_machine_alone_is_refused(cluster: MakeCluster) -> None:
     cluster("a")
     with pytest.raises(SpecError, match=r"needs a supervisor above with engine=Ray"):
         Supervisor("app", Child(Member, place=Place(node="a"))).start()
+
+
+def test_a_start_on_a_node_that_asks_a_later_sibling_fails_at_once(cluster: MakeCluster) -> None:
+    cluster("a")
+    asks, late = Child(AsksAtItsStart, args=("app/late",), id="asks"), Child(Member, id="late")
+    with Supervisor("keeps-the-node", Member, engine=Ray()).start():
+        for _ in range(3):  # most starts are shorter than the time between two reports of a node
+            with pytest.raises(ChildStartFailed, match="comes up only after the worker that asks it"):
+                Supervisor("app", asks, late, engine=Ray()).start()

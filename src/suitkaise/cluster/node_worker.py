@@ -20,6 +20,7 @@ from suitkaise.cluster.protocol import (
     LinesRead,
     Listen,
     MessageDone,
+    Pulse,
     ReadLines,
     Ready,
     Recycle,
@@ -71,6 +72,7 @@ class NodeWorker:
         self._suspended = False
         self._late: list[Message] = []  # came after its end; they are for the next incarnation
         handle.on_checkpoint = lambda payload: self._send(Checkpoint(number), payload.data)
+        handle.ready.add_done_callback(lambda ready: self._show())
         handle.ready.add_done_callback(lambda ready: self._send(Ready(number, ready.result())))
         child, reactor = launch.child, node.reactor
         watch(child, handle, time.monotonic, reactor.call_at, lambda: self._suspended)
@@ -163,6 +165,16 @@ class NodeWorker:
             view.total_loop_time, view.messages, view.queued, view.looping, _age(view.started, now), view.skipped,
             _age(view.oldest, now),
         )  # fmt: skip
+
+    def show_start(self) -> None:
+        """Tell the program that the worker starts still, if it does: an ask that follows may be blocked (rule 81)."""
+        if not self._handle.ready.done():
+            self._show()
+
+    def _show(self) -> None:
+        view = self.view()
+        if view is not None:
+            self._send(Pulse([view], 0))
 
     def _report_room(self, dropped: int) -> None:
         """Tell the program, which sees no board here, what was taken out; have the next one told, too."""
