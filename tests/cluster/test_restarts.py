@@ -24,6 +24,7 @@ from suitkaise import (
     Signaled,
     SpecError,
     Supervisor,
+    WorkerDead,
 )
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from tests.cluster.processes import ProcessCluster
@@ -187,3 +188,13 @@ def test_a_start_on_a_node_that_asks_a_later_sibling_fails_at_once(cluster: Make
         for _ in range(3):  # most starts are shorter than the time between two reports of a node
             with pytest.raises(ChildStartFailed, match="comes up only after the worker that asks it"):
                 Supervisor("app", asks, late, engine=Ray()).start()
+
+
+def test_an_ask_after_the_error_about_a_death_is_answered_by_the_next_incarnation(cluster: MakeCluster) -> None:
+    cluster("a")
+    with Supervisor("app", Child(Member, id="one"), max_restarts=1000, engine=Ray()).start() as running:
+        one = running["one"]
+        for _ in range(20):
+            with pytest.raises(WorkerDead, match="died before it answered: exit code 3"):
+                one.ask(("exit", 3), timeout=60.0)
+            assert one.ask("hello", timeout=30.0) == "hello"

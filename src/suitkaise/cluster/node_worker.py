@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -141,7 +140,7 @@ class NodeWorker:
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
         number = frame.number
-        reply = None if number is None else _Reply(self._send, self._number, number)
+        reply = None if number is None else _Reply(self, number)
         deadline = None if frame.left is None else time.monotonic() + frame.left
         message = Message(frame.kind, Payload(data=payload), reply, frame.sender, frame.carrier, deadline=deadline)
         try:
@@ -192,19 +191,23 @@ class NodeWorker:
         self._send(Exited(self._number, codec.dumps(plain), has_result, view), b"" if result is None else result.data)
         self._node.forget(self._number)
 
+    def answer(self, number: int, ok: bool, payload: Payload) -> None:
+        """Send the answer to a message; that it died without one the program says itself, when it knows of the end."""
+        if not self._handle.is_over:
+            self._send(MessageDone(self._number, number, ok), payload.data)
+
 
 class _Reply:
     """Sends the answer to a message of the program."""
 
-    __slots__ = ("_send", "_worker", "number")
+    __slots__ = ("_worker", "number")
 
-    def __init__(self, send: Callable[[Any, bytes], None], worker: int, number: int) -> None:
-        self._send = send
+    def __init__(self, worker: NodeWorker, number: int) -> None:
         self._worker = worker
         self.number = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._send(MessageDone(self._worker, self.number, ok), payload.data)
+        self._worker.answer(self.number, ok, payload)
 
 
 def _age(time_of: float | None, now: float) -> float | None:

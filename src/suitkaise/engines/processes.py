@@ -248,6 +248,11 @@ class ProcessHandle:
             context.log_rings.attach(launch.path, self)
 
     # ------------------------------------------------------------ from any thread
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of its process: what it has not answered fails then, and after that it has exited."""
+        return self._over
+
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Encode the message and send it; see `Receiver.deliver`."""
         payload = message.body.parts
