@@ -250,7 +250,7 @@ class ProcessHandle:
     # ------------------------------------------------------------ from any thread
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of its process: what it has not answered fails then, and after that it has exited."""
+        """Whether its process is gone and read out: what it has not answered fails now, and then `exited` is set."""
         return self._over
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
