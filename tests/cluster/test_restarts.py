@@ -24,10 +24,11 @@ from suitkaise import (
     Signaled,
     SpecError,
     Supervisor,
+    WorkerDead,
 )
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from tests.cluster.processes import ProcessCluster
-from tests.cluster.workers import Member, ended, nodes
+from tests.cluster.workers import AsksAtItsStart, Member, ended, nodes
 from tests.support import eventually, wait_gone
 
 MakeCluster = Callable[..., ProcessCluster]
@@ -178,3 +179,22 @@ def test_what_is_for_one_machine_alone_is_refused(cluster: MakeCluster) -> None:
     cluster("a")
     with pytest.raises(SpecError, match=r"needs a supervisor above with engine=Ray"):
         Supervisor("app", Child(Member, place=Place(node="a"))).start()
+
+
+def test_a_start_on_a_node_that_asks_a_later_sibling_fails_at_once(cluster: MakeCluster) -> None:
+    cluster("a")
+    asks, late = Child(AsksAtItsStart, args=("app/late",), id="asks"), Child(Member, id="late")
+    with Supervisor("keeps-the-node", Member, engine=Ray()).start():
+        for _ in range(3):  # most starts are shorter than the time between two reports of a node
+            with pytest.raises(ChildStartFailed, match="comes up only after the worker that asks it"):
+                Supervisor("app", asks, late, engine=Ray()).start()
+
+
+def test_an_ask_after_the_error_about_a_death_is_answered_by_the_next_incarnation(cluster: MakeCluster) -> None:
+    cluster("a")
+    with Supervisor("app", Child(Member, id="one"), max_restarts=1000, engine=Ray()).start() as running:
+        one = running["one"]
+        for _ in range(20):
+            with pytest.raises(WorkerDead, match="died before it answered: exit code 3"):
+                one.ask(("exit", 3), timeout=60.0)
+            assert one.ask("hello", timeout=30.0) == "hello"

@@ -55,6 +55,16 @@ class Member(Process):
                 file.write(f"{self.name} finish\n")
 
 
+class AsksAtItsStart(Process):
+    """Asks the worker at a path, in `on_start`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_start(self) -> None:
+        whereis(self.path).ask("hello", timeout=600.0)
+
+
 class Here(Thread):
     def on_receive(self, message: Any) -> int:
         return os.getpid()

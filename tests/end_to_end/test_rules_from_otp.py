@@ -207,7 +207,10 @@ def test_s63_a_restart_that_fails_in_any_way_is_tried_again(tmp_path: Path, work
     children = [
         Child(worker, args=(how, tmp_path / "pids", file), id=how, restart="transient") for how, file in files.items()
     ]
-    with Supervisor("tree", *children, max_restarts=100).start() as running, running.events() as happened:
+    with (
+        Supervisor("tree", *children, max_restarts=100, max_seconds=600).start() as running,
+        running.events() as happened,
+    ):
         for number, (how, file) in enumerate(files.items()):
             file.touch()
             running[how].kill()

@@ -174,7 +174,7 @@ def test_s27_a_temporary_child_before_the_one_that_failed_is_left_alone_by_rest_
 
 
 def test_s36_a_one_for_all_retry_first_stops_the_children_started_in_that_round(kinds: Kinds) -> None:
-    with kinds.tree("abcd", strategy="one_for_all").start() as running, running.events() as happened:
+    with kinds.tree("abcd", strategy="one_for_all", max_seconds=60).start() as running, running.events() as happened:
         kinds.order("fails_once", "c")
         kinds.crash(running, "b")
         failure = next_event(happened, events.ChildStartFailure)
@@ -202,7 +202,7 @@ def test_s36_the_children_started_in_that_round_run_until_the_retry(kinds: Kinds
 
 
 def test_s37_a_rest_for_one_retry_begins_at_the_child_that_failed(kinds: Kinds) -> None:
-    with kinds.tree("abcd", strategy="rest_for_one").start() as running, running.events() as happened:
+    with kinds.tree("abcd", strategy="rest_for_one", max_seconds=60).start() as running, running.events() as happened:
         kinds.order("fails_once", "c")
         kinds.crash(running, "b")
         used = [next_event(happened, events.ChildRestarting).used for _ in range(2)]

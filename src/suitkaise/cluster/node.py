@@ -37,10 +37,12 @@ from suitkaise.cluster.protocol import (
     News,
     Pulse,
     Quit,
+    RequestOfWorker,
     Spawn,
     StreamData,
     StreamEnd,
     Welcome,
+    WorkerGone,
     decode_hub_frame,
 )
 from suitkaise.cluster.relay import Relay
@@ -138,8 +140,7 @@ class Node:
             )  # fmt: skip
             self._relay = Relay(
                 self.context.file(HUB_SOCKET), self.reactor, lambda pid: self.context.paths_by_pid.get(pid, ""),
-                lambda frame, payload: self.link.send(frame, payload, force=False),
-                {RequestKind.STORAGE: self._storage},
+                self._pass_on, {RequestKind.STORAGE: self._storage},
             )  # fmt: skip
             made.callback(self._relay.close)
             made.callback(self.reactor.close)
@@ -284,6 +285,12 @@ class Node:
         if self._newest.get(worker.launch.path) == number:
             del self._newest[worker.launch.path]
         self._end_if_over()
+
+    def _pass_on(self, frame: RequestOfWorker | WorkerGone, payload: bytes) -> None:
+        """Send what a process of a worker requests; the program then knows whether the worker starts still."""
+        if isinstance(frame, RequestOfWorker) and (number := self._newest.get(frame.path)) is not None:
+            self._workers[number].show_start()
+        self.link.send(frame, payload, force=False)
 
     def _storage(self) -> Answer[str]:
         """Return the directory that leads to the program's storage, which is started if it does not run."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from suitkaise.cluster.protocol import (
     LinesRead,
     Listen,
     MessageDone,
+    Pulse,
     ReadLines,
     Ready,
     Recycle,
@@ -72,6 +72,7 @@ class NodeWorker:
         self._told: SlotView | None = None  # of the slot, to the program
         self._late: list[Message] = []  # came after its end; they are for the next incarnation
         handle.on_checkpoint = lambda payload: self._send(Checkpoint(number), payload.data)
+        handle.ready.add_done_callback(lambda ready: self._show())
         handle.ready.add_done_callback(lambda ready: self._send(Ready(number, ready.result())))
         child, reactor = launch.child, node.reactor
         watch(child, handle, time.monotonic, reactor.call_at, lambda: self._suspended)
@@ -140,7 +141,7 @@ class NodeWorker:
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
         number = frame.number
-        reply = None if number is None else _Reply(self._send, self._number, number)
+        reply = None if number is None else _Reply(self, number)
         deadline = None if frame.left is None else time.monotonic() + frame.left
         message = Message(frame.kind, Payload(data=payload), reply, frame.sender, frame.carrier, deadline=deadline)
         try:
@@ -168,6 +169,16 @@ class NodeWorker:
             _age(view.oldest, now),
         )  # fmt: skip
 
+    def show_start(self) -> None:
+        """Tell the program that the worker starts still, if it does: an ask that follows may be blocked (rule 81)."""
+        if not self._handle.ready.done():
+            self._show()
+
+    def _show(self) -> None:
+        view = self.view()
+        if view is not None:
+            self._send(Pulse([view], 0))
+
     def _report_room(self, dropped: int) -> None:
         """Tell the program, which sees no board here, what was taken out; have the next one told, too."""
         self._handle.inbox.want_room()  # first: what is taken out from now on is told
@@ -184,19 +195,23 @@ class NodeWorker:
         self._send(Exited(self._number, codec.dumps(plain), has_result, view), b"" if result is None else result.data)
         self._node.forget(self._number)
 
+    def answer(self, number: int, ok: bool, payload: Payload) -> None:
+        """Send the answer to a message; that it died without one the program says itself, when it knows of the end."""
+        if not self._handle.is_over:
+            self._send(MessageDone(self._number, number, ok), payload.data)
+
 
 class _Reply:
     """Sends the answer to a message of the program."""
 
-    __slots__ = ("_send", "_worker", "number")
+    __slots__ = ("_worker", "number")
 
-    def __init__(self, send: Callable[[Any, bytes], None], worker: int, number: int) -> None:
-        self._send = send
+    def __init__(self, worker: NodeWorker, number: int) -> None:
         self._worker = worker
         self.number = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._send(MessageDone(self._worker, self.number, ok), payload.data)
+        self._worker.answer(self.number, ok, payload)
 
 
 def _age(time_of: float | None, now: float) -> float | None:

@@ -249,6 +249,11 @@ class ProcessHandle:
             context.log_rings.attach(launch.path, self)
 
     # ------------------------------------------------------------ from any thread
+    @property
+    def is_over(self) -> bool:
+        """Whether its process is gone and read out: what it has not answered fails now, and then `exited` is set."""
+        return self._over
+
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Encode the message and send it; see `Receiver.deliver`."""
         payload = message.body.parts
