@@ -175,7 +175,7 @@ class NodeWorker:
             self._show()
 
     def _show(self) -> None:
-        view = self.view()
+        view = self.changed_view()
         if view is not None:
             self._send(Pulse([view], 0))
 
