@@ -63,7 +63,6 @@ test-cluster: $(VENV)/.dev-test  ## the tests of the rules, with the processes o
 test-ray: $(VENV)/.dev-test  ## short tests on clusters of Ray, which is installed first (ARGS="-k killed"; the long ones: ARGS="-m ray")
 	@$(PIP) install -e '.[ray]'
 	$(VENV)/bin/python -m pytest -m "ray and not slow" -n 0 $(ARGS)
-	$(if $(ARGS),,$(MAKE) --no-print-directory test-cluster ON=ray ARGS="-k 'rules_of_restarting and process'")
 
 .PHONY: lint
 lint: $(VENV)/.dev-lint  ## style, format, import directions, spelling
