@@ -327,7 +327,7 @@ class RemoteWorker:
         return partial(self.node.logs_taken, weight_of(frame))
 
     def show(self, view: View, now: float) -> None:
-        """Take the news of the worker's slot, which have come now; most of them nobody looks at."""
+        """Keep what the slot shows, as it has come; it is converted when it is read."""
         self._shown = view, now
 
     def _seen(self) -> SlotView | None:
