@@ -157,6 +157,7 @@ def slot_of(pid: int) -> Iterator[Slot]:
         slot.release()
 
 
+@pytest.mark.one_machine("it reads the status board of the program")
 @pytest.mark.parametrize("how", ["tell", "ask"])
 def test_s55_a_worker_that_does_not_read_a_message_of_another_worker_is_replaced(how: str) -> None:
     child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
@@ -172,6 +173,7 @@ def test_s55_a_worker_that_does_not_read_a_message_of_another_worker_is_replaced
         assert running["w"].ask("hello", timeout=10) == "hello"
 
 
+@pytest.mark.one_machine("it reads the status board of the program")
 def test_s55_a_bell_that_was_heard_already_is_no_message() -> None:
     child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
     with Supervisor("tree", child).start() as running:
