@@ -10,20 +10,16 @@ soon as anyone does.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
-import sys
 import threading
-from types import ModuleType
 from typing import Any
 
 from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
+from suitkaise.platform.imports import when_imported
 
 __all__ = ["serve_tracker", "share_tracker"]
-
-_MODULE = "multiprocessing.resource_tracker"
 
 
 # ------------------------------------------------------------ in the hub
@@ -48,30 +44,7 @@ def serve_tracker() -> Answer[tuple[int, int]]:
 # ------------------------------------------------------------ in a worker's process
 def share_tracker() -> None:
     """Have this process use the tracker of the program, if it ever uses one."""
-    if _MODULE in sys.modules:
-        _replace(sys.modules[_MODULE])
-    else:
-        sys.meta_path.insert(0, _Finder())
-
-
-class _Finder:
-    """Notices the import of `multiprocessing.resource_tracker`, which most workers never import."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname != _MODULE or self not in sys.meta_path:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        assert spec is not None
-        loader: Any = spec.loader
-        load = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            load(module)
-            _replace(module)
-
-        loader.exec_module = exec_module
-        return spec
+    when_imported("multiprocessing.resource_tracker", _replace)
 
 
 def _replace(module: Any) -> None:

@@ -52,6 +52,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.escapes import encodable
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.messaging.child_processes import share_definitions
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Taken
@@ -284,6 +285,7 @@ class WorkerProcess:
         if self._report_preload not in listeners:
             listeners.append(self._report_preload)
             share_tracker()
+            share_definitions()
 
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))

@@ -188,14 +188,18 @@ reading, writing = multiprocessing.Pipe(duplex=False)
 
 
 # ---------------------------------------------------------------- what the worker does
-def pooled() -> int:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        return pool.submit(helper, 1).result(20)
+def renumbered(job: Job, number: int) -> Job:
+    if number < 0:
+        raise Odd(4, "odd")
+    return Job(fibonacci(number))
 
 
-def spawned() -> int:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(abs, -3).result(20)
+def pooled(method: str) -> list[object]:
+    """What a pool of multiprocessing does with a function and a class of `__main__`, and with an error of it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        job = pool.submit(renumbered, Job(7), 10).result(20)
+        error = pool.submit(renumbered, Job(7), -1).exception(20)
+        return [type(job) is Job, job.number, type(error) is Odd, str(error), pool.submit(fibonacci, 9).result(20)]
 
 
 def pickled(value: object) -> bool:
@@ -235,8 +239,9 @@ IN_WORKER: dict[str, typing.Callable[[], object]] = {
         type(pickle.loads(pickle.dumps(made))) is type(made) for made in (Job(1), Outer.Inner(), Point(1))
     ],
     "type hints": lambda: [str(hint) for hint in typing.get_type_hints(Record).values()],
-    "pool": pooled,
-    "spawned pool": spawned,
+    "pool of forks": lambda: pooled("fork"),
+    "pool of a forkserver": lambda: pooled("forkserver"),
+    "pool of spawned": lambda: pooled("spawn"),
     "mock": patched,
     "main": lambda: (sys.modules["__main__"].helper is helper, os.path.basename(__file__)),
 }
