@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from suitkaise import Child
@@ -88,6 +90,22 @@ def test_a_stop_takes_its_time_and_can_be_ignored() -> None:
     handle.stop()
     clock.run()
     assert handle.alive
+
+
+@pytest.mark.parametrize(
+    "place, seen",
+    {
+        "loop": (Phase.LOOP, 0, False),
+        "between_loops": (Phase.WAITING, 0, True),
+        "mailbox": (Phase.WAITING, 1, False),
+    }.items(),
+)
+def test_a_script_that_hangs_is_seen_where_it_hangs(place: Any, seen: tuple[Phase, int, bool]) -> None:
+    clock, handle = spawn(Behaviour(hangs=1.0, hangs_in=place))
+    clock.run(until=2.0)
+    view = handle.snapshot()
+    assert view is not None
+    assert (view.phase, view.queued, view.looping, view.since) == (*seen, 1.0)
 
 
 def test_a_script_that_hangs_ignores_a_stop_but_not_a_kill() -> None:

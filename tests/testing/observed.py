@@ -15,15 +15,18 @@ from suitkaise.engines.simulated import SimulatedEngine, SimulatedHandle
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Hung
+from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Answer
-from suitkaise.messaging.protocol import AdminAction
+from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child
 from suitkaise.supervision.executor import Executor
+from suitkaise.supervision.hang_detector import limits_of
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation, VirtualClock
 from tests.testing.dynamic_ledger import DynamicLedger
 from tests.testing.ledger import Ledger
+from tests.testing.link_ledger import LINKED, LinkLedger
 from tests.testing.records import EPSILON
 
 __all__ = ["Broken", "Observed", "Order"]
@@ -76,6 +79,7 @@ class Observed(Simulation):
         self.answers: list[tuple[Order, Answer[Any]]] = []
         self.on_its_way = 0  # events that their supervisors have not handled yet
         self.faults: list[str] = []
+        self.links = LinkLedger(self.wrong)
         self._turn_of: Ledger | None = None
         super().__init__(tree, behaviour)
         for order in orders:
@@ -108,7 +112,9 @@ class Observed(Simulation):
             self._take_turn(executor, ledger, inbox.popleft())
 
         def tell(event: Input) -> None:
-            if isinstance(event, StopAll | KillAll) and self._turn_of is not None and parent:
+            if isinstance(event, KillAll) and event.why.startswith(LINKED):
+                self.links.killed(path)
+            elif isinstance(event, StopAll | KillAll) and self._turn_of is not None and parent:
                 self._ordered(path, event.why if isinstance(event, KillAll) else None)
             inbox.append(event)
             self.on_its_way += 1
@@ -130,6 +136,7 @@ class Observed(Simulation):
         finally:
             self._turn_of = None
         ledger.after(executor.interface.exited.done())
+        self.links.check()
         self.check()
 
     def _answered(self, ledger: Ledger, done: Answer[Any]) -> None:
@@ -141,6 +148,9 @@ class Observed(Simulation):
     def _ordered(self, path: str, why: str | None) -> None:
         """Check that a child may be stopped or, with `why`, killed now."""
         self._write_line("stop" if why is None else f"kill ({why})", path)
+        if why is not None and why.startswith(LINKED):
+            self.links.killed(path)
+            return
         ledger, id = self._turn_of, path.rpartition("/")[2]
         if ledger is None:
             return
@@ -185,13 +195,12 @@ class Observed(Simulation):
         self._write_line("ends", handle.launch.path, exit.reason)
         now, judged = self.clock.now, _when_hung(handle)
         if isinstance(exit.reason, Hung):
-            phase, since, limit = judged or ("nothing", 0.0, 0.0)
-            if judged is None or phase != exit.reason.phase or abs(now - since - limit) > EPSILON:
-                self.wrong(f"{handle.launch.path}: {exit.reason} at {now}, but {phase} began at {since}")
-            elif abs(exit.reason.seconds - limit) > EPSILON:
-                self.wrong(f"{handle.launch.path}: {exit.reason}, but the limit is {limit}")
-        elif judged is not None and now > judged[1] + judged[2] + EPSILON:
-            self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]}, and is not killed (rule 55)")
+            if judged is None or judged.phase != exit.reason.phase or not judged.may_end_at(now):
+                self.wrong(f"{handle.launch.path}: {exit.reason} at {now}, but {judged}")
+            elif abs(exit.reason.seconds - judged.limit) > EPSILON:
+                self.wrong(f"{handle.launch.path}: {exit.reason}, but {judged}")
+        elif judged is not None and judged.too_late(now):
+            self.wrong(f"{handle.launch.path}: {judged}, and it is not killed (rule 55)")
         parent, _, id = handle.launch.path.rpartition("/")
         record = self.ledgers[parent].records.get(id)
         if record is None or record.asked_at is None:
@@ -222,6 +231,9 @@ class Observed(Simulation):
                     return
                 case "kill" | "rejoin":
                     answer = executor.control(order.what, order.argument)
+                case "link" | "trap_exits":
+                    self._use_links(order.what, f"{order.path}/{order.argument[0]}", order.argument[1])
+                    return
                 case "recycle":
                     executor.recycle(order.argument, executor.policy.incarnation_of(order.argument))
                     return
@@ -233,6 +245,23 @@ class Observed(Simulation):
         except SuitkaiseError as error:
             answer.set_exception(error)
         self.answers.append((order, answer))
+
+    def _use_links(self, what: str, path: str, other: str) -> None:
+        """Do what the newest incarnation at `path` would: link itself with the one at `other`, or trap exits."""
+        paths = self.registry.paths()
+        caller = self.registry.find(path) if path in paths else None
+        serial = None if caller is None else caller.watchers.serial
+        if caller is None or serial is None:
+            return
+        owner = owner_of(path, serial)
+        if what == "link":
+            self.links.link(caller, serial, self.registry.find(other) if other in paths else None)
+            self.registry.request(RequestKind.LINK, other, owner).get()
+        else:
+            self.links.trap_exits(caller, serial)
+            self.registry.request(RequestKind.TRAP_EXITS, path, (owner, True)).get()
+        self.links.check()
+        self.check()
 
     # ------------------------------------------------------------ faults
     def wrong(self, what: str) -> None:
@@ -274,8 +303,8 @@ class Observed(Simulation):
                     self.wrong(f"the status of a ref to {path} is {status}")
         for handle in self.alive():
             judged = _when_hung(handle)
-            if judged is not None and self.clock.now > judged[1] + judged[2] + EPSILON:
-                self.wrong(f"{handle.launch.path}: hangs in {judged[0]} since {judged[1]} (rule 55)")
+            if judged is not None and judged.too_late(self.clock.now):
+                self.wrong(f"{handle.launch.path}: {judged}, and it is not killed (rule 55)")
         self.check()
 
     def end(self) -> None:
@@ -335,19 +364,42 @@ class _Handle(SimulatedHandle):
         if self.alive:
             self._observed.over(self, exit)
         super()._end(exit)
+        self._observed.links.check()
         self._observed.check()
 
 
-def _when_hung(handle: SimulatedHandle) -> tuple[str, float, float] | None:
-    """Return the phase that outlasts its limit, the begin of that phase, and the limit; or None."""
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """A phase with a limit, in which an incarnation is; `notice`: seconds after which its begin is certainly seen."""
+
+    phase: str
+    since: float
+    limit: float
+    notice: float = 0.0
+
+    def may_end_at(self, now: float) -> bool:
+        return now >= self.since + self.limit - EPSILON and not self.too_late(now)
+
+    def too_late(self, now: float) -> bool:
+        return now > self.since + self.limit + self.notice + EPSILON
+
+
+def _when_hung(handle: SimulatedHandle) -> _Limited | None:
+    """Return the phase with a limit in which an incarnation is, if it is in one."""
     child = handle.launch.child
     if not handle.ready.done():
-        return None if child.start_timeout is None else ("on_start", handle.began, child.start_timeout)
+        return None if child.start_timeout is None else _Limited("on_start", handle.began, child.start_timeout)
     since = handle.hanging_since
     if since is not None:
-        return None if child.loop_timeout is None else ("loop", since, child.loop_timeout)
+        place = handle.behaviour.hangs_in
+        limit = child.receive_timeout if place == "mailbox" else child.loop_timeout
+        if limit is None:
+            return None
+        if place == "loop":
+            return _Limited("loop", since, limit)
+        return _Limited("waiting", since, limit, min(limits_of(child).values()))  # a rest counts from when it is seen
     if handle.stop_asked_at is not None and child.finish_timeout is not None:
-        return "on_finish", handle.stop_asked_at, child.finish_timeout
+        return _Limited("on_finish", handle.stop_asked_at, child.finish_timeout)
     return None
 
 

@@ -79,7 +79,8 @@ def _comes_to_an_end(behaviour: Behaviour, child: Child) -> bool:
     """Return whether the incarnation certainly becomes ready or fails, and ends when it is asked to."""
     if behaviour.start_takes is None and child.start_timeout is None:
         return False
-    endless = behaviour.stop_takes is None or (behaviour.hangs is not None and child.loop_timeout is None)
+    noticed = child.receive_timeout if behaviour.hangs_in == "mailbox" else child.loop_timeout
+    endless = behaviour.stop_takes is None or (behaviour.hangs is not None and noticed is None)
     return child.shutdown != "infinity" or not endless
 
 
@@ -109,6 +110,8 @@ def random_schedule(seed: int) -> Schedule:
     if slow and chance.random() < 0.2:  # a kill of a child that is being stopped
         late = chance.choice(slow)
         orders += (replace(late, at=late.at + chance.choice((0.0, 0.25, 0.5)), what="kill_child"),)
+    if chance.random() < 0.3:
+        orders += _orders_about_links(chance, list(_all_workers(tree, orders)), [path for path, _ in supervisors])
     end = chance.random()
     if end < 0.15:
         orders += (Order(_quarter(chance, HORIZON), "top", "stop" if end < 0.1 else "kill_root"),)
@@ -145,6 +148,19 @@ def _orders_about_limited(chance: random.Random, workers: dict[str, Child]) -> t
     return tuple(orders)
 
 
+def _orders_about_links(chance: random.Random, workers: list[str], supervisors: list[str]) -> tuple[Order, ...]:
+    """Return links of workers with workers, with supervisors, and with what is not there (rule 60)."""
+    orders = []
+    for path in chance.choices(workers, k=chance.choice((1, 2, 4))) if workers else ():
+        above, _, id = path.rpartition("/")
+        other = chance.choice(chance.choice((workers, workers, supervisors)))
+        at = _quarter(chance, HORIZON)
+        orders.append(Order(at, above, "link", (id, other)))
+        if chance.random() < 0.2:
+            orders.append(Order(at, above, "trap_exits", (id, "")))
+    return tuple(orders)
+
+
 def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behaviour:
     pick = chance.random
     start: Any = "ok"
@@ -161,7 +177,10 @@ def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behav
     lives = hangs = None
     if pick() < 0.75:
         lives = chance.choice((0.0, 0.25, 0.25, 0.5, 0.5, 1.0, 2.0, 3 * pick()))
-    if child.loop_timeout is not None and pick() < 0.5:
+    places: list[Any] = ["loop", "between_loops"] if child.loop_timeout is not None else []
+    places += ["mailbox"] if child.receive_timeout is not None else []
+    place = chance.choice(places) if places else "loop"
+    if places and pick() < 0.5:
         hangs = chance.choice((0.0, 0.25, 1.0, pick()))
     stops: float | None = 0.0
     if pick() < (0.7 if child.finish_timeout is not None else 0.4):
@@ -170,7 +189,7 @@ def _random_behaviour(chance: random.Random, child: Child, number: int) -> Behav
             stops = None
     return Behaviour(
         start, takes, lives, chance.choice(REASONS if start != "fails" else FAILURES), stops,
-        Shutdown() if pick() < 0.8 else chance.choice(REASONS), hangs,
+        Shutdown() if pick() < 0.8 else chance.choice(REASONS), hangs, place,
     )  # fmt: skip
 
 
@@ -226,6 +245,7 @@ _BACKOFFS = (
 )  # fmt: skip
 _LIMITS = (
     ("loop_timeout", 0.5), ("loop_timeout", 1.0), ("start_timeout", 0.75), ("finish_timeout", 0.75),
+    ("receive_timeout", 0.5), ("receive_timeout", 1.0),
 )  # fmt: skip
 
 

@@ -78,6 +78,8 @@ def test_s40_nothing_is_kept_of_a_child_that_replaced_a_declared_one() -> None:
 def test_an_invalid_behaviour_is_refused_when_it_is_made() -> None:
     with pytest.raises(ValueError, match="start must be 'ok', 'fails' or 'ignores', not 'fail'"):
         Behaviour(start="fail")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="hangs_in must be 'loop', 'between_loops' or 'mailbox', not 'mail'"):
+        Behaviour(hangs_in="mail")  # type: ignore[arg-type]
 
 
 def test_s79_each_order_to_kill_a_child_counts() -> None:

@@ -76,11 +76,16 @@ class Behaviour:
     """Seconds from a stop request to the end; None: the request is ignored."""
     stop_reason: ExitReason = field(default_factory=Shutdown)
     hangs: float | None = None
-    """Seconds from being ready until a loop begins that never ends and ignores stop requests; None: there is none."""
+    """Seconds from being ready until the incarnation does nothing any more, and ignores stop requests; None: never."""
+    hangs_in: Literal["loop", "between_loops", "mailbox"] = "loop"
+    """Where it hangs: in `loop`; between two loops; or with a message that it does not read, which is judged by
+    `receive_timeout`, the other two by `loop_timeout`."""
 
     def __post_init__(self) -> None:
         if self.start not in ("ok", "fails", "ignores"):
             raise ValueError(f"Behaviour: start must be 'ok', 'fails' or 'ignores', not {self.start!r}")
+        if self.hangs_in not in ("loop", "between_loops", "mailbox"):
+            raise ValueError(f"Behaviour: hangs_in must be 'loop', 'between_loops' or 'mailbox', not {self.hangs_in!r}")
 
 
 class SimulatedEngine:
@@ -137,7 +142,7 @@ class SimulatedHandle:
 
     @property
     def hanging_since(self) -> float | None:
-        """When the loop that never ends began; None if it has not begun."""
+        """When the incarnation has begun to hang; None if it has not."""
         hangs = self.behaviour.hangs
         if hangs is None or not self.ready.done() or self._clock.now < self.ready_at + hangs:
             return None
@@ -177,16 +182,18 @@ class SimulatedHandle:
         """Return the phase that the script is in; None after its end."""
         if not self.alive:
             return None
-        hanging_since = self.hanging_since
+        hanging_since, hangs_in = self.hanging_since, self.behaviour.hangs_in
         if not self.ready.done():
             phase, since = Phase.ON_START, self.began
         elif hanging_since is not None:
-            phase, since = Phase.LOOP, hanging_since
+            phase, since = Phase.LOOP if hangs_in == "loop" else Phase.WAITING, hanging_since
         elif self.stop_asked_at is not None:
             phase, since = Phase.ON_FINISH, self.stop_asked_at
         else:
             phase, since = Phase.WAITING, self.ready_at
-        return SlotView(0, phase, since, 0, 0.0, 0.0, 0, 0, started=self.began)
+        unread = int(hanging_since is not None and hangs_in == "mailbox")
+        looping = hanging_since is not None and hangs_in == "between_loops"
+        return SlotView(0, phase, since, 0, 0.0, 0.0, 0, unread, looping, started=self.began)
 
     def wake(self) -> None:
         """Do nothing: a script gets no messages."""
