@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,6 +116,17 @@ def test_the_checker_finds_each_kind_of_fault(lines: list[Line], words: str) -> 
 
 
 # ------------------------------------------------------------ the workers
+def tell_patiently(ref: WorkerRef, body: Any, patience: float) -> None:
+    """Tell again what a full mailbox has refused: a tell waits 5 s for room, and a start may take longer than that."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return ref.tell(body)
+        except MailboxFull:
+            if time.monotonic() > until:
+                raise
+
+
 class Talks:
     """Sends `count` messages to the others, from a thread of its own, and notes what it gets."""
 
@@ -141,7 +153,7 @@ class Talks:
             how = chance.random()
             try:
                 if how < 0.5:
-                    ref.tell(body)
+                    tell_patiently(ref, body, self.patience)
                 elif how < 0.8:
                     outcome = "reply" if ref.ask(body, self.patience) == number else "wrong"
                 else:

@@ -114,7 +114,7 @@ def test_many_programs_can_begin_and_end_at_once():
     commands = " & ".join(
         [f"{sys.executable} -c 'from suitkaise import Supervisor; Supervisor(\"t\").start().stop()'"] * 6
     )
-    done = run_program(["sh", "-c", f"{commands}; wait"]).check()
+    done = run_program(["sh", "-c", f"{commands}; wait"], timeout=120).check()
     assert done.stderr == ""
 
 
