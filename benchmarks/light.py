@@ -14,10 +14,19 @@ def started(path: str) -> None:
     os.close(descriptor)
 
 
-def idle(path: str) -> None:
-    """Report the start, and wait to be killed."""
+def idle(path: str, size: int = 0) -> None:
+    """Report the start, take `size` bytes of memory and report that, and wait to be killed."""
     started(path)
+    if size:
+        memory = bytearray(size)
+        touch(memory)
+        started(path)
     time.sleep(3600)
+
+
+def touch(memory: bytearray) -> None:
+    """Write to each page, so that it really takes memory."""
+    memory[::4096] = b"x" * len(range(0, len(memory), 4096))
 
 
 def crash() -> None:

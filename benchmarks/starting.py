@@ -26,8 +26,8 @@ def contexts() -> dict[str, BaseContext]:
     return made
 
 
-def begin(context: BaseContext, path: str) -> multiprocessing.process.BaseProcess:
-    process = context.Process(target=idle, args=(path,))  # type: ignore[attr-defined]
+def begin(context: BaseContext, path: str, size: int = 0) -> multiprocessing.process.BaseProcess:
+    process = context.Process(target=idle, args=(path, size))  # type: ignore[attr-defined]
     process.start()
     return process
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
-from light import started
+from light import started, touch
 
 from suitkaise import Process, Thread, WorkerRef
 
@@ -22,6 +22,22 @@ class Idle(Process):
 
     def loop(self) -> None:
         if self.current_loop == 1:
+            started(self.path_of_pipe)
+        self.wait(3600)
+
+
+class Big(Process):
+    """Reports its first loop, takes much memory and reports that, then waits."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path_of_pipe = path
+        self.size = size
+
+    def loop(self) -> None:
+        if self.current_loop == 1:
+            started(self.path_of_pipe)
+            self.memory = bytearray(self.size)
+            touch(self.memory)
             started(self.path_of_pipe)
         self.wait(3600)
 

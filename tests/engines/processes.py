@@ -33,7 +33,7 @@ class Owner:
         self.process = ForkedProcess(context, keeper, "tree/worker", 0.0, False, False, self)
 
     def first_frame(self) -> tuple[bytes, list[socket.socket]]:
-        order = PrepareSpare(codec.dumps(context_for("tree/worker", {}, {})))
+        order = PrepareSpare(codec.dumps(context_for("tree/worker", {}, {})), {})
         return wire.encode(order, codec.dumps(Recipe(Idle))), []
 
     def on_flushed(self) -> None: ...

@@ -77,7 +77,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
         decode_worker_order,
         protocol.WorkerOrder,
         [
-            PrepareSpare(b"context"),
+            PrepareSpare(b"context", {"": 30}),
             StartWorker(b"incarnation", b"context", 7, {"": 30}, True),
             *(DeliverMessage(kind, number) for kind in ("message", "call", "get", "signal") for number in (None, 8)),
             StopWorker(0.0),

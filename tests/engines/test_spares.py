@@ -13,6 +13,7 @@ from suitkaise.engines import spares as module
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.protocol import ProcessContext
 from suitkaise.engines.spares import EncodedRecipe, Spares
 from suitkaise.messaging import codec
 from suitkaise.specs import Recipe
@@ -29,7 +30,7 @@ class Adopter:
         self.owner = Owner(context, client)
         self.offered: list[ForkedProcess] = []
 
-    def adopt(self, process: ForkedProcess) -> bool:
+    def adopt(self, process: ForkedProcess, prepared: ProcessContext) -> bool:
         self.offered.append(process)
         return process.hand_over(self.owner)
 

@@ -66,6 +66,7 @@ def findings() -> Iterator[Finding]:
         _python,
         _packages,
         _pidfd,
+        _early_restarts,
         _place,
         _shared_memory,
         _descriptors,
@@ -104,6 +105,15 @@ def _pidfd() -> Finding:
         advice = "a container's seccomp profile may forbid it; use a newer runtime, or Linux 5.3 or later"
         return Finding("pidfd", "error", f"pidfd_open fails: {error.strerror}", advice)
     return Finding("pidfd", "ok", "deaths of processes are noticed at once")
+
+
+def _early_restarts() -> Finding:
+    from suitkaise.platform.death_lock import refusal
+
+    if why := refusal():
+        advice = "early_restart=True has no effect; it needs Linux 5.16, and a seccomp profile that allows futex_waitv"
+        return Finding("early restarts", "warning", why, advice)
+    return Finding("early restarts", "ok", "are possible")
 
 
 def _place() -> Finding:

@@ -17,9 +17,13 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.inheritance import Inheritance
-from suitkaise.platform.processes import has_ended
+from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.marks import worker_mark
+from suitkaise.platform.processes import children, has_ended
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.processes")
 
 _FIRST_READ = 1 << 16
 
@@ -96,6 +100,8 @@ class ForkedProcess:
         self._exit_code: int | None = None
         self._exit_code_lost = False
         self._closed = False
+        self.reaped: threading.Event | None = None
+        """Set when nothing is left of a process whose end was reported before that; None: of any other one."""
 
     # ------------------------------------------------------------ from any thread
     def start(self) -> None:
@@ -272,14 +278,36 @@ class ForkedProcess:
         assert pidfd is not None
         self._context.reactor.remove_reader(pidfd)
         os.close(pidfd)
+        if self._closed:  # its end was reported before
+            self._keeper.forget(self)
         if self._exit_code is not None or self._exit_code_lost:
             self._finish()
         else:
             self._keeper.expect_reply()
 
+    def leaves_anything(self) -> bool:
+        """Return whether a process that can run no code any more leaves processes behind, which the keeper ends."""
+        if self.pid is None or self.keep_children:
+            return False
+        if any(children(self.pid)):  # first: an orphan moves from here to the keeper
+            return True
+        known = self._context.paths_by_pid
+        has_mark = worker_mark(self._context.directory, self.number)
+        return any(has_mark(pid) for pid in children(self._keeper.pid) if pid not in known)
+
+    def end_early(self, code: int) -> None:
+        """Report the exit of a process that can run no code any more; the keeper reaps it later (reactor's thread)."""
+        if self._exit_code is None and not self._exit_code_lost:
+            self.reaped = threading.Event()
+        self._exit_code = code
+        self._finish()
+
     def exit_status(self, code: int) -> None:
         """Take the exit status from the keeper: negative for a signal."""
+        if self._closed and self._exit_code not in (code, None):
+            logger.error("process %s was reported with exit code %s, and had %s", self.pid, self._exit_code, code)
         self._exit_code = code
+        self._note_reaped()
         if self.pid is None:  # the process may have announced itself just before its end
             self._on_readable()
         if self.dead or self.pid is None:
@@ -288,11 +316,17 @@ class ForkedProcess:
     def exit_status_lost(self) -> None:
         """Do without the exit status: the keeper that would have read it is gone."""
         self._exit_code_lost = True
+        self._note_reaped()
         if self.dead:
             self._finish()
 
+    def _note_reaped(self) -> None:
+        if self.reaped is not None:
+            self.reaped.set()
+
     def kill_unwatched(self) -> None:
         """Kill the process and report its end without waiting for an event: the I/O thread has ended."""
+        self._note_reaped()  # or not: nobody will know
         self.signal(signal.SIGKILL)
         if self.pid is None:
             self.spawn_failed("the I/O thread of this program has ended")
@@ -303,13 +337,17 @@ class ForkedProcess:
         else:
             self.exit_status_lost()
 
-    def _finish(self) -> None:
+    def drain(self) -> None:
+        """Handle all frames that the process has sent; it sends no more (reactor's thread)."""
         assert self._buffer is not None
         if self.pid is not None:
             with contextlib.suppress(BlockingIOError, wire.PeerClosed, wire.WireError, OSError):
                 while True:  # the last frames are in the socket, even if another process holds the other end open
                     for frame in self._parser.receive(self._buffer.sock):
                         self._handle(frame)
+
+    def _finish(self) -> None:
+        self.drain()
         if self._close():
             self._callbacks.on_exit(self._exit_code)
 

@@ -19,11 +19,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
+from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import (
     AcceptConnection,
     BackgroundReport,
@@ -37,6 +39,7 @@ from suitkaise.engines.protocol import (
     MessageTraced,
     OutputReport,
     PreloadReport,
+    ProcessContext,
     ReturnMessage,
     RoomReport,
     SetLogLevels,
@@ -77,6 +80,9 @@ from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Outcome
 
+if TYPE_CHECKING:
+    from suitkaise.platform.death_lock import DeathWatch
+
 __all__ = ["ProcessEngine", "ProcessHandle"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.processes")
@@ -89,6 +95,7 @@ DUMP_TIME = 0.25
 
 
 _LONGEST_STACK = 1 << 20
+_CORE_DUMPED = 0x80
 
 
 class ProcessEngine:
@@ -107,6 +114,8 @@ class ProcessEngine:
         self._alive: set[ProcessHandle] = set()
         self._keepers: dict[User, KeeperClient] = {}  # one for each user that this program has been
         self._spares = Spares(context, lambda: self.keeper)
+        self._deaths: DeathWatch | None = None
+        self._ending: set[ForkedProcess] = set()  # reported as ended, and not gone yet
         if not for_commands:  # few programs have commands
             self.keeper  # noqa: B018
 
@@ -169,13 +178,30 @@ class ProcessEngine:
         handle = ProcessHandle(self._context, launch, recipe, self.keeper)
         with self._lock:
             self._alive.add(handle)
-        handle.exited.add_done_callback(lambda exited: self._alive.discard(handle))
+        handle.exited.add_done_callback(lambda exited: self._ended(handle))
+        if launch.child.early_restart:
+            handle.deaths = self._watch_deaths()
         if not self._spares.assign(launch.path, handle):
             handle.process.start()
         if launch.child.spares:
             path = launch.path
             handle.ready.add_done_callback(lambda ready: self._spares.fill(path, recipe))
         return handle
+
+    def _watch_deaths(self) -> DeathWatch:
+        with self._lock:
+            if self._deaths is None:
+                from suitkaise.platform.death_lock import DeathWatch  # with ctypes; few programs need it
+
+                self._deaths = DeathWatch()
+            return self._deaths
+
+    def _ended(self, handle: ProcessHandle) -> None:
+        with self._lock:
+            self._alive.discard(handle)
+            if handle.process.reaped is not None:
+                self._ending = {one for one in self._ending if one.reaped is not None and not one.reaped.is_set()}
+                self._ending.add(handle.process)
 
     def set_log_levels(self, levels: dict[str, int]) -> None:
         """Have the workers' loggers use these levels, those of the program's loggers."""
@@ -191,8 +217,14 @@ class ProcessEngine:
     def close(self) -> None:
         """End the keeper and the spares."""
         self._spares.close()
+        until = time.monotonic() + PATIENCE
+        for process in self._ending:
+            if process.reaped is not None:
+                process.reaped.wait(max(0.0, until - time.monotonic()))
         for keeper in self._keepers.values():
             keeper.close()
+        if self._deaths is not None:
+            self._deaths.close()
         self._recipes.clear()
 
     def kill_all(self) -> None:
@@ -234,6 +266,8 @@ class ProcessHandle:
         self._tracer: TraceReport | None = None
         self._exit_code: int | None = None
         self._over = False
+        self.deaths: DeathWatch | None = None
+        """Tells the end of the process early; None: the child is not restarted early."""
         self.process: ForkedProcess = ForkedProcess(
             context,
             keeper,
@@ -410,7 +444,7 @@ class ProcessHandle:
         self.process.send(wire.frame(order, payload, long_header=True), force=force)
         self._bell[0] = self._ring
 
-    def adopt(self, process: ForkedProcess) -> bool:
+    def adopt(self, process: ForkedProcess, prepared: ProcessContext) -> bool:
         """Start the worker in a spare process, which has the recipe; return False if the process has ended."""
         if not process.hand_over(self):
             return False
@@ -418,7 +452,7 @@ class ProcessHandle:
             if not self._over:  # the process may end at this moment
                 self.process = process
                 self._slot.mark_started()
-                self._send(self._start_order(), force=True)
+                self._send(self._start_order(prepared), force=True)
         return True
 
     # ------------------------------------------------------------ callbacks of its process (reactor's thread)
@@ -426,14 +460,16 @@ class ProcessHandle:
         """Return the order to start the worker, with the recipe."""
         return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.owners
 
-    def _start_order(self) -> StartWorker:
+    def _start_order(self, prepared: ProcessContext | None = None) -> StartWorker:
+        """Return the order to start the worker; `prepared` is the context that its process has got before."""
         launch = self.launch
         context = context_for(
             launch.incarnation.owner, self.process.inherited, launch.child.env, self._context.surroundings
         )
         return StartWorker(
-            codec.dumps(launch.incarnation), codec.dumps(context), self._slot.index,
-            levels(), self._stops_last, self._context.supervise_data, launch.carrier,
+            codec.dumps(launch.incarnation), b"" if context.agrees_with(prepared) else codec.dumps(context),
+            self._slot.index,
+            levels(), self._stops_last, self._context.supervise_data, launch.carrier, launch.child.early_restart,
         )  # fmt: skip
 
     def on_flushed(self) -> None:
@@ -477,6 +513,7 @@ class ProcessHandle:
                 self.on_checkpoint(self.checkpoint)
             case WorkerReady(pid):
                 if not self.ready.done():
+                    self._watch_end()
                     self.ready.set_result(pid)
             case PreloadReport(modules):
                 preload(*modules)
@@ -498,6 +535,30 @@ class ProcessHandle:
                 self._linger_timer = self._context.reactor.call_at(
                     time.monotonic() + max(linger, 1.0), lambda: self.kill("its process did not end")
                 )
+
+    def _watch_end(self) -> None:
+        """Learn of the end of the process as soon as it can run no code any more, if its child is restarted early."""
+        if self.deaths is None or self.process.pid is None:
+            return
+        reactor = self._context.reactor
+        self.deaths.add(
+            self._context.board.lock_address(self._slot.index),
+            self.process.pid,
+            lambda status: reactor.call_soon_threadsafe(lambda: self._on_early_end(status)),
+        )
+
+    def _on_early_end(self, status: int) -> None:
+        """Report the end of the process, which can run no code any more, before the process is gone.
+
+        Not where somebody waits until it is gone, or where the reason is not certain yet: a status of 0 may be one that
+        could not be read.
+        """
+        ordered = self.process.stopping or not isinstance(self._kill_reason, Hung | None)
+        if self._over or ordered or self.process.leaves_anything():
+            return
+        self.process.drain()
+        if status or (self._outcome is not None and not self._outcome.reason.clean):
+            self.process.end_early(os.waitstatus_to_exitcode(status & ~_CORE_DUMPED))
 
     def on_exit(self, code: int | None) -> None:
         """Report that the process is gone; without its keeper, first kill what it has left behind."""
@@ -554,6 +615,8 @@ class ProcessHandle:
         for file in (self._tail, self._stack_file):
             with contextlib.suppress(OSError):
                 os.unlink(file)
+        if self.deaths is not None:
+            self.deaths.remove(self._context.board.lock_address(self._slot.index))
         self._bell.release()
         self._slot.release()
         self._context.board.give_back(self._slot)

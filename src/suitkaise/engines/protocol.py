@@ -11,6 +11,7 @@ the hub kills a worker or replaces a keeper that sends such data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -178,6 +179,10 @@ class ProcessContext:
     main_file: str | None  # the `__file__` of that `__main__`
     changed: Inheritance  # environment, limits and umask, where they differ from what the keeper has
 
+    def agrees_with(self, other: ProcessContext | None) -> bool:
+        """Return whether the two differ in nothing but their owners."""
+        return other is not None and replace(other, owner=self.owner) == self
+
 
 class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
     """The first frame to a spare: unpickle the recipe (the payload) and wait. `SpareReady` answers it.
@@ -186,6 +191,8 @@ class PrepareSpare(msgspec.Struct, array_like=True, tag=0, gc=False):
     """
 
     context: bytes  # a pickled `ProcessContext`
+    log_levels: dict[str, int]  # see `StartWorker`
+    tells_end: bool = False  # likewise
 
 
 class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -195,12 +202,13 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
     """
 
     incarnation: bytes  # a pickled `Incarnation`
-    context: bytes  # a pickled `ProcessContext`
+    context: bytes  # a pickled `ProcessContext`; empty: the one that the spare has got is still right
     slot: int  # the worker's slot on the status board
     log_levels: dict[str, int]  # of the hub's loggers that have one; the root logger has the name ''
     stops_last: bool  # ends after all others when the hub is gone, and ignores SIGTERM: the storage
     supervise: bytes = b""  # a pickled `SuperviseThreads`, for background threads
     carrier: dict[str, str] | None = None  # the tracing context of the caller that has started the child
+    tells_end: bool = False  # holds the lock in its slot, see `platform.death_lock`
 
 
 class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,11 +15,21 @@ from suitkaise.engines.engine import EngineContext, Surroundings, grace_of
 from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
-from suitkaise.engines.protocol import PreloadReport, PrepareSpare, ProcessContext, SpareReady, WorkerReport
+from suitkaise.engines.protocol import (
+    LogReport,
+    PreloadReport,
+    PrepareSpare,
+    ProcessContext,
+    SpareReady,
+    WorkerReport,
+)
+from suitkaise.engines.worker_output import keep_record
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.platform.inheritance import Inheritance, changes
+from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
+from suitkaise.platform.runtime_directory import stack_file
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
 
@@ -42,8 +53,8 @@ class EncodedRecipe:
 class Adopter(Protocol):
     """A worker's handle that needs a process."""
 
-    def adopt(self, process: ForkedProcess) -> bool:
-        """Start the worker in the spare process; return False if the process has ended."""
+    def adopt(self, process: ForkedProcess, prepared: ProcessContext) -> bool:
+        """Start the worker in the spare process, which has got that context; return False if it has ended."""
         ...
 
 
@@ -84,7 +95,7 @@ class Spares:
     def assign(self, path: str, worker: Adopter) -> bool:
         """Give the worker a spare process of `path`; return False if none is ready."""
         while (spare := self._take(path)) is not None:
-            if worker.adopt(spare.process):
+            if worker.adopt(spare.process, spare.prepared):
                 with self._lock:
                     self._leaving.discard(spare)
                 return True
@@ -151,10 +162,11 @@ class _Spare:
         self.path: str = path
         self.ready: bool = False
         self.gone: threading.Event = threading.Event()
+        self.prepared: ProcessContext
         self._spares = spares
         self._recipe = recipe
         self._dismissed = False
-        self._surroundings = context.surroundings
+        self._context = context
         self._began = time.monotonic()
         child = recipe.child
         self.process: ForkedProcess = ForkedProcess(
@@ -174,9 +186,10 @@ class _Spare:
     # ------------------------------------------------------------ callbacks of its process
     def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
         """Return the frame with the recipe, to be unpickled in advance."""
-        order = PrepareSpare(
-            codec.dumps(context_for(self.path, self.process.inherited, self._recipe.child.env, self._surroundings))
+        self.prepared = context_for(
+            self.path, self.process.inherited, self._recipe.child.env, self._context.surroundings
         )
+        order = PrepareSpare(codec.dumps(self.prepared), levels(), self._recipe.child.early_restart)
         return wire.encode(order, self._recipe.data, long_header=True), self._recipe.owners
 
     def on_flushed(self) -> None:
@@ -194,9 +207,13 @@ class _Spare:
                 self.ready = True
             case PreloadReport(modules):
                 preload(*modules)
+            case LogReport(fields):  # of an import
+                keep_record(self._context, self.path, 0, fields, self.process)
 
     def on_exit(self, code: int | None) -> None:
         """Report that the process is gone."""
+        with contextlib.suppress(OSError):
+            os.unlink(stack_file(self._context.directory, self.process.pid or 0))
         self.gone.set()
         self._spares.lost(self, f"exit code {code}")
 

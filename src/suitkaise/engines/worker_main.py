@@ -72,7 +72,7 @@ from suitkaise.platform.tail import Tail
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.users import User
 from suitkaise.storage.connect import attach
-from suitkaise.workers.actor import WorkerActor, lifecycle_of
+from suitkaise.workers.actor import WorkerActor, lifecycle_class, lifecycle_of
 from suitkaise.workers.background import ThreadSupervisor
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
@@ -190,16 +190,24 @@ class WorkerProcess:
         if not isinstance(order, StartWorker):
             raise wire.WireError(f"expected an order to start a worker, got {type(order).__name__}")
         incarnation: Incarnation = codec.loads(order.incarnation)
-        self._set_up_process(incarnation, order)
+        if order.context:
+            self._enter(codec.loads(order.context))
+        if recipe is None:
+            self._set_up_process(incarnation.path)
+        self._begin(incarnation, order.log_levels)
         slot = self._board.slot(order.slot)
         slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+        if order.tells_end:
+            from suitkaise.platform import death_lock  # few workers need it
+
+            death_lock.hold(self._board.lock_address(order.slot))
         self._tail.listening = listening = slot.bytes[LISTENING : LISTENING + 1]
         self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
-        signals = WorkerSignals(mailbox, ignore_sigterm=order.stops_last, directory=self._directory)
+        signals = self._signals
+        signals.finish_with(mailbox, ignore_sigterm=order.stops_last)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
         mailbox.adopt(self._parser, self._frames)
         watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))
-        _reseed()
         try:
             if recipe is None:
                 recipe = codec.loads_with_descriptors(recipe_data, descriptors)
@@ -218,7 +226,6 @@ class WorkerProcess:
             self._trace(True)
         lifecycle.context.append_output = self._tail.write
         lifecycle.context.add_to_stacks = signals.add_to_stacks
-        refuse_terminal(incarnation.path)
         lifecycle.context.on_crash = _call_excepthook
         lifecycle.context.output = _OutputSender(self._sock, self._writer, listening)
         lifecycle.context.background.supervise = partial(self._supervise, lifecycle, order.supervise)
@@ -266,10 +273,20 @@ class WorkerProcess:
     def _stand_by(self, order: PrepareSpare, data: bytes, descriptors: list[int]) -> Recipe:
         """Do in advance all that any incarnation of the child has to do first; return the recipe."""
         ignore_signals(*HANDLED)
-        self._enter(codec.loads(order.context))
-        _warm_up(self._board)
+        context = codec.loads(order.context)
+        self._enter(context)
+        set_owner(context.owner, whole_process=True)
+        self._set_up_process(context.owner)
+        apply_levels(order.log_levels)
         set_process_name("spare")
-        return codec.loads_with_descriptors(data, descriptors)  # type: ignore[no-any-return]
+        recipe: Recipe = codec.loads_with_descriptors(data, descriptors)
+        lifecycle_class(recipe)
+        if order.tells_end:
+            from suitkaise.platform import death_lock
+
+            death_lock.prepare()
+        _warm_up(self._board)
+        return recipe
 
     # ------------------------------------------------------------ setting up the process
     def _enter(self, context: ProcessContext) -> None:
@@ -279,25 +296,31 @@ class WorkerProcess:
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
         definitions.enter_program(context.program, context.main_file)
-        set_owner(context.owner, whole_process=True)
-        self._hub = HubClient(os.path.join(self._directory, HUB_SOCKET), self._board)
-        set_router(self._hub)
-        if self._report_preload not in listeners:
-            listeners.append(self._report_preload)
-            share_tracker()
-            share_definitions()
 
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))
 
-    def _set_up_process(self, incarnation: Incarnation, order: StartWorker) -> None:
-        self._enter(codec.loads(order.context))
-        set_process_name(incarnation.path.rpartition("/")[2])
-        self._tail = Tail(tail_file(self._directory, incarnation.serial))
+    def _set_up_process(self, path: str) -> None:
+        """Set up what is the same for all incarnations at that path."""
+        self._hub = HubClient(os.path.join(self._directory, HUB_SOCKET), self._board)
+        set_router(self._hub)
+        listeners.append(self._report_preload)
+        share_tracker()
+        share_definitions()
+        self._tail = Tail()
         self._tail.send = self._send_printed
         self._tail.record_output()
-        apply_levels(order.log_levels)
         forward_all(self._send_log)
+        self._signals = WorkerSignals(self._directory)
+        refuse_terminal(path)
+        _reseed()
+
+    def _begin(self, incarnation: Incarnation, log_levels: dict[str, int]) -> None:
+        """Let the process be that of one incarnation."""
+        set_owner(incarnation.owner, whole_process=True)
+        set_process_name(incarnation.path.rpartition("/")[2])
+        self._tail.begin(tail_file(self._directory, incarnation.serial))
+        apply_levels(log_levels)
 
     def _become(self, user: User) -> None:
         """Change the user of this process, after all that the new user is not allowed to open is open.

@@ -8,6 +8,7 @@ import faulthandler
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from suitkaise.exits import Signaled
@@ -40,18 +41,14 @@ class WorkerSignals:
     functions, not SIG_IGN, since every program that the worker starts would inherit SIG_IGN.
 
     Args:
-        mailbox: gets the order to finish.
-        ignore_sigterm: for the storage, which ends after all others.
         directory: the program's private directory. `DUMP` writes to a file in it, and SIGSEGV and other signals of a
             fault do.
     """
 
-    def __init__(self, mailbox: SocketMailbox, *, ignore_sigterm: bool, directory: str) -> None:
-        self._mailbox = mailbox
+    def __init__(self, directory: str) -> None:
         self._directory = directory
         self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
         ignore_signals(*FROM_TERMINAL)
-        signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else self._finish)
         with contextlib.suppress(OSError):  # the hub's directory may be gone
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._outputs[DUMP] = os.open(stack_file(directory, os.getpid()), flags, 0o600)
@@ -64,13 +61,15 @@ class WorkerSignals:
 
         signal.signal(PROFILE, self._profile)
 
+    def finish_with(self, mailbox: SocketMailbox, *, ignore_sigterm: bool) -> None:
+        """Have SIGTERM order the mailbox to stop; or do nothing, for the storage, which ends after all others."""
+        finish = partial(mailbox.order_stop, Signaled(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, _ignore if ignore_sigterm else lambda number, frame: finish())
+
     def _profile(self, number: int, frame: Any) -> None:
         """Start a thread, without a lock, which the interrupted code could hold; an error would be raised in a hook."""
         with contextlib.suppress(RuntimeError):  # no thread is left
             _thread.start_new_thread(_serve_profile, (self._directory, os.getpid()))
-
-    def _finish(self, number: int, frame: Any) -> None:
-        self._mailbox.order_stop(Signaled(number))
 
     def add_to_stacks(self, text: Callable[[], str]) -> None:
         """Add `text()` to each dump: the stacks of threads do not show where a coroutine or a command waits."""

@@ -27,6 +27,7 @@ __all__ = [
     "DROPPED",
     "LAST_LOOP",
     "LISTENING",
+    "LOCK",
     "LOOKED",
     "LOOPING",
     "LOOPS",
@@ -47,9 +48,9 @@ __all__ = [
     "SlotView",
 ]
 
-SLOT_BYTES = 256
+SLOT_BYTES = 320
 CAPACITY = 16_384
-"""How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
+"""How many workers a program can have at a time: 5 MiB of address space; only used pages take memory."""
 _SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
@@ -77,7 +78,9 @@ DIRECT_BELL = BELL + 1
 """The byte of the same word for senders that do not go through the hub, so that they overwrite no order's urgency."""
 LISTENING = 16 * 8
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
-NAME = 18 * 8
+LOCK = 18 * 8
+"""The 64 bytes for the lock that tells the end of the worker's process; see `death_lock`."""
+NAME = 26 * 8
 
 _MARK = 60
 _SINCE = (1 << _MARK) - 1
@@ -266,6 +269,12 @@ class Board:
     def slot(self, index: int) -> Slot:
         """Return the slot with this number."""
         return Slot(self.memory, index)
+
+    def lock_address(self, index: int) -> int:
+        """Return the address of the lock in the slot with this number, valid until the board is closed."""
+        import ctypes  # few programs need it
+
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map, index * SLOT_BYTES + LOCK))
 
     def close(self) -> None:
         """Unmap the board, or, while slots are in use, let the last of them unmap it."""

@@ -49,9 +49,12 @@ class Tail:
 
     While the byte `listening` is set, each line of a standard stream is passed to `send`, too, with the position in the
     tail where the bytes begin.
+
+    Args:
+        path: the file; None: nothing is recorded until `begin`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | None = None) -> None:
         self._path = path
         self._lock = threading.RLock()  # a signal handler may print while its thread does
         self._detached = False
@@ -66,7 +69,7 @@ class Tail:
 
     def write(self, text: str, letter: str = RECORDED) -> None:
         """Append text, overwriting the oldest."""
-        if self._detached:
+        if self._detached or self._path is None:
             return
         if len(text) <= PIECE:
             self._write(text, letter)
@@ -108,6 +111,7 @@ class Tail:
                 self._sent = None
 
     def _open(self) -> memoryview[int]:
+        assert self._path is not None
         self._memory = memory = memoryview(_make(self._path))
         self._position = memory[:_HEAD].cast("Q")
         return memory
@@ -120,6 +124,10 @@ class Tail:
         data = bytes(memory[start:end]) if start < end else bytes(memory[start:]) + bytes(memory[_HEAD:end])
         self._sent = self._end
         self.send(position, data)
+
+    def begin(self, path: str) -> None:
+        """Record to the file at `path` from now on."""
+        self._path = path
 
     def detach(self) -> None:
         """Stop writing, in a forked child of the worker: the child's output does not belong to the worker."""

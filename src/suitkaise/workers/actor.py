@@ -14,16 +14,21 @@ from suitkaise.workers.hooks import is_async
 from suitkaise.workers.incarnation import Incarnation, Outcome
 from suitkaise.workers.lifecycle import Lifecycle
 
-__all__ = ["WorkerActor", "lifecycle_of"]
+__all__ = ["WorkerActor", "lifecycle_class", "lifecycle_of"]
+
+
+def lifecycle_class(recipe: Recipe) -> type[Lifecycle]:
+    """Return the kind of life cycle that the worker needs."""
+    if is_async(recipe):
+        from suitkaise.workers.async_lifecycle import AsyncLifecycle  # 35 ms, unless it is preloaded
+
+        return AsyncLifecycle
+    return Lifecycle
 
 
 def lifecycle_of(recipe: Recipe, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> Lifecycle:
     """Make the kind of life cycle that the worker needs."""
-    if is_async(recipe):
-        from suitkaise.workers.async_lifecycle import AsyncLifecycle  # 35 ms, unless it is preloaded
-
-        return AsyncLifecycle(recipe, incarnation, mailbox, slot)
-    return Lifecycle(recipe, incarnation, mailbox, slot)
+    return lifecycle_class(recipe)(recipe, incarnation, mailbox, slot)
 
 
 class WorkerActor(Actor):
