@@ -32,7 +32,7 @@ def all_trees_on_a_cluster(which: str) -> Iterator[Callable[[], None]]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(choices, "engine", Ray())
         if which == "ray":
-            patch.setenv("RAY_worker_niceness", "0")  # 15 by default: the daemons of the three nodes need two processors
+            patch.setenv("RAY_worker_niceness", "0")  # not 15: three nodes share the processors
             stack.callback(ray_cluster.join(Ray(nodes=3)).close)  # `Ray()` is the cluster that the program has joined
         else:
             machines = ProcessCluster({"left": {}, "right": {}})

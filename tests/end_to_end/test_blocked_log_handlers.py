@@ -7,6 +7,7 @@ import os
 import signal
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -120,6 +121,23 @@ def test_s76_a_program_whose_standard_error_nobody_reads_restarts_its_workers_an
         eventually(lambda: len(_workers(program.stdout)) == 4)
         program.send_signal(signal.SIGTERM)
         assert program.wait(30) == code
+    assert not program.left_behind
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_s76_for_a_minute_all_workers_come_back_although_nobody_reads_standard_error() -> None:
+    with start_program(UNREAD + "tree.run()", env={"PYTHONUNBUFFERED": None}) as program:
+        eventually(lambda: "full" in program.stdout and len(_workers(program.stdout)) == 2)
+        until, killed = time.monotonic() + 60.0, 0
+        while time.monotonic() < until:
+            for pid in _workers(program.stdout)[killed:]:
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+            eventually(lambda: len(_workers(program.stdout)) == killed + 2)  # noqa: B023
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(15) == 0  # two workers have 5 s each
+    assert killed > 60
     assert not program.left_behind
 
 
