@@ -30,6 +30,7 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:  # a background job of a 
 
 
 GRACE = float(os.environ.get("SUITKAISE_TEST_GRACE", "5"))  # seconds that what is about to go gets to go
+RAY_GRACE = 40.0  # and that Ray's own daemons get, which notice the end of their node only when they look for it
 WATCHDOG = 30.0  # seconds after a test's time-out at which a run that cannot be interrupted is ended
 
 # Two noisy cores: time tells nothing about an example.
@@ -136,12 +137,13 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, _on_a_cluster: Callab
     before = Footprint.take()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
-    leaks = wait_for_leaks_to_go(before, GRACE)
+    grace = RAY_GRACE if request.node.get_closest_marker("ray") else GRACE
+    leaks = wait_for_leaks_to_go(before, grace)
     clean_up(leaks)
     allowed = [pattern for mark in request.node.iter_markers("may_leave") for pattern in mark.args]
     unexpected = [leak for leak in leaks if not any(fnmatch.fnmatch(str(leak), p) for p in allowed)]
     if unexpected:
         lines = "\n".join(f"  {leak}" for leak in unexpected)
-        pytest.fail(f"the test left behind, {GRACE:g} seconds after its end:\n{lines}", pytrace=False)
+        pytest.fail(f"the test left behind, {grace:g} seconds after its end:\n{lines}", pytrace=False)
     if request.node.get_closest_marker("fast") and resource.getrusage(resource.RUSAGE_CHILDREN) != ended:
         pytest.fail("the test is marked `fast` (see tests/fast.py) but has started a process", pytrace=False)
