@@ -316,7 +316,7 @@ def test_a_process_that_is_killed_is_recalled(xp: CrossProcessing, tmp_path: Pat
 
 def test_one_that_keeps_crashing_is_given_up_alone_and_its_result_is_its_cause(xp: CrossProcessing) -> None:
     xp.create_process("good", waits)
-    xp.create_process("bad", fails)
+    xp.create_process("bad", fails, kwargs={"max_seconds": 600})  # a start may take seconds
     with pytest.raises(WorkerFailed, match="nothing here") as caught:
         xp.get_process_result("bad", timeout=LIMIT)
     assert "in fails" in caught.value.traceback
