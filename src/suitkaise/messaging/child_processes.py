@@ -1,8 +1,10 @@
-"""Processes that a worker starts with multiprocessing: what `__main__` defines reaches them by value, and comes back.
+"""Processes that a worker starts with multiprocessing: what `__main__` defines reaches them.
 
 multiprocessing sends a class or function of `__main__` by name, and runs the program's script again in a child that is
-not a fork. A worker's `__main__` is not that script (see `definitions`), so the name would lead nowhere. This teaches
-the pickler of multiprocessing, in workers and in their children, to send what the codec sends by value.
+not a fork. A worker's `__main__` is not that script (see `definitions`), so the name would lead nowhere. So as long as
+a worker has such a child, the pickler of multiprocessing sends these definitions by value, as the codec does. What
+comes back comes by name. A fork has the worker's `__main__`, and gets nothing but the name: it may use globals that are
+large, or that cannot be sent.
 """
 
 from __future__ import annotations
@@ -30,16 +32,33 @@ def _teach(reduction: Any) -> None:
 
 def _reduce(pickler: Any, value: Any) -> Any:
     """Be the pickler's `reducer_override`: return how to rebuild a value, or NotImplemented for pickle's own way."""
-    if isinstance(value, type | types.FunctionType):
-        reduced = reduce_to_bundle(value) if value.__module__ in definitions.MAIN else None
-    elif type(value) in REDUCERS and definitions.is_at_top_level(value) and definitions.is_by_value(value):
-        reduced = codec.loads, (codec.dumps(value),)
-    else:
+    if not (isinstance(value, type | types.FunctionType) or type(value) in REDUCERS):
         return NotImplemented
-    if reduced is None:
+    if definitions.name_of(value)[0] not in definitions.MAIN or not definitions.is_at_top_level(value):
+        return NotImplemented
+    if not _has_other_children_than_forks():
+        return NotImplemented
+    try:
+        if isinstance(value, type | types.FunctionType):
+            reduced = reduce_to_bundle(value)
+        else:
+            reduced = codec.loads, (codec.dumps(value),)
+    except Exception:  # a fork may know it by its name; the error of any other child names it
         return NotImplemented
     file = getattr(sys.modules["__main__"], "__file__", None)
-    return _arrive, (definitions.program(), file, *reduced)
+    return NotImplemented if reduced is None else (_arrive, (definitions.program(), file, *reduced))
+
+
+def _has_other_children_than_forks() -> bool:
+    from multiprocessing import active_children, context, get_start_method  # most workers need none of it
+
+    def is_fork(child: Any) -> bool:
+        if isinstance(child, context.Process):
+            return get_start_method(allow_none=True) == "fork"
+        return isinstance(child, context.ForkProcess)
+
+    # While such a child is pickled itself, it is not among the children yet.
+    return context.get_spawning_popen() is not None or not all(map(is_fork, active_children()))
 
 
 def _arrive(program: str, file: str | None, rebuild: Any, arguments: Any) -> Any:

@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import sys
+import threading
 import typing
 from concurrent.futures import ProcessPoolExecutor
 from random import randint, random
@@ -24,6 +25,7 @@ from suitkaise import Child, Process, Supervisor, sktree
 # ---------------------------------------------------------------- what the program defines
 RATE = 3
 CONNECTION = None
+LOCK: threading.Lock | None = None
 
 
 class Job:
@@ -194,6 +196,25 @@ def renumbered(job: Job, number: int) -> Job:
     return Job(fibonacci(number))
 
 
+def locked(number: int) -> int:
+    """Uses a global that cannot be sent, once `on_start` has set it."""
+    with LOCK:
+        return number + 1
+
+
+def pool_of_forks() -> list[object]:
+    """A fork has what the worker has, also what cannot be sent."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return [*pooled("fork"), pool.submit(locked, 1).result(20)]
+
+
+def started(method: str) -> int | None:
+    process = multiprocessing.get_context(method).Process(target=renumbered, args=(Job(7), 10))
+    process.start()
+    process.join(20)
+    return process.exitcode
+
+
 def pooled(method: str) -> list[object]:
     """What a pool of multiprocessing does with a function and a class of `__main__`, and with an error of it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
@@ -239,7 +260,8 @@ IN_WORKER: dict[str, typing.Callable[[], object]] = {
         type(pickle.loads(pickle.dumps(made))) is type(made) for made in (Job(1), Outer.Inner(), Point(1))
     ],
     "type hints": lambda: [str(hint) for hint in typing.get_type_hints(Record).values()],
-    "pool of forks": lambda: pooled("fork"),
+    "pool of forks": pool_of_forks,
+    "single processes": lambda: [started(method) for method in ("fork", "forkserver", "spawn")],
     "pool of a forkserver": lambda: pooled("forkserver"),
     "pool of spawned": lambda: pooled("spawn"),
     "mock": patched,
@@ -253,8 +275,9 @@ class Worker(Process):
         self.job, self.pipe, self.write = job, pipe, write
 
     def on_start(self) -> None:
-        global CONNECTION
+        global CONNECTION, LOCK
         CONNECTION = "connected"
+        LOCK = threading.Lock()
         self.tree.add("job", Job(5), path="x")
         self.tree.add("color", Color.RED, path="x")
 
