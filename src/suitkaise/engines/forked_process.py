@@ -326,7 +326,7 @@ class ForkedProcess:
 
     def kill_unwatched(self) -> None:
         """Kill the process and report its end without waiting for an event: the I/O thread has ended."""
-        self._note_reaped()  # or not: nobody will know
+        self._note_reaped()  # what will be known of it is known: no reply of the keeper is read any more
         self.signal(signal.SIGKILL)
         if self.pid is None:
             self.spawn_failed("the I/O thread of this program has ended")

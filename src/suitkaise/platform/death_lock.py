@@ -78,7 +78,7 @@ def hold(address: int) -> None:
         return
     word = ctypes.c_uint32.from_address(address)
     if word.value == os.getpid():
-        word.value |= _WAITERS  # or the kernel would wake nobody
+        word.value |= _WAITERS  # without this bit the kernel wakes no thread
 
 
 # ------------------------------------------------------------ in the process that watches
@@ -229,7 +229,7 @@ class DeathWatch:
                     words[number] = _Word(one.pid | _WAITERS, one.address, _SHARED_32)
             ending = [one for one in (*ending, *released) if self._look(one)]
             if not watched and not ending:
-                continue  # nobody may ring again
+                continue  # it has to end: the bell may not ring again
             until = None
             if ending:
                 until = ctypes.byref(_Time.of(time.monotonic() + min(one.pause for one in ending)))
