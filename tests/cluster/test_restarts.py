@@ -27,6 +27,7 @@ from suitkaise import (
     WorkerDead,
 )
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
+from suitkaise.platform import death_lock
 from tests.cluster.processes import ProcessCluster
 from tests.cluster.workers import AsksAtItsStart, Member, ended, nodes
 from tests.support import eventually, wait_gone
@@ -198,3 +199,19 @@ def test_an_ask_after_the_error_about_a_death_is_answered_by_the_next_incarnatio
             with pytest.raises(WorkerDead, match="died before it answered: exit code 3"):
                 one.ask(("exit", 3), timeout=60.0)
             assert one.ask("hello", timeout=30.0) == "hello"
+
+
+@pytest.mark.skipif(bool(death_lock.refusal()), reason=death_lock.refusal())
+def test_the_end_of_a_worker_on_a_node_is_told_early_while_the_keeper_there_is_stopped(cluster: MakeCluster) -> None:
+    cluster("a")
+    child = Child(Member, id="one", spares=1, early_restart=True)
+    with Supervisor("app", child, engine=Ray()).start() as running, running.events() as events:
+        pid = running["one"].ask("who", timeout=30.0)[0]
+        keeper = psutil.Process(psutil.Process(pid).ppid())
+        keeper.suspend()
+        try:
+            os.kill(pid, signal.SIGKILL)
+            next(event for event in events if isinstance(event, ChildExited))
+            assert keeper.status() == psutil.STATUS_STOPPED
+        finally:
+            keeper.resume()
