@@ -44,6 +44,22 @@ def helper(number: int) -> int:
     return number + len(Point.__name__)
 
 
+def limited(limit: Any) -> Any:
+    def within(job: Any) -> bool:
+        return bool(job.cost() < limit)
+
+    def change(new: Any) -> None:
+        nonlocal limit
+        limit = new
+
+    within.change = change  # type: ignore[attr-defined]
+    return within
+
+
+class Checked:
+    within = limited(10)
+
+
 @pytest.fixture(autouse=True)
 def by_value() -> Iterator[None]:
     module = sys.modules[__name__]
@@ -91,6 +107,29 @@ def test_a_change_within_a_mutable_global_makes_them_anew(monkeypatch: pytest.Mo
     assert bundle(Job) is before
     monkeypatch.setitem(TABLE, "a", [Color.RED])
     assert bundle(Job) is not before
+
+
+def test_a_change_within_an_empty_container_of_a_class_makes_them_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "names", [])
+    before = bundle(Job)
+    Job.names.append("a")
+    assert bundle(Job) is not before
+
+
+def test_a_change_of_what_a_closure_holds_makes_them_anew() -> None:
+    before = bundle(Checked)
+    assert bundle(Checked) is before
+    vars(Checked)["within"].change(20)
+    assert bundle(Checked) is not before
+
+
+def test_a_change_of_an_attribute_of_a_function_makes_them_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bundle(Job)
+    monkeypatch.setattr(helper, "unit", "euro", raising=False)
+    with_unit = bundle(Job)
+    assert with_unit is not before
+    monkeypatch.setattr(helper, "unit", "dollar")
+    assert bundle(Job) is not with_unit
 
 
 def test_what_a_module_has_under_no_name_has_no_bundle() -> None:

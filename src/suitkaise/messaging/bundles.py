@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 import functools
 import io
+import itertools
 import logging
 import pickle
 import re
 import types
-from collections.abc import Callable, Iterator
-from operator import is_
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter, is_
 from typing import Any
 
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
@@ -58,41 +59,57 @@ class _Bundle:
         self.definition = definition
         self.key = definitions.key_of(definition)
         self.data = buffer.getvalue()
-        self._states = [_State(sent) for sent in pickler.sent]
-
-    def is_current(self) -> bool:
-        """Return whether encoding the definition again would give the same."""
-        return all(state.is_current() for state in self._states)
+        self.is_current = _Snapshot(pickler.sent).is_current
+        """Returns whether encoding the definition again would give the same."""
 
 
 _bundles: dict[int, _Bundle] = {}
 """From the ids of definitions, which their bundles keep alive."""
 
 
-class _State:
-    """What a class or function consists of at one moment; compared each time that a value of the class is sent."""
+class _Snapshot:
+    """What classes and functions consist of at one moment; compared each time that a value of the class is sent.
 
-    def __init__(self, definition: Any) -> None:
-        scope = vars(definition) if isinstance(definition, type) else definition.__globals__
-        self._definition = definition
-        self._get: Callable[[str], Any] = scope.get
-        self._names = tuple(_names(definition))
-        self._size = len(vars(definition))
-        self._parts = tuple(_parts(definition))
-        self._values = (*self._parts, *map(self._get, self._names))
+    All the functions of a class are looked at by a few calls into C: a loop in Python costs ten times as much.
+    """
+
+    def __init__(self, sent: Sequence[Any]) -> None:
+        classes = [definition for definition in sent if isinstance(definition, type)]
+        self._functions = [definition for definition in sent if not isinstance(definition, type)]
+        self._with_parts = [function for function in self._functions if vars(function) or function.__closure__]
+        self._definitions = classes + self._functions
+        self._sizes = list(map(len, map(vars, self._definitions)))
+        scopes: dict[int, Any] = {id(function.__globals__): function.__globals__ for function in self._functions}
+        used: dict[int, set[str]] = {number: set() for number in scopes}
+        for function in self._functions:
+            used[id(function.__globals__)].update(parts._extract_code_globals(function.__code__))
+        self._names: list[tuple[Callable[[str], Any], tuple[str, ...]]] = [
+            *((vars(cls).get, tuple(_attributes(cls))) for cls in classes),
+            *((scopes[number].get, tuple(names)) for number, names in used.items() if names),
+        ]
+        self._values = self._now()
         self._prints = [(index, _print(value)) for index, value in enumerate(self._values) if not _is_stable(value)]
 
     def is_current(self) -> bool:
-        definition = self._definition
-        if len(vars(definition)) != self._size:
+        """Return whether all of it is as it was."""
+        if list(map(len, map(vars, self._definitions))) != self._sizes:
             return False
-        parts = tuple(_parts(definition)) if self._parts else ()
-        now = (*parts, *map(self._get, self._names))
-        return (
-            len(now) == len(self._values)
-            and all(map(is_, now, self._values))
-            and all(_print(now[index]) == print_ for index, print_ in self._prints)
-        )
+        now = self._now()
+        if len(now) != len(self._values) or not all(map(is_, now, self._values)):
+            return False
+        return all(_print(now[index]) == print_ for index, print_ in self._prints)
+
+    def _now(self) -> list[Any]:
+        now = list(itertools.chain.from_iterable(map(_FIXED, self._functions)))
+        for get, names in self._names:
+            now += map(get, names)
+        for function in self._with_parts:
+            now += _parts(function)
+        return now
+
+
+_FIXED = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+"""What each function is sent with and that can change."""
 
 
 _MADE_WITH_THE_CLASS = frozenset({
@@ -106,26 +123,18 @@ _MADE_BY_A_METACLASS = re.compile(r"_[a-z0-9]+(_[a-z0-9]+)*_$|__(pydantic|attrs)
 """Of the standard library's enum, pydantic and attrs."""
 
 
-def _names(definition: Any) -> Iterator[str]:
-    """Yield the names of all that a class or function is sent with and that can change: attributes, or globals."""
-    if isinstance(definition, type):
-        members = vars(definition).get("_member_map_", {}) if issubclass(definition, enum.Enum) else {}
-        for name in vars(definition):
-            if not (name in _MADE_WITH_THE_CLASS or name in members or _MADE_BY_A_METACLASS.match(name)):
-                yield name
-    else:
-        yield from parts._extract_code_globals(definition.__code__)
+def _attributes(cls: type) -> Iterator[str]:
+    """Yield the names of the attributes of a class that it is sent with and that can change."""
+    members = vars(cls).get("_member_map_", {}) if issubclass(cls, enum.Enum) else {}
+    for name in vars(cls):
+        if not (name in _MADE_WITH_THE_CLASS or name in members or _MADE_BY_A_METACLASS.match(name)):
+            yield name
 
 
-def _parts(definition: Any) -> Iterator[Any]:
-    """Yield what else a function is sent with and that can change."""
-    if isinstance(definition, type):
-        return
-    yield definition.__code__
-    yield definition.__defaults__
-    yield definition.__kwdefaults__
-    yield from vars(definition).values()
-    for cell in definition.__closure__ or ():
+def _parts(function: types.FunctionType) -> Iterator[Any]:
+    """Yield what some functions are sent with besides: their attributes, and what their closures hold."""
+    yield from vars(function).values()
+    for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
         except ValueError:
@@ -162,8 +171,13 @@ def _number(number: int) -> int:
     return number
 
 
+_CONTAINERS = frozenset({list, dict, set})
+
+
 def _print(value: Any) -> object:
     """Return something that equals that of another value if the two are the same; or nothing else."""
+    if type(value) in _CONTAINERS and not value:
+        return type(value)
     buffer = io.BytesIO()
     try:
         _Printer(buffer, _PROTOCOL).dump(value)
