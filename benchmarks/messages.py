@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import pykka
 from message_peers import Callables, Peer, peers
 from support import heading, measure, measure_latencies, options, show, show_latencies
-from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop, Teller
+from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop, Point, Teller
 
 from suitkaise import RunningTree, Supervisor
 
 SMALL, LARGE = 100, 1 << 20
 WAITING = "program to a worker that waits"
+
+
+@dataclass
+class OwnPoint:
+    """The same as `Point`; it travels by value, as everything of `__main__`."""
+
+    x: int
+    y: int
+
+    def moved(self, by: int) -> OwnPoint:
+        return OwnPoint(self.x + by, self.y + by)
 
 
 class EchoActor(pykka.ThreadingActor):
@@ -57,6 +69,15 @@ def large_asks(others: dict[str, Peer], running: RunningTree, rounds: int, count
     show_latencies("ask a process, an array of 1 MiB", measure_latencies(rounds, group), {"worker to worker": 2.0})
 
 
+def objects(running: RunningTree, rounds: int, count: int) -> None:
+    echo = running["echo"]
+    both = {"of an importable class": Point(1, 2), "of a class of __main__": OwnPoint(1, 2)}
+    group = {
+        name: lambda value=value: Callables(echo.ask, echo.tell).asks(value, count) for name, value in both.items()
+    }
+    show_latencies("ask a process, an object", measure_latencies(rounds, group))
+
+
 def tells(others: dict[str, Peer], running: RunningTree, rounds: int, count: int) -> None:
     teller = running["teller"]
     group: dict[str, Callable[[], float]] = {
@@ -89,6 +110,7 @@ def main() -> None:
         running = opened.enter_context(Supervisor("benchmark", *children, max_restarts=0).start())
         small_asks(others, running, rounds, asks)
         large_asks(others, running, rounds, arrays)
+        objects(running, rounds, asks)
         tells(others, running, rounds, count)
         threads(running, rounds, asks, count)
 

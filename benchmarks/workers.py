@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -86,6 +87,17 @@ class LoopOnly(Thread):
 class _Echo:
     def on_receive(self, message: Any) -> Any:
         return message
+
+
+@dataclass
+class Point:
+    """A small object."""
+
+    x: int
+    y: int
+
+    def moved(self, by: int) -> Point:
+        return Point(self.x + by, self.y + by)
 
 
 class Echo(_Echo, Process):
