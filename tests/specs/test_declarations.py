@@ -222,11 +222,56 @@ def test_s05_an_unknown_option_of_a_child_is_refused_with_a_suggestion(name: str
 
 
 @pytest.mark.parametrize(
-    "name, suggestion", [("stratgy", "'strategy'"), ("max_restart", "'max_restarts'"), ("intensity", "it takes ")]
+    "name, suggestion",
+    [
+        ("stratgy", "'strategy'"),
+        ("max_restart", "'max_restarts'"),
+        ("intensity", "did you mean 'max_restarts'?"),
+        ("period", "did you mean 'max_seconds'?"),
+        ("bananas", "it takes "),
+    ],
 )
 def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion: str) -> None:
     make = lambda: Supervisor("app", **one(name, 1))  # noqa: E731
     refused(make, "Supervisor 'app'", f"unknown option {name}=1", suggestion)
+
+
+@pytest.mark.parametrize(
+    "name, suggestion",
+    [
+        ("name", "id"),
+        ("shutdown_timeout", "shutdown"),
+        ("restart_policy", "restart"),
+        ("replicas", "copies"),
+        ("restart_sec", "backoff"),
+        ("memory_limit", "max_memory"),
+        ("environment", "env"),
+    ],
+)
+def test_s05_an_option_under_its_name_in_another_tool_is_refused_with_its_name_here(name: str, suggestion: str) -> None:
+    refused(lambda: Child(work, **one(name, 1)), f"unknown option {name}=1", f"did you mean {suggestion!r}?")
+
+
+def test_s05_children_as_an_option_are_refused_with_the_way_to_give_them() -> None:
+    refused(lambda: Supervisor("app", **one("children", [work])), "give them one by one", "Supervisor('app', first,")
+
+
+@pytest.mark.parametrize("name, value", [("children", [work]), ("strategy", "one_for_all"), ("init", lambda self: [])])
+def test_s05_options_in_the_body_of_a_class_of_supervisors_are_refused(name: str, value: Any) -> None:
+    refused(lambda: type("App", (Supervisor,), {name: value}), f"App sets {name}", "Supervisor('App', ")
+
+
+def test_a_class_of_supervisors_may_add_methods() -> None:
+    class Printed(Supervisor):
+        def printed(self) -> str:
+            return str(self)
+
+    assert Printed("app", work).printed() == str(Supervisor("app", work))
+
+
+@pytest.mark.parametrize("make, way", [(Process, "Child(add, args=(...))"), (Thread, "call add in loop")])
+def test_a_function_given_as_to_multiprocessing_is_refused_with_the_way_to_give_it(make: Any, way: str) -> None:
+    refused(lambda: make(target=add, args=(1, 2)), f"{make.__name__}(target=...)", way)
 
 
 def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
@@ -307,6 +352,8 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
     "what, parts",
     [
         (None, ["NoneType", "was a function called instead of being passed?"]),
+        ([work], ["list", "give the children one by one"]),
+        ("redis-server --port 0", ["str", "a program is a Command('redis-server', '--port', '0')"]),
         (5, ["not int: 5"]),
         ("work", ["not str: 'work'"]),
         ([work], ["not list"]),
@@ -314,7 +361,7 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
         (int, ["int is a class but not a worker", "Process or Thread"]),
         (Startable, ["neither a process nor a thread"]),
     ],
-    ids=["None", "int", "str", "list", "object", "a class", "a base class"],
+    ids=["None", "a list of children", "a command line", "int", "str", "list", "object", "a class", "a base class"],
 )
 def test_s05_what_is_no_worker_is_refused(what: Any, parts: list[str]) -> None:
     refused(lambda: Child(what), *parts)

@@ -83,10 +83,20 @@ def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
     else:
         raise SpecError(
             f"Child: expected a worker, a worker class, a Supervisor or a function, not {type(what).__name__}: {what!r}"
-            + (" (was a function called instead of being passed?)" if what is None else "")
+            + _advice(what)
         )
     check_recipe(recipe)
     return recipe
+
+
+def _advice(what: Any) -> str:
+    if what is None:
+        return " (was a function called instead of being passed?)"
+    if isinstance(what, list | tuple):
+        return "; give the children one by one: Supervisor('app', first, second)"
+    if isinstance(what, str):
+        return f"; a program is a Command({', '.join(map(repr, what.split()))})"
+    return ""
 
 
 def _options_of(what: Any) -> tuple[Mapping[str, Any], type]:

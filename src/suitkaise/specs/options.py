@@ -227,12 +227,27 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
+_ELSEWHERE = {
+    "intensity": "max_restarts", "max_retries": "max_restarts", "retries": "max_restarts",
+    "startretries": "max_restarts", "period": "max_seconds", "within": "max_seconds",
+    "name": "id",
+    "policy": "restart", "autorestart": "restart", "restart_policy": "restart", "restart_type": "restart",
+    "restart_sec": "backoff", "restart_delay": "backoff", "delay": "backoff",
+    "shutdown_timeout": "shutdown", "stop_timeout": "shutdown", "stopwaitsecs": "shutdown", "grace_period": "shutdown",
+    "numprocs": "copies", "processes": "copies", "replicas": "copies", "instances": "copies",
+    "environment": "env", "environ": "env",
+    "memory_limit": "max_memory", "memory_max": "max_memory",
+}  # fmt: skip
+"""The names that options have in OTP, multiprocessing, systemd, supervisord and Kubernetes."""
+
+
 def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raise SpecError about the first unknown option, and suggest the known one with the nearest name."""
+    """Raise SpecError about the first unknown option, and suggest the one that is most likely meant."""
     for name, value in unknown.items():
         import difflib
 
-        near = difflib.get_close_matches(name, known, 1)
+        elsewhere = _ELSEWHERE.get(name)
+        near = [elsewhere] if elsewhere in known else difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
         raise SpecError(f"{title}: unknown option {name}={value!r}{hint}")
 

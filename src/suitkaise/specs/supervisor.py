@@ -101,6 +101,10 @@ class SupervisorSpec(AnySupervisor):
             "auto_shutdown": auto_shutdown, "restart": restart, "shutdown": shutdown, "significant": significant,
             "log_dir": log_dir, "log_max_bytes": log_max_bytes, "log_backups": log_backups,
         }  # fmt: skip
+        if "children" in unknown:
+            raise SpecError(
+                f"{title}: children is no option; give them one by one: Supervisor({name!r}, first, second)"
+            )
         refuse_unknown(title, unknown, (*options, "engine"))
         if engine is not None and not isinstance(engine, Ray):
             raise SpecError(f"{title}: engine must be a Ray(...), or None for this machine, not {engine!r}")
@@ -128,6 +132,15 @@ class SupervisorSpec(AnySupervisor):
         if self.log_dir is None and (self.log_max_bytes, self.log_backups) != (LOG_MAX_BYTES, LOG_BACKUPS):
             raise SpecError(f"{title}: log_max_bytes and log_backups are for the files in log_dir; give log_dir, too")
         check_children(title, self.children, self.auto_shutdown, self.strategy)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("init", *SupervisorSpec.__slots__):
+            if name in vars(cls):
+                raise SpecError(
+                    f"{cls.__name__} sets {name}, which nothing reads; a supervisor with children and options is "
+                    f"an instance: Supervisor({cls.__name__!r}, first, second, strategy=...)"
+                )
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed (`children=` included), checked again.

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable
 from typing import Any, Generic, Never, Self, TypeVar, overload
 
+from suitkaise.errors import SpecError
 from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.recipe import Kind, Recipe, record, snapshot
 from suitkaise.specs.spellings import make_mro, spellings_of
@@ -62,6 +63,14 @@ class WorkerType(abc.ABCMeta):
             super().__setattr__(spelling, value)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "target" in kwargs and cls.__module__.startswith("suitkaise."):
+            name = getattr(kwargs["target"], "__name__", "function")
+            way = (
+                f"for a function in a process: Supervisor('app', Child({name}, args=(...)))"
+                if cls.__name__ == "Process"
+                else f"for a function in a thread, derive from it and call {name} in loop"
+            )
+            raise SpecError(f"{cls.__name__}(target=...): {cls.__name__} is the base class of workers; {way}")
         kind: Kind = getattr(cls, "_worker_kind", "process")
         recipe = Recipe(cls, args, kwargs, kind) if kind == "thread" else Recipe(
             cls, snapshot(args), snapshot(kwargs), kind
