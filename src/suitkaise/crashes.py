@@ -193,7 +193,8 @@ class CrashLog:
         self._call_later = call_later
         self._is_called = False
         self._clock = time.monotonic
-        self._reports: deque[CrashReport] = deque(maxlen=KEPT_IN_MEMORY)
+        self._reports: deque[tuple[int, CrashReport]] = deque(maxlen=KEPT_IN_MEMORY)
+        self._runs: dict[str, int] = {}  # how many trees of a name have begun
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._unwritten: deque[CrashReport] = deque()
@@ -204,7 +205,7 @@ class CrashLog:
 
     def add(self, report: CrashReport) -> None:
         """Keep a report, and write it to disk a moment later. Never blocks, never raises."""
-        self._reports.append(report)
+        self._reports.append((self.run_of(report.path.partition("/")[0]), report))
         with self._lock:
             self._unwritten.append(report)
             if self._is_called:
@@ -221,9 +222,21 @@ class CrashLog:
                     writer.start()
                     self._writer = writer
 
-    def reports(self, under: str) -> list[CrashReport]:
-        """Return the newest reports about a path and everything below it, the newest last."""
-        return [one for one in list(self._reports) if one.path == under or one.path.startswith(f"{under}/")]
+    def begin(self, tree: str) -> None:
+        """Take the reports that follow for those of a new run of this tree."""
+        self._runs[tree] = self.run_of(tree) + 1
+
+    def run_of(self, tree: str) -> int:
+        """Return how many trees of this name have begun: the number of the run that goes on."""
+        return self._runs.get(tree, 0)
+
+    def reports(self, under: str, run: int | None = None) -> list[CrashReport]:
+        """Return the newest reports about a path and everything below it, the newest last; of one run, or of all."""
+        return [
+            one
+            for number, one in list(self._reports)
+            if (one.path == under or one.path.startswith(f"{under}/")) and run in (None, number)
+        ]
 
     def close(self) -> None:
         """Wait until all reports are written."""

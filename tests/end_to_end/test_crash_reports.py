@@ -172,6 +172,21 @@ def test_s58_the_verdicts_of_reports_show_the_last_allowed_restart_and_giving_up
     ]
 
 
+def test_s58_a_tree_has_the_reports_of_its_own_run_and_not_those_of_another_one_of_its_name() -> None:
+    def crashed() -> RunningTree:
+        running = Supervisor("tree", Child(Dies, id="w", restart="temporary")).start()
+        running["w"].tell("die")
+        eventually(lambda: len(running.crashes()) == 1, what="the report")
+        return running
+
+    with Supervisor("other", Dies).start():
+        with crashed() as former:
+            ours = former.crashes()
+        with crashed() as later:
+            assert later.crashes() != ours
+        assert former.crashes() == ours
+
+
 def test_s58_a_crashed_temporary_child_stays_down_and_terminate_child_leaves_no_report() -> None:
     children = (
         Child(Dies, id="t", restart="temporary"),

@@ -63,6 +63,7 @@ class RunningTree(Administration):
     def __init__(self, supervisor: SupervisorInterface, runtime: Runtime) -> None:
         self._root = supervisor
         self._runtime = runtime
+        self._run = runtime.crashes.run_of(self.name)
         self._reason: ExitReason | None = None
         self._leaving = False
         self._left = threading.Event()
@@ -157,7 +158,7 @@ class RunningTree(Administration):
 
         A program keeps 100 reports in memory. All are on disk, too, and outlive the program: see `suitkaise crashes`.
         """
-        return self._runtime.crashes.reports(self.name)
+        return self._runtime.crashes.reports(self.name, self._run)
 
     # ------------------------------------------------------------ administration
     def recall(self, id: str) -> WorkerRef:

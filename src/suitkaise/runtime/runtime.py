@@ -230,6 +230,7 @@ class Runtime:
                 self._log_rings.files[tree.name] = files.write
             root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
         self._logs.begin(tree.name)
+        self.crashes.begin(tree.name)
         return root
 
     def end_logs(self, tree: str) -> None:
