@@ -70,7 +70,7 @@ _bundles: dict[int, _Bundle] = {}
 class _Snapshot:
     """What classes and functions consist of at one moment; compared each time that a value of the class is sent.
 
-    All the functions of a class are looked at by a few calls into C: a loop in Python costs ten times as much.
+    All the functions of a class are looked at by a few calls into C: a loop in Python takes several times as long.
     """
 
     def __init__(self, sent: Sequence[Any]) -> None:
