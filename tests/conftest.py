@@ -42,6 +42,19 @@ class TimedOut(BaseException):
     """The test took too long. Hypothesis would take a pytest failure for an example, and start to shrink it."""
 
 
+class FailuresAtOnce:
+    """Tells a failure when it happens: pytest tells none of them after an error of its own, or when it is killed."""
+
+    def __init__(self, plugins: pytest.PytestPluginManager) -> None:
+        self._plugins = plugins
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._plugins.getplugin("terminalreporter")
+        if report.failed and terminal is not None:
+            lines = report.longreprtext.splitlines()[-20:]
+            terminal.write_line("\n".join(["", f"{report.nodeid} failed ({report.when}):", *lines]))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--on-a-cluster", choices=("processes", "ray"),
@@ -57,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
     os.environ["SUITKAISE_STATE"] = str(base / "state")
+    if not hasattr(config, "workerinput"):  # not in the processes of xdist
+        config.pluginmanager.register(FailuresAtOnce(config.pluginmanager))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs this in the background has it ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also in every program that a test interrupts
 
