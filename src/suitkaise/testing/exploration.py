@@ -68,7 +68,7 @@ def assert_survives(
 
     @hypothesis.settings(
         max_examples=examples, database=None, derandomize=True, deadline=None, print_blob=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=list(hypothesis.HealthCheck), phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )  # fmt: skip
     @hypothesis.given(strategies.lists(crash, max_size=crashes))
     def survives(story: list[Crash]) -> None:
