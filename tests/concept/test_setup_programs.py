@@ -222,7 +222,6 @@ for cell in notebook.cells[3:]:
 """
 
 
-@pytest.mark.timeout(90)
 def test_a_notebook(tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

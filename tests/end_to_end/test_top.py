@@ -26,7 +26,7 @@ from tests.end_to_end.terminal import Terminal, in_terminal
 from tests.support import Finished, Program, eventually, start_program
 
 pytest.importorskip("textual")
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 APP = """
 import time

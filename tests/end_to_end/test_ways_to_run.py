@@ -157,7 +157,6 @@ def test_a_test_module_can_run_a_tree_of_its_own_classes(tmp_path, mode):
     done.check()
 
 
-@pytest.mark.timeout(60)
 def test_a_notebook_can_run_a_tree(tmp_path):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
