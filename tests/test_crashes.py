@@ -20,6 +20,7 @@ from suitkaise.crashes import (
     CrashReport,
     crash_directory,
     read_reports,
+    where_of,
 )
 from suitkaise.escapes import has_control
 from tests.support import eventually
@@ -33,6 +34,14 @@ REPORT = CrashReport(
 
 def some(number: int, path: str = "a/b") -> CrashReport:
     return replace(REPORT, id=f"20260101-000000-{number:06}-00", path=path)
+
+
+def test_the_place_of_a_crash_is_in_the_program_and_not_in_a_library_of_its_virtual_environment() -> None:
+    library = "/home/me/.venv/lib/python3.11/site-packages/requests/api.py"
+    frames = f'''File "/home/me/app.py", line 31, in loop\n    get()\n  File "{library}", line 59, in get\n    1 / 0'''
+    assert where_of(f"Traceback (most recent call last):\n  {frames}") == "app.py:31"
+    only = f'Traceback (most recent call last):\n  File "{library}", line 59, in get'
+    assert where_of(only) == "api.py:59"
 
 
 def test_s58_a_report_read_from_disk_equals_the_one_written() -> None:

@@ -387,11 +387,16 @@ def where_of(traceback: str) -> str:
         frames = _FRAME.findall(stack.partition("\n\n")[0])
     else:
         frames = _FRAME.findall(own)[::-1]
-    for file, line in [frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAMS)] or frames[:1]:
+    for file, line in [frame for frame in frames if not _is_library(frame[0])] or frames[:1]:
         return f"{os.path.basename(file)}:{line}"
     return ""
 
 
+def _is_library(file: str) -> bool:
+    return file.startswith(_NOT_THE_PROGRAMS) or not _INSTALLED.isdisjoint(re.split(r"[/\\]", file))
+
+
 _NOT_THE_PROGRAMS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen ")
+_INSTALLED = frozenset({"site-packages", "dist-packages"})  # of a virtual environment, too
 _FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _NAME = re.compile(r"[0-9a-f-]+\.json")
