@@ -18,7 +18,7 @@ from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDe
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.identity import set_owner
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import STEP, Answer, Message, Payload
 
 
 class RecordingRouter:
@@ -149,6 +149,16 @@ def test_a_timeout_error_of_the_handler_is_not_an_ask_timeout(recorder: Recordin
     with pytest.raises(TimeoutError, match="the database") as raised:
         ref.ask("x")
     assert not isinstance(raised.value, AskTimeout)
+
+
+def test_an_error_that_comes_after_a_long_wait_shows_no_time_out() -> None:
+    answer: Answer[int] = Answer()
+    timer = threading.Timer(STEP * 1.5, answer.set_exception, [LookupError("nothing here")])
+    timer.start()
+    with pytest.raises(LookupError) as raised:
+        answer.get(10)
+    timer.join()
+    assert raised.value.__context__ is None
 
 
 def test_an_answer_that_comes_just_after_the_time_out_is_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:

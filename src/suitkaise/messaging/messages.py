@@ -55,6 +55,8 @@ MOST_BYTES = 64 << 20
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
 
+_LATER: Any = object()
+
 STEP = 0.1
 """Seconds after which a worker's wait for an answer may be a part of a deadlock, and after which it looks again."""
 
@@ -284,12 +286,15 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
         try:
+            value: Any
             try:
                 value = super().result(STEP if timeout is None or timeout > STEP else timeout)
             except TimeoutError:
+                value = _LATER
+            if value is _LATER:  # outside of the `except`, which a traceback would show
                 value = self._result_after_step(timeout)
             if not isinstance(value, _Undecoded):
-                return value
+                return cast("T", value)
         except _Undecoded:
             pass
         self._decode()
