@@ -190,6 +190,28 @@ def test_add_is_for_the_inside_of_a_block() -> None:
         OnStart().add({"a": 1})
 
 
+@pytest.mark.parametrize("wrong", [("a", 5), (["a"],), ({1: 2},), (3,)])
+def test_add_refuses_what_is_no_name_with_its_value(wrong: tuple[Any, ...]) -> None:
+    with ProcessSetup() as setup:
+        with OnStart() as start:
+            start.add(*wrong)
+    with pytest.raises(TypeError, match=r"OnStart.add\(\) takes names with their values, add\(\{'name': value\}\)"):
+        run(setup)
+
+
+def test_an_attribute_that_is_set_on_a_block_is_refused() -> None:
+    with ProcessSetup() as setup:
+        with BeforeLoop() as before:
+            before.size = 3  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"BeforeLoop has no attribute 'size' to set; add\(\{'size': ...\}\)"):
+        run(setup)
+
+
+def test_add_for_next_is_true_or_false() -> None:
+    with pytest.raises(SpecError, match="AfterLoop: add_for_next must be True or False, not 'no'"):
+        AfterLoop(add_for_next="no")  # type: ignore[arg-type]
+
+
 def test_a_function_without_a_signature_gets_what_is_added_and_nothing_else() -> None:
     with ProcessSetup() as setup:
         with OnStart() as start:
@@ -392,6 +414,34 @@ def test_arguments_that_the_function_does_not_take_are_refused_where_the_worker_
     worker_for("process", main, None)
 
 
+def test_an_argument_that_nothing_gives_is_refused_where_the_worker_is_made() -> None:
+    def main(x: int, y: int, z: int = 0) -> None: ...
+
+    with ProcessSetup() as setup:
+        with OnStart() as start:
+            x = 1
+        with AfterLoop(add_for_next=True):
+            y = 2
+    with pytest.raises(SpecError, match=r"main\(x.*neither the call nor an earlier block gives 'y'"):
+        worker_for("process", main, setup.build())
+    worker_for("process", main, setup.build(), None, {"y": 1})
+    worker_for("process", main, setup.build(), (1, 2))
+    with ProcessSetup() as setup:
+        with OnStart() as start:
+            print(start)  # which may call its add
+    worker_for("thread", main, setup.build())
+
+
+def test_an_argument_that_is_positional_only_comes_from_the_call_alone() -> None:
+    def main(x: int, /) -> None: ...
+
+    with ProcessSetup() as setup:
+        with OnStart():
+            x = 1
+    with pytest.raises(SpecError, match="args do not give 'x'"):
+        worker_for("process", main, setup.build())
+
+
 def test_what_is_no_function_and_no_built_setup_is_refused() -> None:
     with pytest.raises(SpecError, match="pass it without calling it"):
         worker_for("process", None)  # type: ignore[arg-type]
@@ -401,8 +451,14 @@ def test_what_is_no_function_and_no_built_setup_is_refused() -> None:
         worker_for("process", print, ProcessSetup())  # type: ignore[arg-type]
 
 
-def test_a_missing_argument_is_a_crash_that_names_the_function() -> None:
+def test_an_argument_that_a_block_has_not_set_after_all_is_a_crash_that_names_the_function() -> None:
+    got: list[int] = []
+
     def main(a: int) -> None: ...
 
+    with ProcessSetup() as setup:
+        with OnStart():
+            if got:
+                a = 1
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
-        run(ProcessSetup().build(), main)
+        run(setup, main)

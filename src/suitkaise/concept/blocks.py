@@ -27,12 +27,16 @@ _HOOK = ".hook"  # no identifier, so no name of the user
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block: its kind (`OnStart`...), its line, and the names that it sets; `results` go to a `**kwargs`."""
+    """One block: its kind (`OnStart`...), its line, and the names that it sets; `results` go to a `**kwargs`.
+
+    `may_add`: it uses the name of its `as`, or that of another block.
+    """
 
     kind: str
     line: int
     names: tuple[str, ...]
     results: tuple[str, ...]
+    may_add: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,8 @@ def _compile(
         raise _refusal(statement, "super() and __class__ cannot be used in a block", use.lineno, use.col_offset)
     made = made.replace(co_consts=tuple(map(_with_plain_name, made.co_consts)))
     outer = tuple(name for name in made.co_cellvars if name in around - shared)
-    return Blocks(made, tuple(reader.block(shared) for reader in readers), outer)
+    targets = {reader.target.id for reader in readers if isinstance(reader.target, ast.Name)}
+    return Blocks(made, tuple(reader.block(shared, targets) for reader in readers), outer)
 
 
 # ------------------------------------------------------------ making the syntax tree
@@ -203,12 +208,14 @@ class _Reader(ast.NodeVisitor):
         """All names that the block sets."""
         return self.set_here | self._updated.keys()
 
-    def block(self, shared: set[str]) -> Block:
-        """Describe the block."""
+    def block(self, shared: set[str], targets: set[str]) -> Block:
+        """Describe the block; `targets` are the names after the `as` of all blocks."""
         target = self._statement.mangled(self.target.id) if isinstance(self.target, ast.Name) else None
         names = (self.names & shared) - {target}
         results = {name for name in names & (self._assigned | self._updated.keys()) if name[0] != "_"}
-        return Block(self.kind, self.node.lineno, tuple(sorted(names)), tuple(sorted(results)))
+        inside = [part for statement in self.node.body for part in ast.walk(statement)]
+        may_add = any(isinstance(part, ast.Name) and part.id in targets for part in inside)
+        return Block(self.kind, self.node.lineno, tuple(sorted(names)), tuple(sorted(results)), may_add)
 
     def check_names(self, shared: set[str], set_anywhere: set[str], nonlocals: frozenset[str]) -> None:
         """Refuse names that are nonlocal around the setup, and those that are updated but never set."""

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, Never
 
 from suitkaise.concept.blocks import Block
 from suitkaise.messaging.definitions import MAIN
@@ -25,7 +25,7 @@ class Hook:
     add_for_next: bool = False
     added: dict[str, Any] | None = None
 
-    def add(self, values: Mapping[str, Any] = types.MappingProxyType({}), /, **named: Any) -> None:
+    def add(self, values: Mapping[str, Any] = types.MappingProxyType({}), /, *wrong: Never, **named: Any) -> None:
         """Pass values to the main function, by the names of its parameters; for use inside of the block.
 
         They take precedence over the arguments that the process or thread was created with. A name that the function
@@ -33,12 +33,29 @@ class Hook:
 
         Raises:
             RuntimeError: the block does not run.
+            TypeError: something else is given than names with their values.
         """
+        if wrong:
+            values = (values, *wrong)  # type: ignore[assignment]
         if self.added is None:
             raise RuntimeError(f"{type(self).__name__}.add() is for the inside of the block, which runs in the worker")
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+            raise TypeError(
+                f"{type(self).__name__}.add() takes names with their values, add({{'name': value}}) or "
+                f"add(name=value), not {values!r}"
+            )
         self.added.update(values, **named)
 
     add_these = add
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if self.added is not None and name != "added":
+            kind = type(self).__name__
+            raise AttributeError(
+                f"{kind} has no attribute {name!r} to set; add({{{name!r}: ...}}) passes a value to the main function",
+                name=name,
+            )
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ class AfterLoop(WrittenHook):
     kind = "AfterLoop"
 
     def __init__(self, add_for_next: bool = False) -> None:
+        if not isinstance(add_for_next, bool):
+            raise SpecError(f"{type(self).__name__}: add_for_next must be True or False, not {add_for_next!r}")
         self.add_for_next = add_for_next
 
 

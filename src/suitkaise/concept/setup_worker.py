@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from suitkaise.concept.built import BoundBlock, BuiltSetup
-from suitkaise.concept.values import Values, check_call
+from suitkaise.concept.values import Values, check_call, check_missing
 from suitkaise.errors import SpecError
 from suitkaise.specs.recipe import Recipe, check_arguments, is_async_function, snapshot
 from suitkaise.workers.worker import Process, Thread, Worker
@@ -48,6 +48,7 @@ def worker_for(
     if setup is None and kind == "process" and not isinstance(function, type):
         return Recipe(function, given, named, kind)
     setup = setup or BuiltSetup()
+    check_missing(function, given, named, setup.blocks)
     return Recipe(_CLASSES[kind, is_async_function(function)], (setup, function, given, named), kind=kind)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from suitkaise.concept.blocks import Block
@@ -20,6 +20,7 @@ from suitkaise.errors import SpecError
 __all__ = ["Values", "check_call"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -31,6 +32,28 @@ def check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
         except TypeError as error:
             name = getattr(function, "__name__", function)
             raise SpecError(f"{name}{signature}: {error}; got args={args!r}, kwargs={dict(kwargs)!r}") from None
+
+
+def check_missing(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], blocks: Sequence[Block]
+) -> None:
+    """Raise SpecError if the function needs an argument that neither the call nor a block gives in the first loop."""
+    signature = _signature_of(function)
+    before = [block for block in blocks if block.kind in ("OnStart", "BeforeLoop")]
+    if signature is None:
+        return
+    given = signature.bind_partial(*args, **kwargs).arguments
+    by_blocks = {name for block in before for name in block.names}
+    may_add = any(block.may_add for block in before)
+    for one in signature.parameters.values():
+        if one.kind in _VARIABLE or one.default is not one.empty or one.name in given:
+            continue
+        if one.kind is one.POSITIONAL_ONLY or not (may_add or one.name in by_blocks):
+            name = getattr(function, "__name__", function)
+            by = (
+                "args do not give" if one.kind is one.POSITIONAL_ONLY else "neither the call nor an earlier block gives"
+            )
+            raise SpecError(f"{name}{signature}: {by} {one.name!r}; got args={args!r}, kwargs={dict(kwargs)!r}")
 
 
 class Values:
