@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
@@ -120,6 +120,7 @@ def create_thread(
     setup: Any = None,
     args: tuple[Any, ...] | list[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    **unknown: Never,
 ) -> WorkerRef:
     """Start a thread; return its ref when it has started: `create_thread([name,] func, [setup], args, kwargs)`.
 
@@ -137,6 +138,7 @@ def create_thread(
             function is its loop then, and gets `args` and `kwargs`.
         args: the positional arguments of the function (or of the worker's class).
         kwargs: its keyword arguments; the options of `Child` among them configure the thread.
+        unknown: other keywords are refused; the error says where they belong.
 
     Raises:
         TypeError: `func` is not callable: the function was called instead of being passed.
@@ -150,7 +152,7 @@ def create_thread(
     3
     >>> skthreading.shutdown()
     """
-    return _threads._create(Call("create_thread", what, name, func, setup, args, kwargs))
+    return _threads._create(Call("create_thread", what, name, func, setup, args, kwargs, unknown))
 
 
 def create_pool(func_or_worker: Any, size: int | None = None, **options: Any) -> BoundPool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Self
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ProcessSetup
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.specs.options import checked_id, checked_intensity
 from suitkaise.status import Status
 from suitkaise.workers.worker import Process
 
@@ -65,6 +66,8 @@ class CrossProcessing(WorkerGroup):
     )
 
     def __init__(self, name: str = "xprocess", *, max_restarts: float = 3, max_seconds: float = 5.0) -> None:
+        title = f"CrossProcessing {checked_id(name, 'CrossProcessing')!r}"
+        checked_intensity(title, max_restarts, max_seconds)
         super().__init__(name, max_restarts=max_restarts, max_seconds=max_seconds)
 
     # ------------------------------------------------------------ making processes
@@ -76,6 +79,7 @@ class CrossProcessing(WorkerGroup):
         setup: Any = None,
         args: tuple[Any, ...] | list[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> WorkerRef:
         """Start a process; return its ref when it has started: `create_process([name,] func, [setup], args, kwargs)`.
 
@@ -94,6 +98,7 @@ class CrossProcessing(WorkerGroup):
             kwargs: its keyword arguments. The options of `Child` among them configure the process instead: `join_in`,
                 `join_after` (or `num_loops`), `restart`, `max_restarts`, `max_seconds`, `loop_timeout` and the other
                 limits, `backoff`, `shutdown`, `spares`, `drain`, `env`, `keep_children`, `max_memory`.
+            unknown: other keywords are refused; the error says where they belong.
 
         Raises:
             TypeError: `func` is not callable: the function was called instead of being passed.
@@ -102,10 +107,12 @@ class CrossProcessing(WorkerGroup):
             NotSerializable: the function, its arguments or its setup cannot be sent to a process.
             SuitkaiseError: called in a worker, and the main program has made no process with this object.
         """
-        return self._create(Call("create_process", what, name, func, setup, args, kwargs))
+        _check_made(self, "create_process")
+        return self._create(Call("create_process", what, name, func, setup, args, kwargs, unknown))
 
     def create_pool(self, func_or_worker: Any, size: int | None = None, **options: Any) -> BoundPool:
         """Make a pool of processes: see `suitkaise.pools.create_pool`."""
+        _check_made(self, "create_pool")
         from suitkaise.pools import create_pool
 
         return create_pool("process", func_or_worker, size, **options)
@@ -134,7 +141,10 @@ class CrossProcessing(WorkerGroup):
 
     # ------------------------------------------------------------ all processes
     def list_processes(self) -> dict[str, Status]:
-        """Return the status of each process, by name, in the order in which they were made."""
+        """Return the status of each process, by name, in the order in which they were made.
+
+        A `temporary` process is left out after its end; `get_status` knows it for a while.
+        """
         return self._statuses()
 
     def join_all(self, timeout: float | None = None) -> dict[str, Status]:
@@ -174,7 +184,7 @@ class CrossProcessing(WorkerGroup):
 
         Args:
             name: the name or ref.
-            timeout: seconds to wait for the end (default None: no limit; 0: only ask).
+            timeout: seconds to wait for the end (default None: no limit). `ref.rejoin()` asks, and does not wait.
 
         Raises:
             ChildNotFound: there is no such process.
@@ -189,7 +199,8 @@ class CrossProcessing(WorkerGroup):
             ChildNotFound: there is no such process.
             DeadlockError: a process kills itself.
         """
-        self._supervisor().kill_child(self._live_ref(name).name)
+        ref = self._live_ref(name)  # first: without one, no supervisor is to be started
+        self._supervisor().kill_child(ref.name)
 
     def get_process_result(self, name: str | WorkerRef, timeout: float | None = None) -> Any:
         """Wait until a process has ended for good; return what its last loop returned, or its `result()`.
@@ -225,6 +236,14 @@ class CrossProcessing(WorkerGroup):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+def _check_made(xp: Any, function: str) -> None:
+    if not isinstance(xp, CrossProcessing):  # `xp = CrossProcessing`, without parentheses
+        raise TypeError(
+            f"{function}() was called on the class CrossProcessing; "
+            f"make xp = xprocess.CrossProcessing() once, and call xp.{function}(...)"
+        )
 
 
 if not TYPE_CHECKING:  # a type checker is to know the names that there are

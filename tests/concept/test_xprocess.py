@@ -26,9 +26,11 @@ from suitkaise import (
     Status,
     Thread,
     WorkerFailed,
+    skthreading,
     whereis,
 )
 from suitkaise.concept.declare import SPECIAL, Call, declared
+from suitkaise.runtime import runtime
 from suitkaise.specs import Child
 from suitkaise.xprocess import CrossProcessing
 from tests.support import eventually, run_program, wait_gone
@@ -405,6 +407,24 @@ def test_join_all_waits_for_the_end_and_names_what_still_runs(xp: CrossProcessin
         xp.join_all(timeout=0.05)
 
 
+def test_a_temporary_process_has_the_same_statuses_at_its_end_as_others(xp: CrossProcessing) -> None:
+    once = {"restart": "temporary"}
+    xp.create_process("done", product, args=(1,), kwargs={**once, "join_after": 1})
+    xp.create_process("stuck", hangs, kwargs={**once, "loop_timeout": 0.05})
+    xp.create_process("bad", fails, kwargs=once)
+    xp.create_process("long", waits, kwargs=once)
+    ends = {"done": Status.FINISHED, "stuck": Status.HUNG, "bad": Status.CRASHED, "long": Status.KILLED}
+    xp.kill("long")
+    for name in ("done", "stuck", "bad"):
+        eventually(lambda name=name: name not in xp.list_processes())  # type: ignore[misc]
+    assert {name: xp.get_status(name) for name in ends} == ends
+
+
+def test_join_all_returns_the_statuses_of_the_temporary_processes_that_it_has_waited_for(xp: CrossProcessing) -> None:
+    xp.create_process("once", product, args=(1,), kwargs={"restart": "temporary", "join_in": 0.3})
+    assert xp.join_all(timeout=LIMIT) == {"once": Status.FINISHED}
+
+
 def test_unknown_names_are_refused_with_the_nearest(xp: CrossProcessing) -> None:
     with pytest.raises(ChildNotFound, match="there is no process 'work'; there are none"):
         xp.get_status("work")
@@ -431,6 +451,34 @@ def test_what_crossprocessing_offers_is_named_where_the_module_is_asked_for_it()
         suitkaise.xprocess.create_process  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"module 'suitkaise.xprocess' has no attribute 'nothing'$"):
         suitkaise.xprocess.nothing  # type: ignore[attr-defined]
+
+
+def test_a_wrong_name_or_number_is_refused_where_crossprocessing_is_made() -> None:
+    with pytest.raises(SpecError, match="CrossProcessing: the name must be a text, not 3"):
+        CrossProcessing(3)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="CrossProcessing 'a/b': an id may not hold"):
+        CrossProcessing("a/b")
+    with pytest.raises(SpecError, match="CrossProcessing 'xprocess': max_restarts must be a whole number"):
+        CrossProcessing(max_restarts="x")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="CrossProcessing 'xprocess': max_seconds must be seconds > 0"):
+        CrossProcessing(max_seconds=0)
+
+
+def test_the_class_itself_makes_no_processes() -> None:
+    xp: Any = CrossProcessing
+    for call in (xp.create_process, xp.create_pool):
+        with pytest.raises(TypeError, match=r"was called on the class CrossProcessing; make xp = xprocess.CrossPro"):
+            call("work", waits)
+
+
+@pytest.mark.parametrize("create", [CrossProcessing().create_process, skthreading.create_thread])
+def test_a_keyword_of_the_call_that_belongs_elsewhere_is_refused_with_its_place(create: Any) -> None:
+    with pytest.raises(SpecError, match=r"join_after=3; an option goes into kwargs: kwargs=\{'join_after': 3\}"):
+        create("work", waits, join_after=3)
+    with pytest.raises(SpecError, match=r"unknown argument target=.*; the function is called func"):
+        create("work", target=waits)
+    with pytest.raises(SpecError, match="unknown argument daemon=True; it takes name, func, setup, args, kwargs"):
+        create("work", waits, daemon=True)
 
 
 def test_stats_of_a_process_that_runs(xp: CrossProcessing) -> None:
@@ -488,6 +536,23 @@ def test_what_is_known_at_the_end_stays_known_after_shutdown() -> None:
     xp.shutdown()
     xp.shutdown()
     assert list(xp.list_processes()) == ["done", "runs", "new"]
+
+
+def test_after_shutdown_a_kill_is_refused_and_starts_nothing() -> None:
+    with CrossProcessing() as xp:
+        xp.create_process("done", product, args=(4,), kwargs={"join_after": 1})
+    with pytest.raises(RuntimeError, match="has ended with all others"):
+        xp.kill("done")
+    assert xp.list_processes() == {"done": Status.FINISHED}
+    assert "xprocess" not in runtime.running_trees()
+
+
+def test_a_temporary_process_that_runs_at_the_shutdown_is_known_after_it() -> None:
+    with CrossProcessing() as xp:
+        xp.create_process("once", waits, kwargs={"restart": "temporary"})
+    assert xp.list_processes() == {"once": Status.FINISHED}
+    assert xp.get_process_result("once") is None
+    assert xp.get_process_stats("once")["status"] == Status.FINISHED
 
 
 # ---------------------------------------------------------------- in a process

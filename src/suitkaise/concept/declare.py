@@ -12,7 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from suitkaise.concept.call_site import call_in, caller
@@ -45,6 +45,7 @@ class Call:
     setup: Any = None
     args: tuple[Any, ...] | list[Any] | None = None
     kwargs: Mapping[str, Any] | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> Literal["process", "thread"]:
@@ -61,6 +62,7 @@ def declared(call: Call, defaults: Mapping[str, Any]) -> tuple[Child, bool]:
         SpecError: the arguments do not fit together, or an option is wrong.
         TypeError: the function is not callable.
     """
+    _refuse_unknown(call)
     call, name, what, setup = _arguments_of(call)
     title = f"{call.function}({name!r})" if name is not None else f"{call.function}()"
     _check_what(call, title, what)
@@ -99,6 +101,18 @@ def _with_defaults(options: dict[str, Any], defaults: Mapping[str, Any], worker:
 
 
 # ---------------------------------------------------------------- the arguments
+def _refuse_unknown(call: Call) -> None:
+    """Refuse a keyword that the call does not take; options and arguments of the function go into `kwargs`."""
+    for name, value in call.unknown.items():
+        if name in ("target", "function", "fn"):
+            hint = "the function is called func"
+        elif name in SPECIAL:
+            hint = f"an option goes into kwargs: kwargs={{{name!r}: {value!r}}}"
+        else:
+            hint = "it takes name, func, setup, args, kwargs; arguments of the function and options go into kwargs"
+        raise SpecError(f"{call.function}: unknown argument {name}={value!r}; {hint}")
+
+
 def _arguments_of(call: Call) -> tuple[Call, str | None, Any, Any]:
     """Sort the positional arguments `[name,] function [, setup] [, args] [, kwargs]` and the keywords."""
     rest = list(call.what)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.concept.declare import Call, caller_level, declared
 from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
-from suitkaise.exits import Killed
+from suitkaise.exits import Hung, Killed
 from suitkaise.messaging.identity import current_path, worker_of_thread
 from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
@@ -167,13 +167,19 @@ class WorkerGroup:
         if name in lines:
             return lines[name]
         if self._is_up:
-            ref = WorkerRef(f"{self._path}/{name}")
-            with contextlib.suppress(ChildNotFound):  # a temporary one that has ended is remembered for a while
-                status, _, _, kind = router().request(RequestKind.INFO, ref.path).get()
-                return ChildLine(name, kind, Status(status), ref, 0, None)
+            with contextlib.suppress(ChildNotFound):
+                return self._removed_line(str(name))
         near = difflib.get_close_matches(str(name), lines, 3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(lines) or 'none'}"
         raise ChildNotFound(f"there is no {self._kind} {name!r}; {hint}", path=f"{self._path or self._name}/{name}")
+
+    def _removed_line(self, name: str) -> ChildLine:
+        """Return the line about a temporary worker that has ended, which is remembered for a while."""
+        ref = WorkerRef(f"{self._path}/{name}")
+        ask = router().request
+        status, _, _, kind = ask(RequestKind.INFO, ref.path).get()
+        reason = ask(RequestKind.JOIN, ref.path).get() if Status(status) in _OVER else None
+        return ChildLine(name, kind, Status(status), ref, 0, reason)
 
     def _live_ref(self, worker: str | WorkerRef) -> WorkerRef:
         """Return the ref of one worker, to give it an order. Raises ChildNotFound, or RuntimeError after the end."""
@@ -229,10 +235,16 @@ class WorkerGroup:
     def _join_all(self, timeout: float | None) -> dict[str, Status]:
         seconds = checked_timeout(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
+        known: dict[str, ChildLine] = {}
         while True:
-            alive = [line.ref for line in self._lines() if line.status not in _OVER and line.ref.path != current_path()]
+            lines = {line.id: line for line in self._lines()}
+            known |= lines
+            alive = [one.ref for one in lines.values() if one.status not in _OVER and one.ref.path != current_path()]
             if not alive:
-                return self._statuses()
+                for name in known.keys() - lines.keys():  # temporary ones, after their end
+                    with contextlib.suppress(ChildNotFound):
+                        known[name] = self._removed_line(name)
+                return {name: _way_of_end(line) for name, line in known.items()}
             for ref in alive:
                 try:
                     ref.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -262,11 +274,10 @@ class WorkerGroup:
             ask = router().request  # the registry that knows these workers
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
             running.stop(timeout)
-            self._kept |= {
-                line.id: (line, results[line.id], ask(RequestKind.STATS, line.ref.path).get())
-                for line in running.which_children()
-                if line.id in results
-            }
+            lines = {line.id: line for line in running.which_children()}
+            for name, result in results.items():
+                line = lines.get(name) or self._removed_line(name)
+                self._kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
             self._running = None
         from suitkaise.concept import at_exit
 
@@ -294,10 +305,10 @@ def _group_at(cls: type[WorkerGroup], path: str) -> WorkerGroup:
 
 def _way_of_end(line: ChildLine) -> Status:
     """Return the status with the way of its end: an ordered end is `finished`, or `killed`."""
-    if line.status is not Status.STOPPED or line.last_exit is None:
+    if line.status not in (Status.STOPPED, Status.CRASHED) or line.last_exit is None:
         return line.status
-    if isinstance(line.last_exit, Killed):
-        return Status.KILLED
+    if isinstance(line.last_exit, Killed | Hung):
+        return Status.KILLED if isinstance(line.last_exit, Killed) else Status.HUNG
     return Status.FINISHED if line.last_exit.clean else Status.CRASHED
 
 

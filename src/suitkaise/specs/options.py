@@ -301,9 +301,9 @@ def checked_env(title: str, env: Any) -> dict[str, str]:
 
 
 def checked_id(value: Any, kind: str) -> str:
-    """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"` or `"Supervisor"`."""
+    """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"`, `"Supervisor"`, ..."""
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{kind}: the {'name' if kind == 'Supervisor' else 'id'} must be a text, not {value!r}")
+        raise SpecError(f"{kind}: the {'id' if kind == 'Child' else 'name'} must be a text, not {value!r}")
     if "/" in value or "#" in value or has_control(value):
         raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     return value
