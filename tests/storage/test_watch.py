@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -108,6 +109,23 @@ def test_a_callback_runs_in_a_thread_of_its_own_until_the_watch_is_closed(
     threads = {thread for _, thread in seen}
     assert threads.isdisjoint({threading.current_thread()})
     assert not any(thread.is_alive() for thread in threads)
+
+
+async def is_async(change: Change) -> None: ...
+
+
+@pytest.mark.parametrize("callback, got", [("follow", "'follow'"), (is_async, "an async function, whose calls")])
+def test_what_cannot_be_called_with_a_change_is_no_callback(tree: Tree, callback: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"callback must be a plain function of one change, not {got}"):
+        tree.watch("w", callback)
+
+
+def test_the_timeout_of_get_is_a_number_and_may_be_infinite(tree: Tree) -> None:
+    with tree.watch("w") as watch:
+        with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '5'"):
+            watch.get(timeout="5")  # type: ignore[arg-type]
+        tree.add("a", 1, "w")
+        assert watch.get(timeout=math.inf).name == "a"
 
 
 def test_a_callback_may_close_its_own_watch(tree: Tree) -> None:

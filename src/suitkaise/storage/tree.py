@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
+from suitkaise.specs.recipe import is_async_function
 from suitkaise.storage.auto_update import auto_update
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
@@ -543,7 +544,7 @@ class Tree:
 
         Raises:
             StorageError: the storage does not answer.
-            TypeError, ValueError: the path or the revision is invalid.
+            TypeError, ValueError: the path, the callback or the revision is invalid.
 
         >>> from suitkaise import sktree
         >>> tree = sktree.connect()
@@ -557,6 +558,10 @@ class Tree:
         path = normal_path(caller_path() if path is None else path)
         if since is not None and (type(since) is not int or since < 0):
             raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
+        if callback is not None and (not callable(callback) or is_async_function(callback)):
+            is_async = ", whose calls nothing awaits; use `async for change in tree.watch(...)`"
+            what = f"an async function{is_async}" if callable(callback) else repr(callback)
+            raise TypeError(f"watch: callback must be a plain function of one change, not {what}")
         watch = Watch(str(self.directory), path, since, self.timeout)
         if callback is not None:
             watch.call(callback)

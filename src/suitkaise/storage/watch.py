@@ -21,6 +21,7 @@ import msgspec
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.messaging.messages import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.client import CONNECTION_LOST, open_socket, set_timeout
@@ -106,9 +107,10 @@ class Watch:
 
         Raises:
             TimeoutError: there was no change within the timeout.
+            TypeError: the timeout is no number.
             StorageError: the watch is closed, or the program that owned the storage has ended.
         """
-        change = self._next(timeout)
+        change = self._next(checked_timeout(timeout))
         if change is None:
             raise StorageError(f"the watch of {self.path!r} is closed")
         return change
