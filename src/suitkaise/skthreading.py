@@ -96,6 +96,8 @@ class SKThread(Thread):
 
 
 def _check_loops(cls: type, number: float | None, infinitely: bool) -> None:
+    if not isinstance(infinitely, bool | property):
+        raise SpecError(f"{cls.__name__}: loop_infinitely must be True or False, not {infinitely!r}")
     if infinitely and number not in (None, math.inf):
         raise SpecError(f"{cls.__name__}: set loop_infinitely or num_loops, not both")
 

@@ -270,6 +270,9 @@ def test_a_thread_setup_loops_infinitely_or_a_number_of_times() -> None:
     setup.num_loops = 3
     with pytest.raises(SpecError, match="not both"):
         setup.build()
+    setup.loop_infinitely = "no"  # type: ignore[assignment]
+    with pytest.raises(SpecError, match="ThreadSetup: loop_infinitely must be True or False, not 'no'"):
+        setup.build()
     setup.loop_infinitely = False
     setup.num_loops = 0
     with pytest.raises(SpecError, match="num_loops"):

@@ -196,7 +196,7 @@ finished("thread", main, make())
     '''
 with ProcessSetup() as setup:
     with OnStart():
-        a = 1
+        record = 1
         b = missing
 try:
     finished("process", main, setup)

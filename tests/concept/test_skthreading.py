@@ -156,6 +156,13 @@ def test_loop_infinitely_may_be_set_in_on_start() -> None:
     assert skthreading.get_thread_result(thread, timeout=LIMIT) > 1
 
 
+def test_loop_infinitely_is_true_or_false() -> None:
+    with pytest.raises(SpecError, match="Unclear: loop_infinitely must be True or False, not 'no'"):
+
+        class Unclear(skthreading.SKThread):
+            loop_infinitely = "no"  # type: ignore[assignment]
+
+
 def test_loop_infinitely_and_a_number_of_loops_contradict_each_other() -> None:
     with pytest.raises(SpecError, match="Both: set loop_infinitely or num_loops, not both"):
 

@@ -264,6 +264,7 @@ def test_a_worker_class_whose_constructor_takes_an_option_is_to_be_passed_as_a_w
 @pytest.mark.parametrize(
     "what, kwargs, message",
     [
+        (product, {"loop_infinitely": True}, r"loop_infinitely=True is neither .*; did you mean 'join_after'\?"),
         (product, {"join_afer": 3}, r"join_afer=3 is neither .* of product\(\); did you mean 'join_after'\?"),
         (product, {"bb": 3}, "did you mean 'b'"),
         (product, {"zzz": 3}, "it takes a, b; the options are .*join_after"),

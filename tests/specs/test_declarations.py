@@ -241,6 +241,8 @@ def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion:
     [
         ("name", "id"),
         ("shutdown_timeout", "shutdown"),
+        ("timeout", "loop_timeout"),
+        ("runs", "join_after"),
         ("restart_policy", "restart"),
         ("replicas", "copies"),
         ("restart_sec", "backoff"),

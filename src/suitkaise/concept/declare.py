@@ -19,6 +19,7 @@ from suitkaise.concept.call_site import call_in, caller
 from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
 from suitkaise.specs import Child, SpecWarning
+from suitkaise.specs.options import ELSEWHERE
 from suitkaise.specs.recipe import Recipe, Startable, is_async_function, recipe_of
 from suitkaise.workers.worker import Process, Thread, Worker
 
@@ -228,6 +229,7 @@ def _check_keys(title: str, what: Any, given: Mapping[str, Any], rest: Mapping[s
             continue
         near = difflib.get_close_matches(key, SPECIAL, 1, 0.8) or difflib.get_close_matches(key, parameters, 1)
         if not takes_any:
+            near = near or [name for name in (ELSEWHERE.get(key),) if name in SPECIAL]
             takes = ", ".join(parameters) or "no arguments"
             hint = (
                 f"did you mean {near[0]!r}?"

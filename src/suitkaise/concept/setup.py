@@ -251,8 +251,10 @@ class ThreadSetup(Setup):
         """Return what was set up, as `ProcessSetup` does.
 
         Raises:
-            SpecError: as there; or both `loop_infinitely` and `num_loops` are set; or `num_loops` is no such number.
+            SpecError: as there; or both `loop_infinitely` and `num_loops` are set; or one of them has a wrong value.
         """
+        if not isinstance(self.loop_infinitely, bool):
+            raise SpecError(f"ThreadSetup: loop_infinitely must be True or False, not {self.loop_infinitely!r}")
         if self.loop_infinitely and self.num_loops is not None:
             raise SpecError("ThreadSetup: set loop_infinitely or num_loops, not both")
         Options("ThreadSetup", {"num_loops": self.num_loops}, {}, object).loops()

@@ -13,6 +13,7 @@ from suitkaise.records import dataclass
 
 __all__ = [
     "AUTO_SHUTDOWNS",
+    "ELSEWHERE",
     "NOT_GIVEN",
     "RESTARTS",
     "STRATEGIES",
@@ -227,7 +228,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
-_ELSEWHERE = {
+ELSEWHERE: Mapping[str, str] = {
     "intensity": "max_restarts", "max_retries": "max_restarts", "retries": "max_restarts",
     "startretries": "max_restarts", "period": "max_seconds", "within": "max_seconds",
     "name": "id",
@@ -237,8 +238,12 @@ _ELSEWHERE = {
     "numprocs": "copies", "processes": "copies", "replicas": "copies", "instances": "copies",
     "environment": "env", "environ": "env",
     "memory_limit": "max_memory", "memory_max": "max_memory",
+    "timeout": "loop_timeout", "time_limit": "loop_timeout", "task_time_limit": "loop_timeout",
+    "loops": "join_after", "runs": "join_after", "max_loops": "join_after", "iterations": "join_after",
+    "loop_infinitely": "join_after",
+    "lives": "max_restarts",
 }  # fmt: skip
-"""The names that options have in OTP, multiprocessing, systemd, supervisord and Kubernetes."""
+"""The names that options have in OTP, multiprocessing, systemd, supervisord, Celery, Kubernetes and the predecessor."""
 
 
 def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -246,7 +251,7 @@ def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...
     for name, value in unknown.items():
         import difflib
 
-        elsewhere = _ELSEWHERE.get(name)
+        elsewhere = ELSEWHERE.get(name)
         near = [elsewhere] if elsewhere in known else difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(sorted(set(known)))}"
         raise SpecError(f"{title}: unknown option {name}={value!r}{hint}")
