@@ -303,6 +303,18 @@ def test_the_caller_gives_the_first_word_of_the_path() -> None:
         codec.dumps(Job("a", [threading.Lock()]), root="message")
 
 
+def test_the_error_about_a_coroutine_or_a_generator_tells_what_to_send() -> None:
+    async def later() -> int:
+        return 5
+
+    coroutine = later()
+    with pytest.raises(NotSerializable, match=r"cannot pickle 'coroutine' .*an `await` forgotten, before later\(\)\?"):
+        codec.dumps([coroutine])
+    coroutine.close()
+    with pytest.raises(NotSerializable, match="make a list or a tuple of what it yields"):
+        codec.dumps(number for number in range(3))
+
+
 def test_the_error_holds_the_text_of_an_object_that_refuses_to_be_pickled() -> None:
     with pytest.raises(NotSerializable, match=r"^value\[0\]: cannot pickle 'Refuses' object: RuntimeError: not today"):
         codec.dumps([Refuses()])

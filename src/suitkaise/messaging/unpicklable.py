@@ -28,6 +28,14 @@ _ADVICE_MULTIPROCESSING = (
 )
 
 
+def _advice_about(value: object) -> str:
+    if isinstance(value, types.CoroutineType):
+        return f"was an `await` forgotten, before {value.__name__}()?"
+    if isinstance(value, types.GeneratorType):
+        return "make a list or a tuple of what it yields"
+    return _ADVICE
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
     """The part that could not be pickled: its path and its error."""
@@ -45,7 +53,7 @@ class Culprit:
         if "pickle" not in text.lower():
             what = type(self.value).__qualname__
             text = f"cannot pickle {what!r} object: {type(self.error).__name__}: {text}"
-        advice = _ADVICE_MULTIPROCESSING if "through inheritance" in text else _ADVICE
+        advice = _ADVICE_MULTIPROCESSING if "through inheritance" in text else _advice_about(self.value)
         return f"{self.path}: {text}; {advice}"
 
 
