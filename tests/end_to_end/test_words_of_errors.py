@@ -29,6 +29,9 @@ def named(**body: Any) -> Any:
         ("on_strat", lambda self: None, "on_start"),
         ("onStart", lambda self: None, "on_start"),
         ("run", lambda self: None, "loop"),
+        ("handle_call", lambda self, message, sender: None, "on_receive"),
+        ("terminate", lambda self, reason: None, "on_finish"),
+        ("on_stop", lambda self: None, "on_finish"),
     ],
 )
 def test_a_name_that_is_nearly_an_option_or_a_hook_is_told_when_the_class_is_declared(
@@ -48,6 +51,11 @@ def test_a_name_of_the_users_own_is_not_told(name: str) -> None:
 def test_run_may_be_a_method_that_messages_call() -> None:
     Child(named(run=lambda self, job: job))
     Child(named(run=lambda self: None, loop=lambda self: None))
+
+
+def test_the_hooks_of_other_libraries_may_be_methods_beside_those_here() -> None:
+    nothing = lambda self: None  # noqa: E731
+    Child(named(handle_call=nothing, on_receive=lambda self, message: None, terminate=nothing, __onfinish__=nothing))
 
 
 def test_a_worker_is_a_process_or_a_thread() -> None:
@@ -147,7 +155,12 @@ with xprocess.CrossProcessing() as xp:
 
 def test_a_ref_names_what_other_libraries_call_by_another_name() -> None:
     ref = WorkerRef("app/work")
-    for name, meant in (("terminate", r"kill\(\) or ref.rejoin\(\)"), ("stop", r"rejoin\(\)"), ("get", r"result\(\)")):
+    for name, meant in (
+        ("terminate", r"kill\(\) or ref.rejoin\(\)"),
+        ("stop", r"rejoin\(\)"),
+        ("get", r"result\(\)"),
+        ("cast", r"tell\(\.\.\.\)"),
+    ):
         with pytest.raises(
             AttributeError, match=rf"no attribute '{name}'; use ref.{meant}; a method .*proxy\(\).{name}"
         ):

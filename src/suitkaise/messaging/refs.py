@@ -349,8 +349,9 @@ _OTHER_NAMES = {
     "terminate": "kill() or ref.rejoin()", "stop": "rejoin()", "cancel": "rejoin()", "close": "rejoin()",
     "wait": "join()", "get": "result()", "get_result": "result()", "exitcode": "status", "done": "is_alive()",
     "poll": "is_alive()", "start": "recall()", "restart": "recall()",
+    "send": "tell(...)", "cast": "tell(...)", "put": "tell(...)", "call": "ask(...)", "request": "ask(...)",
 }  # fmt: skip
-"""What processes, threads and futures of other libraries have, by the name that it has here."""
+"""What processes, threads, futures and actors of other libraries have, by the name that it has here."""
 
 
 class WorkerProxy:

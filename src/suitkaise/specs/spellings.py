@@ -114,7 +114,15 @@ def likely_mistakes(what: Any, options: Iterable[str]) -> list[str]:
             found.append(f"{cls.__name__} has {name}, which nothing {does}; did you mean {near}?")
     if callable(own.get("run")) and not own.keys() & {"loop", "on_receive"} and _takes_nothing(own["run"]):
         found.append(f"{cls.__name__} has run and no loop: nothing calls run; did you mean loop?")
+    for names, hook in _OF_ACTORS.items():
+        there = [name for name in names if callable(own.get(name))]
+        if there and not own.keys() & set(spellings_of(hook)):
+            found.append(f"{cls.__name__} has {there[0]} and no {hook}: nothing calls {there[0]}; did you mean {hook}?")
     return found
+
+
+_OF_ACTORS = {("handle_call", "handle_cast", "handle_info"): "on_receive", ("terminate", "on_stop"): "on_finish"}
+"""The hooks of gen_server and Pykka, by the one here. A worker that has that one, too, may mean them for a proxy."""
 
 
 @functools.lru_cache(maxsize=4096)
