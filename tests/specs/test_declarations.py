@@ -785,6 +785,59 @@ def test_s05_a_hook_that_yields_would_never_run_and_is_refused(hook: str) -> Non
     )
 
 
+def generates() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("what", [generates, functools.partial(generates)])
+def test_s05_a_function_of_a_process_that_yields_would_never_run_and_is_refused(what: Any) -> None:
+    refused(lambda: Child(what), "generates is a generator", "must not yield")
+    Child(Thread.of(what))
+
+
+@pytest.mark.parametrize(
+    "hook, called",
+    [
+        ("on_start", "without arguments"),
+        ("__loop__", "without arguments"),
+        ("result", "without arguments"),
+        ("handle_timeout", "without arguments"),
+        ("on_receive", "with one argument, the message"),
+        ("on_failure", "with one argument, the error"),
+    ],
+)
+def test_s05_a_hook_with_other_arguments_than_it_is_called_with_is_refused(hook: str, called: str) -> None:
+    def wrong(self: Any, one: int, two: int) -> None: ...
+
+    refused(lambda: Child(type("Wrong", (Process,), {hook: wrong})), f"Wrong.{hook}(self", f"which is called {called}")
+
+
+def test_a_hook_may_have_defaults_any_arguments_and_a_decorator_that_gives_one() -> None:
+    def given(function: Any) -> Any:
+        @functools.wraps(function)
+        def call(self: Any) -> Any:
+            return function(self, 1)
+
+        return call
+
+    class Right(Process):
+        def on_start(self, size: int = 1) -> None: ...
+
+        def loop(self, *rest: Any, **named: Any) -> None: ...
+
+        @given
+        def after_loop(self, one: int) -> None: ...
+
+        @staticmethod
+        def on_finish() -> None: ...
+
+        @classmethod
+        def result(cls) -> str:
+            return cls.__name__
+
+    assert Child(Right).kind == "process"
+
+
 @pytest.mark.parametrize("hook", ["result", "on_receive"])
 def test_a_generator_may_be_an_answer(hook: str) -> None:
     def yields(self: Any, *message: Any) -> Any:

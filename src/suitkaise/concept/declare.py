@@ -20,7 +20,7 @@ from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.options import ELSEWHERE
-from suitkaise.specs.recipe import Recipe, Startable, is_async_function, recipe_of
+from suitkaise.specs.recipe import Recipe, Startable, check_function, is_async_function, recipe_of
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["SPECIAL", "Call", "caller_level", "declared"]
@@ -305,6 +305,7 @@ def _worker_that_calls(
             f"{title}: {cls.__name__} has a loop of its own, so it takes no function; pass one of them: "
             f"{cls.__name__} without its loop, or the worker alone"
         )
+    check_function(function, cls._worker_kind)
     _check_call(title, function, args, kwargs)
     base: Any = _CallsAsyncFunction if is_async_function(function) else _CallsFunction
     body = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_call": (function, args, kwargs)}

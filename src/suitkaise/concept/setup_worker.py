@@ -9,7 +9,7 @@ from typing import Any, Literal
 from suitkaise.concept.built import BoundBlock, BuiltSetup
 from suitkaise.concept.values import Values, check_call, check_missing
 from suitkaise.errors import SpecError
-from suitkaise.specs.recipe import Recipe, check_arguments, is_async_function, snapshot
+from suitkaise.specs.recipe import Recipe, check_arguments, check_function, is_async_function, snapshot
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["worker_for"]
@@ -44,6 +44,7 @@ def worker_for(
     check_arguments(function, args or (), kwargs)
     copy = snapshot if kind == "process" else lambda value: value
     given, named = copy(tuple(args or ())), copy(dict(kwargs or {}))
+    check_function(function, kind)
     check_call(function, given, named)
     if setup is None and kind == "process" and not isinstance(function, type):
         return Recipe(function, given, named, kind)

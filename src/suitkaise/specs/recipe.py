@@ -25,6 +25,7 @@ __all__ = [
     "Recipe",
     "Startable",
     "check_arguments",
+    "check_function",
     "check_recipe",
     "check_unchanged",
     "is_async_function",
@@ -39,6 +40,9 @@ Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
 _ANSWERS = ("on_receive", "result")
 """The hooks whose return value is an answer, so that it may be a generator."""
+
+_GETS = {"on_receive": ("message",), "on_failure": ("error",)}
+"""What the hooks are called with that are called with arguments."""
 
 _ATTRIBUTES = "__constructed__"
 """The name under which a worker instance keeps the attributes that its constructor set."""
@@ -208,8 +212,8 @@ def check_recipe(recipe: Recipe) -> None:
         hooks = target._worker_hooks
         for hook in hooks:
             _check_hook(target, hook)
-    if not hooks and inspect.isasyncgenfunction(_bare(target)):
-        raise SpecError(f"{recipe.name} is an async generator; a worker's function is awaited, so it must not yield")
+    if not hooks:
+        check_function(target, recipe.kind)
     try:
         signature = _signature_of(target)
     except (ValueError, TypeError):
@@ -222,8 +226,19 @@ def check_recipe(recipe: Recipe) -> None:
         ) from None
 
 
+def check_function(function: Any, kind: str) -> None:
+    """Raise SpecError if the function is an async generator, or one for a process, which could not send it."""
+    bare = _bare(function)
+    if inspect.isasyncgenfunction(bare):
+        name = Recipe(function).name
+        raise SpecError(f"{name} is an async generator; a worker's function is awaited, so it must not yield")
+    if kind == "process" and inspect.isgeneratorfunction(bare):
+        name = Recipe(function).name
+        raise SpecError(f"{name} is a generator; a call would run none of it, so a process's function must not yield")
+
+
 def _check_hook(cls: type, hook: str) -> None:
-    """Raise SpecError if a hook is a generator."""
+    """Raise SpecError if a hook is a generator, or takes other arguments than those that it is called with."""
     function = _bare(getattr(cls, hook, None))
     if inspect.isasyncgenfunction(function):
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
@@ -231,6 +246,25 @@ def _check_hook(cls: type, hook: str) -> None:
     if inspect.isgeneratorfunction(function) and hook not in _ANSWERS:
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
         raise SpecError(f"{name} is a generator; calling it would run none of it, so it must not yield")
+    if inspect.isfunction(function) and function is inspect.getattr_static(cls, hook):
+        _check_hook_arguments(cls, hook, function)
+
+
+def _check_hook_arguments(cls: type, hook: str, function: Callable[..., Any]) -> None:
+    if (function.__module__ or "").partition(".")[0] == "suitkaise":
+        return
+    signature = inspect.signature(function, follow_wrapped=False)  # a decorator may give arguments of its own
+    gets = _GETS.get(hook, ())
+    try:
+        signature.bind(None, *gets)
+    except TypeError as error:
+        name = f"{cls.__name__}.{spelling_in(cls, hook)}"
+        what = f"with one argument, the {gets[0]}" if gets else "without arguments"
+        why = error if signature.parameters else "self is missing"
+        raise SpecError(
+            f"{name}{signature}: {why}; {hook} is a hook, which is called {what}; a method for something else needs "
+            "another name"
+        ) from None
 
 
 def _signature_of(target: Any) -> inspect.Signature:
