@@ -288,6 +288,17 @@ def test_a_request_for_no_such_worker_is_answered_with_an_error(registry: Regist
         registry.request(RequestKind.INFO, "tree/two").get(0)
 
 
+@pytest.mark.parametrize("path", ["tree/oen", "one", "tree/tree/one", "trees/one"])
+def test_a_path_that_nobody_has_is_told_with_those_that_may_be_meant(
+    registry: Registry, address: Address, path: str
+) -> None:
+    for ask in (registry.kind_of, lambda path: registry.request(RequestKind.FIND, path).get(0)):
+        with pytest.raises(ChildNotFound, match=f"no worker at '{path}'; did you mean 'tree/one'\\?"):
+            ask(path)
+    with pytest.raises(ChildNotFound, match=r"no worker at 'quite/different'$"):
+        registry.kind_of("quite/different")
+
+
 def test_an_action_for_a_path_without_a_running_supervisor_is_answered_with_an_error(registry: Registry) -> None:
     for path, text in [("tree/two", "no worker at 'tree/two'"), ("tree/one", "'tree/one': it is a worker")]:
         with pytest.raises(ChildNotFound, match=text):

@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     _open_streams()
     parser = make_parser()
     argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        parser.print_help(sys.stderr)
+        return USAGE
     argv = [*argv[:1], *with_address(argv[1:])]
     ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, rest = parser.parse_known_args(ours)

@@ -175,7 +175,7 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--address", metavar="ADDRESS", help="with --engine ray: the cluster to join, `auto` or HOST:PORT")
     run.add_argument("--nodes", metavar="N", help="with --engine ray: start a cluster here, as if of N machines")
     _add_observe(run)
-    run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS).required = False
 
 
 def _add_observe(command: argparse.ArgumentParser) -> None:

@@ -34,6 +34,9 @@ from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Registry"]
 
+_FEW = 200
+"""Among so many paths, those that resemble one are found in some milliseconds."""
+
 
 class Registry:
     """All addresses of a program; the `Router` of the hub. Its methods may be called from any thread."""
@@ -91,7 +94,10 @@ class Registry:
 
     def kind_of(self, path: str) -> str:
         """Return the kind of the child at `path`, also of one that was removed lately. Raises ChildNotFound."""
-        return self._find_or_removed(path).kind
+        try:
+            return self._find_or_removed(path).kind
+        except ChildNotFound:
+            raise self._not_found(path) from None
 
     def close(self) -> None:
         """Close the registry after the program's last tree; results of removed workers can still be requested."""
@@ -212,8 +218,7 @@ class Registry:
                 case RequestKind.DOING:
                     answer.set_result(self._find_or_removed(path).doing())
                 case RequestKind.FIND:
-                    address = self.find(path)
-                    answer.set_result((address.path, address.kind))
+                    answer.set_result((path, self._looked_up(path).kind))
                 case RequestKind.JOIN:
                     self._answer_when_over(self._find_or_removed(path), answer, _settle_reason, asker)
                 case RequestKind.RESULT:
@@ -280,6 +285,24 @@ class Registry:
 
     def _find_or_removed(self, path: str) -> Address:
         return self._removed.get(path) or self.find(path)
+
+    def _looked_up(self, path: str) -> Address:
+        try:
+            return self.find(path)
+        except ChildNotFound:
+            raise self._not_found(path) from None
+
+    def _not_found(self, path: str) -> ChildNotFound:
+        """Make the error about a path that somebody has written, with the paths that may be meant."""
+        paths = [one for one in list(self._addresses) if one.partition("/")[0] != self.hidden]
+        near: list[str] = []
+        if len(paths) <= _FEW:
+            import difflib
+
+            name = path.rpartition("/")[2]
+            near = [one for one in paths if one.rpartition("/")[2] == name] or difflib.get_close_matches(path, paths, 3)
+        hint = f"; did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+        return ChildNotFound(f"no worker at {path!r}{hint}", path=path)
 
     def _answer_when_over(
         self, address: Address, answer: Answer[Any], settle: Callable[[Address, Answer[Any]], None], asker: str
