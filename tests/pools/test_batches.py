@@ -85,6 +85,19 @@ def test_results_are_not_kept_by_the_iterator(threads: ThreadPool) -> None:
         assert seen() is None
 
 
+@pytest.mark.parametrize("method", ["submit", "map", "imap", "imap_unordered"])
+def test_what_is_no_function_is_refused_at_once(either: Pool, method: str) -> None:
+    with pytest.raises(TypeError, match=rf"{method} takes the function itself first, .*; got \[1, 2\]"):
+        getattr(either, method)([1, 2])
+
+
+def test_a_timeout_that_is_no_number_is_refused_at_once(either: Pool) -> None:
+    with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '1'"):
+        either.map(abs, [1], timeout="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '1'"):
+        either.results([], timeout="1")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5])
 def test_a_chunk_size_that_is_none_is_refused(either: Pool, size: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="chunksize"):

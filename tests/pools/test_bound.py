@@ -100,3 +100,27 @@ def test_map_sends_as_many_items_at_once_as_give_each_worker_four_times_some() -
         assert sorted(pool.map(range(-100, 0), ordered=False)) == list(range(1, 101))
         assert pool.options(timeout=5.0)._chunk_for(100) == pool.options(retries=0)._chunk_for(100) == 1
         assert list(pool.map([], [1])) == []
+
+
+def test_the_size_of_a_bound_pool_is_refused_by_its_own_name() -> None:
+    with pytest.raises(ValueError, match="size must be greater than 0, not 0"):
+        create_pool("thread", abs, 0)
+    with pytest.raises(TypeError, match="size must be a whole number, not '2'"):
+        create_pool("thread", abs, "2")  # type: ignore[arg-type]
+
+
+def test_a_bound_pool_has_its_function_and_takes_none_with_the_items() -> None:
+    with create_pool("thread", abs, 1) as pool:
+        for call in (pool.map, pool.imap):
+            with pytest.raises(TypeError, match="takes the items alone: this pool calls abs with them; got <built-in"):
+                call(abs, [1])
+
+
+def test_a_pool_names_what_other_pools_call_by_another_name() -> None:
+    with create_pool("thread", abs, 1) as pool:
+        with pytest.raises(AttributeError, match=r"'BoundPool' object has no attribute 'join'; use pool.shutdown\(\)"):
+            pool.join()  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"'ThreadPool' object has no attribute 'apply_async'; use pool.subm"):
+            pool.executor.apply_async(abs)  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+            pool.nothing()  # type: ignore[attr-defined]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool
+from suitkaise.pools.errors import no_attribute
+from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count
 from suitkaise.pools.runners import ask_hosted, host
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe, Startable
@@ -39,6 +40,8 @@ def create_pool(
     """
     if kind not in ("process", "thread"):
         raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
+    if size is not None:
+        checked_count("size", size)
     function = func_or_worker
     if isinstance(function, Startable) or (isinstance(function, type) and issubclass(function, Startable)):
         recipe = _checked_worker(kind, function)
@@ -114,6 +117,7 @@ class BoundPool:
         Raises:
             TimeoutError, Exception: as `Pool.map` raises them.
         """
+        self._refuse_function("map", iterables)
         lists = [list(items) for items in iterables]
         if chunksize is None:
             chunksize = self._chunk_for(min(map(len, lists), default=0))
@@ -125,6 +129,13 @@ class BoundPool:
             raise ValueError("map(ordered=False) takes no timeout; use options(timeout=...) to limit each task")
         return self._pool.imap_unordered(self._function, *lists, chunksize=chunksize, progress=progress)
 
+    def _refuse_function(self, method: str, iterables: tuple[Any, ...]) -> None:
+        if iterables and callable(iterables[0]) and not isinstance(iterables[0], Iterable):
+            name = getattr(self._function, "__name__", "its function")
+            raise TypeError(
+                f"{method} takes the items alone: this pool calls {name} with them; got {iterables[0]!r} in their place"
+            )
+
     def _chunk_for(self, items: int) -> int:
         limits = self._pool._limits
         return 1 if limits.timeout is not None or not limits.retries else max(1, -(-items // (4 * self.size)))
@@ -133,6 +144,7 @@ class BoundPool:
         self, *iterables: Iterable[Any], ordered: bool = True, chunksize: int = 1, progress: bool = False
     ) -> Iterator[Any]:
         """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
+        self._refuse_function("imap", iterables)
         lazily = self._pool.imap if ordered else self._pool.imap_unordered
         return lazily(self._function, *iterables, chunksize=chunksize, progress=progress)
 
@@ -154,6 +166,11 @@ class BoundPool:
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, and end the workers, see `Pool.shutdown`."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name)
 
     def __enter__(self) -> Self:
         return self

@@ -10,16 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
 
+from suitkaise.messaging.messages import checked_timeout
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.pools import batches
+from suitkaise.pools.errors import no_attribute
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task
 from suitkaise.specs.options import NOT_GIVEN, is_number
 
-__all__ = ["Pool", "ProcessPool", "ThreadPool"]
+__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,11 +64,11 @@ class Pool(Executor, ABC):
         retries: int = 2,
         name: str | None = None,
     ) -> None:
-        workers = self._default_workers() if max_workers is None else _checked_count("max_workers", max_workers)
+        workers = self._default_workers() if max_workers is None else checked_count("max_workers", max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_worker is not None:
-            _checked_count("max_tasks_per_worker", max_tasks_per_worker)
+            checked_count("max_tasks_per_worker", max_tasks_per_worker)
         self._limits = _checked(Limits(timeout, retries))
         first: Initializer = initializer, tuple(initargs)
         self._scheduler = Scheduler(
@@ -119,7 +121,9 @@ class Pool(Executor, ABC):
             PoolBroken: no worker can be started, or the supervisor has ended.
             RuntimeError: the pool was shut down.
             SuitkaiseError: this is a worker process, which cannot have a pool of its own.
+            TypeError: `fn` cannot be called.
         """
+        _check_function("submit", fn)
         future: PoolFuture[T] = PoolFuture()
         self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, args, kwargs))
         return future
@@ -157,10 +161,12 @@ class Pool(Executor, ABC):
         Raises:
             TimeoutError: from the iterator, if a result is not there in time.
             ValueError: `chunksize` is less than 1.
+            TypeError: `fn` cannot be called, or the timeout is no number.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
+        _check_function("map", fn)
         size = self._chunk(chunksize)
-        return batches.map_all(self._submitter(fn, size), iterables, timeout, size, progress)
+        return batches.map_all(self._submitter(fn, size), iterables, checked_timeout(timeout), size, progress)
 
     def imap(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
@@ -177,6 +183,7 @@ class Pool(Executor, ABC):
     def _map_lazily(
         self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int, progress: bool, *, ordered: bool
     ) -> Iterator[T]:
+        _check_function("imap" if ordered else "imap_unordered", fn)
         submit, ahead = self._submitter(fn, size), _AHEAD * self.max_workers
         return batches.map_lazily(submit, iterables, size, progress, ordered=ordered, ahead=ahead)
 
@@ -194,10 +201,10 @@ class Pool(Executor, ABC):
         ...     print(sum(pool.results([pool.submit(abs, -n) for n in range(4)], ordered=False)))
         6
         """
-        return batches.results(list(futures), ordered, timeout, progress)
+        return batches.results(list(futures), ordered, checked_timeout(timeout), progress)
 
     def _chunk(self, size: int) -> int:
-        return _checked_count("chunksize", size)
+        return checked_count("chunksize", size)
 
     # ------------------------------------------------------------ the end
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -217,6 +224,11 @@ class Pool(Executor, ABC):
             self._scheduler.interrupt()
         else:
             self.shutdown()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a pool cannot be sent to another process: {self!r}")
@@ -277,7 +289,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _checked_count(name: str, value: Any) -> int:
+def _check_function(method: str, fn: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"{method} takes the function itself first, and what it is called with after it; got {fn!r}")
+
+
+def checked_count(name: str, value: Any) -> int:
+    """Return the value if it is a whole number of 1 or more, else raise TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < 1:
