@@ -697,3 +697,10 @@ def run_in_threads(work: Any, count: int) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_tree_names_what_dicts_and_other_stores_call_by_another_name(tree: Tree) -> None:
+    with pytest.raises(AttributeError, match=r"'Tree' object has no attribute 'set'; use tree.add\(name, value\)"):
+        tree.set("a", 1)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        tree.nothing()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import html
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from suitkaise.errors import StorageError, TransactionConflict
 from suitkaise.messaging.identity import current_owner
@@ -42,6 +42,13 @@ from suitkaise.storage.writes import DirectWrites, Writes, decoded
 __all__ = ["Tree"]
 
 T = TypeVar("T")
+
+_OTHER_NAMES = {
+    "set": "add(name, value)", "put": "add(name, value)", "create": "add(name, value)", "delete": "remove(name)",
+    "pop": "remove(name)", "get_all": "get_all_from(path)", "keys": "get_all_from(path)", "items": "get_all_from(path)",
+    "values": "get_all_from(path)", "incr": "increment(name)", "subscribe": "watch(path)",
+}  # fmt: skip
+"""What dicts and other stores have, by the name that it has here."""
 
 _NOTHING: Any = type("_Nothing", (), {"__repr__": lambda _: "<no default>", "__slots__": ()})()
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -566,6 +573,12 @@ class Tree:
         if callback is not None:
             watch.call(callback)
         return watch
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f"; use tree.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     # Transactions.
 
