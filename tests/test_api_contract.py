@@ -487,6 +487,23 @@ def test_the_result_of_a_temporary_worker_can_be_read_late() -> None:
         assert ref.join(15) == Normal()
 
 
+class Declines(Thread):
+    def on_start(self) -> None:
+        raise Ignore
+
+
+def test_the_status_of_a_temporary_worker_tells_how_it_ended() -> None:
+    with Supervisor("app").start() as running:
+        done = running.start_child(Child(once, args=(40, 2), restart="temporary", join_after=1))
+        killed = running.start_child(Child(Talker, restart="temporary"))
+        declined = running.start_child(Child(Declines, restart="temporary"))
+        stopped = running.start_child(Child(ThreadTalker, restart="temporary"))
+        killed.kill()
+        running.terminate_child("thread_talker")
+        eventually(lambda: list(running) == [], what="all have ended")
+        assert [ref.status for ref in (done, killed, declined, stopped)] == ["finished", "killed", "ignored", "stopped"]
+
+
 def test_statuses_are_a_str_enum_of_the_names_in_the_design() -> None:
     names = (
         "created starting running suspended stopping finished crashed killed hung restarting stopped ignored abandoned "

@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 from suitkaise.escapes import one_line, shortened
-from suitkaise.exits import ExitReason
+from suitkaise.exits import ExitReason, Hung, Killed
 from suitkaise.records import dataclass
 
-__all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads"]
+__all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads", "status_after"]
 
 
 class Status(StrEnum):
@@ -42,6 +42,16 @@ class Status(StrEnum):
     IGNORED = "ignored"
     ABANDONED = "abandoned"
     FAILED = "failed"
+
+
+def status_after(reason: ExitReason) -> Status:
+    """Return the status of a child that has ended by itself for this reason."""
+    match reason:
+        case Killed():
+            return Status.KILLED
+        case Hung():
+            return Status.HUNG
+    return Status.FINISHED if reason.clean else Status.CRASHED
 
 
 _LONGEST_REASON = 300

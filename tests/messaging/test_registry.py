@@ -9,7 +9,7 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
-from suitkaise.exits import Crashed, ExitReason, Normal, Shutdown, Signaled
+from suitkaise.exits import Crashed, ExitReason, Hung, Killed, Normal, Shutdown, Signaled
 from suitkaise.messaging import pending
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Answer, Message, Payload
@@ -228,9 +228,16 @@ def test_a_when_over_callback_may_use_the_address(address: Address) -> None:
 
 @pytest.mark.parametrize(
     "reason, status",
-    [(None, Status.STOPPED), (Normal(), Status.STOPPED), (Signaled(9), Status.CRASHED)],
+    [
+        (None, Status.STOPPED),
+        (Shutdown(), Status.STOPPED),
+        (Normal(), Status.FINISHED),
+        (Signaled(9), Status.CRASHED),
+        (Killed("ref.kill()"), Status.KILLED),
+        (Hung("loop", 1.0), Status.HUNG),
+    ],
 )
-def test_the_status_of_a_child_that_was_deleted(reason: ExitReason | None, status: Status) -> None:
+def test_the_status_of_a_child_that_was_removed_tells_how_it_ended(reason: ExitReason | None, status: Status) -> None:
     parent = Parent()
     parent.status = None
     address = Address("tree/one", "one", "thread", parent)

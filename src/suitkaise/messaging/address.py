@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
-from suitkaise.exits import ExitReason
+from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.bounded import BoundedMailbox
 from suitkaise.messaging.dead_letters import DeadLetters
@@ -23,7 +23,7 @@ from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
-from suitkaise.status import Status
+from suitkaise.status import Status, status_after
 
 __all__ = ["Address", "Connected", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
 
@@ -121,6 +121,7 @@ class Address:
         self.pid: int | None = None
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
+        self.ignored: bool = False  # whether the last incarnation declined to run
         self.result: Payload | None = None
         self.fetched: bool = False  # whether the result was handed out
         self.dropped: bool = False  # whether there was a result, for which no room was left
@@ -149,7 +150,11 @@ class Address:
         try:
             return self.parent.status_of(self.id)
         except ChildNotFound:  # temporary and ended, or deleted
-            return Status.STOPPED if self.reason is None or self.reason.clean else Status.CRASHED
+            if self.ignored:
+                return Status.IGNORED
+            if self.reason is None or isinstance(self.reason, Shutdown):  # maybe by an order; that is forgotten
+                return Status.STOPPED
+            return status_after(self.reason)
 
     def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
         """Pass a kill, rejoin or recall on to the supervisor."""
@@ -435,15 +440,17 @@ class Address:
         result: Payload | None,
         returned: Iterable[Message] = (),
         view: SlotView | None = None,
+        *,
+        ignored: bool = False,
     ) -> None:
         """Record the end of the incarnation; messages wait for the next one, if there will be one.
 
         `returned` are the oldest of them: the incarnation has got them, but has not begun to handle them. `view` is its
-        slot at the end.
+        slot at the end. `ignored`: it has declined to run.
         """
         with self._lock:
             self._receiver, self.pid, self.up_since = None, None, None
-            self._last_view = view
+            self._last_view, self.ignored = view, ignored
             self.reason, self.result, self.fetched = reason, result, False
             self._pending.add_in_front(returned)
             callbacks = self.watchers.end()

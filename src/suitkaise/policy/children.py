@@ -6,12 +6,12 @@ import copy
 from enum import Enum, auto
 
 from suitkaise.errors import ChildStartFailed
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Signaled, StartFailure
+from suitkaise.exits import Crashed, ExitReason, Hung, StartFailure
 from suitkaise.policy.actions import Exited, Ignored
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
-from suitkaise.status import Status
+from suitkaise.status import Status, status_after
 
 __all__ = ["KILL_CHILD", "ChildInfo", "ChildPhase", "ChildState", "start_error"]
 
@@ -169,7 +169,7 @@ class ChildState:
         """Its status as its last exit has left it."""
         if self.stopped_on_request or self.last_exit is None:
             return Status.STOPPED
-        return Status.FAILED if self.given_up else _status_after(self.last_exit)
+        return Status.FAILED if self.given_up else status_after(self.last_exit)
 
 
 def start_error(failure: StartFailure) -> ChildStartFailed:
@@ -177,14 +177,3 @@ def start_error(failure: StartFailure) -> ChildStartFailed:
     cause = failure.reason
     traceback = cause.traceback if isinstance(cause, Crashed) else cause.stack if isinstance(cause, Hung) else ""
     return ChildStartFailed(str(failure), path=failure.path, reason=cause, traceback=traceback)
-
-
-def _status_after(reason: ExitReason) -> Status:
-    match reason:
-        case Crashed() | ExitCode() | Signaled():
-            return Status.CRASHED
-        case Killed():
-            return Status.KILLED
-        case Hung():
-            return Status.HUNG
-    return Status.FINISHED if reason.clean else Status.CRASHED

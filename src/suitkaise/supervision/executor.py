@@ -239,7 +239,7 @@ class Executor:
                 end = Ignored(id, number)
             self.interface.ends[id] = end  # before a `Down` is delivered, with which all answers have to agree
             try:
-                address.detach(exit.reason, exit.result, exit.returned, exit.view)
+                address.detach(exit.reason, exit.result, exit.returned, exit.view, ignored=exit.ignored)
                 self._env.on_gone(launch.incarnation.owner)
             finally:  # the supervisor must learn of the exit, whatever fails above
                 self.interface.tell(end)
