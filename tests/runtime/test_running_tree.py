@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from suitkaise import Child, Crashed, SuitkaiseError, Supervisor, Thread
+from suitkaise import Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, whereis
 from suitkaise.status import Status, TreeStatus
 
 
@@ -24,6 +24,39 @@ def test_print_shows_the_tree_with_its_state() -> None:
         )
         assert repr(running) == "RunningTree('app', running)"
     assert str(running).startswith("app  supervisor  stopped  last exit: shutdown")
+
+
+def test_a_child_may_be_named_by_its_ref() -> None:
+    with Supervisor("app", Supervisor("below", Waits)).start() as running, Supervisor("other", Waits).start() as other:
+        ref = running["below/waits"]
+        assert all(each in running for each in running)
+        assert ref not in other
+        running.suspend(ref)
+        running.resume(ref)
+        assert running.recall(ref) == ref
+        running.terminate_child(ref)
+        assert ref.status is Status.STOPPED
+        running.restart_child(ref)
+        whereis("app/below").terminate_child(ref)  # type: ignore[attr-defined]
+        assert running.get_child_spec(ref).id == "waits"
+        with pytest.raises(ChildNotFound, match="'app/below/waits' is not below 'other'"):
+            other.terminate_child(ref)
+        running.delete_child(ref)
+        assert ref not in running
+
+
+def test_what_is_no_path_and_no_ref_is_a_type_error() -> None:
+    with Supervisor("app", Waits).start() as running:
+        with pytest.raises(TypeError, match="by its id, its path or its ref, not by 3"):
+            running.terminate_child(3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a str, not 3"):
+            whereis(3)  # type: ignore[arg-type]
+
+
+def test_a_whole_path_is_not_found_and_the_error_tells_the_relative_one() -> None:
+    with Supervisor("app", Waits).start() as running:
+        with pytest.raises(ChildNotFound, match="paths are relative to the tree: 'waits'"):
+            running["app/waits"]
 
 
 def test_a_notebook_shows_the_tree_with_all_text_escaped() -> None:

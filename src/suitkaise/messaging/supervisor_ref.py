@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from suitkaise.errors import DeadlockError, SpecError
+from suitkaise.errors import ChildNotFound, DeadlockError, SpecError
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer
@@ -47,6 +47,8 @@ class ChildLine:
 class Administration(ABC):
     """The requests that a running supervisor serves. Paths are relative to it: `terminate_child("counters/count-a")`.
 
+    A child may be named by its ref, too: `terminate_child(ref)`.
+
     Requests that change children are served one at a time, in the order of their arrival; the others at once.
     """
 
@@ -78,11 +80,11 @@ class Administration(ABC):
         ref: WorkerRef = self._change(under, AdminAction.START_CHILD, child)
         return ref
 
-    def terminate_child(self, id: str, *, drain: float | None = None) -> None:
+    def terminate_child(self, id: str | WorkerRef, *, drain: float | None = None) -> None:
         """Stop a child and keep it stopped (rules 14-16).
 
         Args:
-            id: the child's id, or its path below this supervisor.
+            id: the child's id, its path below this supervisor, or its ref.
             drain: seconds for which it handles messages first, if at least a second of its shutdown time is left then,
                 or half of that time (default None: as its `Child` says; 0: they are dropped at once; rule 72). For a
                 supervisor: the seconds of each worker below.
@@ -94,7 +96,7 @@ class Administration(ABC):
         """
         self._change_child(AdminAction.TERMINATE_CHILD, id, checked_drain(drain))
 
-    def kill_child(self, id: str) -> None:
+    def kill_child(self, id: str | WorkerRef) -> None:
         """Kill a child and keep it stopped: an order, unlike `ref.kill()`, so it is not restarted (rule 79).
 
         Raises:
@@ -103,7 +105,7 @@ class Administration(ABC):
         """
         self._change_child(AdminAction.KILL_CHILD, id)
 
-    def restart_child(self, id: str) -> WorkerRef:
+    def restart_child(self, id: str | WorkerRef) -> WorkerRef:
         """Start a stopped child again (rules 17 and 18).
 
         Raises:
@@ -113,11 +115,11 @@ class Administration(ABC):
         ref: WorkerRef = self._change_child(AdminAction.RESTART_CHILD, id)
         return ref
 
-    def delete_child(self, id: str) -> None:
+    def delete_child(self, id: str | WorkerRef) -> None:
         """Forget a stopped child (rule 19). Raises ChildNotFound, ChildRunning or ChildRestarting."""
         self._change_child(AdminAction.DELETE_CHILD, id)
 
-    def suspend(self, path: str) -> None:
+    def suspend(self, path: str | WorkerRef) -> None:
         """Suspend a worker: it finishes its current loop, and then neither loops nor takes messages.
 
         It can be stopped all the same; messages wait. Suspending a supervisor suspends the workers that it has now.
@@ -128,7 +130,7 @@ class Administration(ABC):
         """
         self._ask_child(AdminAction.SUSPEND, path)
 
-    def resume(self, path: str) -> None:
+    def resume(self, path: str | WorkerRef) -> None:
         """Resume a suspended worker; no error if it is not suspended. Raises ChildNotFound."""
         self._ask_child(AdminAction.RESUME, path)
 
@@ -142,17 +144,28 @@ class Administration(ABC):
         counts: Counts = self._administer(under, AdminAction.COUNT_CHILDREN, None).get(None)
         return counts
 
-    def get_child_spec(self, id: str) -> Child:
+    def get_child_spec(self, id: str | WorkerRef) -> Child:
         """Return the declaration of a child with its defaults filled in (rule 22). Raises ChildNotFound."""
         spec: Child = self._ask_child(AdminAction.GET_CHILD_SPEC, id)
         return spec
 
     # ------------------------------------------------------------ helpers
-    def _ask_child(self, action: AdminAction, path: str) -> Any:
-        under, _, id = path.rpartition("/")
+    def _below(self, child: str | WorkerRef) -> str:
+        """Return the path of a child, relative to this supervisor."""
+        if isinstance(child, str):
+            return child
+        if not isinstance(child, WorkerRef):
+            raise TypeError(f"a child of {self.path!r} is named by its id, its path or its ref, not by {child!r}")
+        if not child.path.startswith(f"{self.path}/"):
+            raise ChildNotFound(f"{child.path!r} is not below {self.path!r}", path=child.path)
+        return child.path.removeprefix(f"{self.path}/")
+
+    def _ask_child(self, action: AdminAction, child: str | WorkerRef) -> Any:
+        under, _, id = self._below(child).rpartition("/")
         return self._administer(under, action, id).get(None)
 
-    def _change_child(self, action: AdminAction, path: str, drain: float | None = None) -> Any:
+    def _change_child(self, action: AdminAction, child: str | WorkerRef, drain: float | None = None) -> Any:
+        path = self._below(child)
         under, _, id = path.rpartition("/")
         own, target = current_path(), f"{self.path}/{path}"
         if f"{own}/".startswith(f"{target}/"):
@@ -200,6 +213,8 @@ def whereis(path: str) -> WorkerRef:
     Raises:
         ChildNotFound: there is no such worker.
     """
+    if not isinstance(path, str):
+        raise TypeError(f"whereis takes the path of a worker, a str, not {path!r}")
     if is_pattern(path):
         return whereis_all(path)  # type: ignore[return-value]
     found, kind = router().request(RequestKind.FIND, path).get()

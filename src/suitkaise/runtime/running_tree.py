@@ -98,10 +98,19 @@ class RunningTree(Administration):
         """Return the ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
         if not isinstance(path, str):
             raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
-        kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
+        try:
+            kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
+        except ChildNotFound as error:
+            if not path.startswith(f"{self.name}/"):
+                raise
+            short = path.removeprefix(f"{self.name}/")
+            raise ChildNotFound(f"{error}; paths are relative to the tree: {short!r}", path=error.path) from None
         return ref_to(f"{self.name}/{path}", kind)
 
     def __contains__(self, path: object) -> bool:
+        """Return whether there is a child at this path, or of this ref, now."""
+        if isinstance(path, WorkerRef):
+            return path.path.startswith(f"{self.name}/") and path.path in self._runtime.registry
         return f"{self.name}/{path}" in self._runtime.registry
 
     def __iter__(self) -> Iterator[WorkerRef]:
@@ -161,7 +170,7 @@ class RunningTree(Administration):
         return self._runtime.crashes.reports(self.name, self._run)
 
     # ------------------------------------------------------------ administration
-    def recall(self, id: str) -> WorkerRef:
+    def recall(self, id: str | WorkerRef) -> WorkerRef:
         """Stop a child by its shutdown, if it runs, and start it again: without its siblings, and not counted.
 
         Raises:
