@@ -220,6 +220,23 @@ def test_declared_threads_run_from_on_start_to_on_finish(name: str) -> None:
     assert lines[-1] == "normal", "the threads have ended before the end of the worker is known"
 
 
+class DeclaresInItsConstructor(Process):
+    def __init__(self, background: Any) -> None:
+        self.background = background
+
+    def on_receive(self, message: str) -> list[str]:
+        return [thread.name for thread in threading.enumerate()]
+
+
+def test_threads_may_be_declared_in_the_constructor_which_knows_their_arguments(tmp_path: Path) -> None:
+    worker = DeclaresInItsConstructor((Noting(str(tmp_path)),))
+    with Supervisor("app", Child(worker, id="worker")).start() as running:
+        assert "app/worker/noting#1" in running["worker"].ask("names", timeout=20.0)
+    assert notes(tmp_path) == ["noting starts", "noting finishes"]
+    with pytest.raises(ChildStartFailed, match="background must be a tuple of Thread workers"):
+        Supervisor("app", DeclaresInItsConstructor("blue")).start()
+
+
 class DeclaresOneThatFails(Process):
     background = (FailsToStart,)
 

@@ -116,8 +116,8 @@ class Lifecycle:
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
             self._on_receive = self._checked_hook("on_receive")
-            if type(worker).background:
-                context.background.declare(background_children(self._recipe.name, type(worker).background))
+            if worker.background:  # of the class, or set by the constructor
+                context.background.declare(background_children(self._recipe.name, worker.background))
             self._on_idle = self._hook("handle_timeout")
             hook = self._hook("on_start")
             if hook is not None:

@@ -50,8 +50,11 @@ class Worker(Startable, metaclass=WorkerType):
     _worker_context: WorkerContext | None = None
     _num_loops: float | None = None
     name: str | None = None
-    background: ClassVar[Sequence[Any]] = ()
-    """The background threads of the worker: `Thread` classes and workers, functions, and a `Child` of one of these."""
+    background: Sequence[Any] = ()
+    """The background threads of the worker: `Thread` classes and workers, functions, and a `Child` of one of these.
+
+    Set it in the class, or in the constructor if the threads depend on its arguments.
+    """
     _traps_exits: bool = False
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
