@@ -433,6 +433,14 @@ def test_a_function_for_a_thread_takes_arguments_too() -> None:
     refused(lambda: Child(Thread.of(add), args=(1, 2, 3)), "too many positional arguments")
 
 
+@pytest.mark.parametrize("make", [Process.of, Thread.of], ids=["Process", "Thread"])
+def test_s05_what_of_gets_must_be_a_function(make: Callable[[Any], Recipe]) -> None:
+    refused(lambda: Child(make(3)), ".of takes a function, not 3")
+    refused(lambda: Child(make(None)), ".of takes a function, not None (was a function called")
+    refused(lambda: Child(make(Scan("a"))), ".of takes a function, not <")
+    refused(lambda: Child(make(list)), "list is a class but not a worker")
+
+
 def test_a_built_worker_is_recorded_as_class_and_arguments() -> None:
     assert Child(Scan("a", depth=2)).what == Recipe(Scan, ("a",), {"depth": 2}, "process")
 

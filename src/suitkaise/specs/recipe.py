@@ -205,8 +205,13 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise SpecError if the target is an async generator, or cannot be called with these arguments."""
-    target = recipe.target
+    """Raise SpecError if the target is no function or worker class, or cannot be called with these arguments."""
+    target: Any = recipe.target
+    if not callable(target):
+        hint = " (was a function called instead of being passed?)" if target is None else ""
+        raise SpecError(f"Child: {recipe.kind.capitalize()}.of takes a function, not {target!r}{hint}")
+    if isinstance(target, type) and not issubclass(target, Startable):
+        raise SpecError(f"Child: {recipe.name} is a class but not a worker; derive it from Process or Thread")
     hooks: tuple[str, ...] = ()
     if isinstance(target, type) and issubclass(target, Startable):
         hooks = target._worker_hooks
