@@ -280,6 +280,17 @@ def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
     refused(lambda: Child(work, **one("zzz", 1)), "it takes after_loop_timeout, args, backoff", "significant")
 
 
+def test_num_loops_is_another_name_of_join_after() -> None:
+    spec = Child(work, num_loops=3, restart="transient")
+
+    assert spec.join_after == spec.replace(shutdown=1.0).join_after == 3
+    assert Supervisor("app", Child(work, num_loops=3, restart="transient", copies=2)).children[1].join_after == 3
+    assert Child(work, num_loops=math.inf).join_after is None
+    refused(lambda: Child(work, num_loops=0), "a number of loops >= 1")
+    refused(lambda: Child(work, num_loops=3, join_after=3), "num_loops is another name of join_after")
+    refused(lambda: Child(Supervisor("below"), num_loops=3), "supervisors have no loop")
+
+
 # ---------------------------------------------------------------- where options come from (rules 3 and 6)
 def test_s06_the_defaults_of_a_worker() -> None:
     spec = Child(work)

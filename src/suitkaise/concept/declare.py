@@ -28,8 +28,8 @@ __all__ = ["SPECIAL", "Call", "caller_level", "declared"]
 SPECIAL: frozenset[str] = frozenset(inspect.getfullargspec(Child.__init__).kwonlyargs) - {
     *("id", "args", "kwargs"),  # the call has them as arguments of its own
     *("copies", "significant"),  # make no sense for one child of a supervisor that outlives its children
-} | {"num_loops"}
-"""The keys of `kwargs` that configure the child: options of `Child`, and `num_loops`, an alias of `join_after`."""
+}
+"""The keys of `kwargs` that configure the child: options of `Child`."""
 
 
 _OF_RESTARTS = frozenset({"max_restarts", "max_seconds"})

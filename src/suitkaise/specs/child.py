@@ -166,6 +166,7 @@ class Child(Declaration):
             crash (rule 55). A hung thread cannot be killed, so it is abandoned and replaced (rule 59).
         join_in: seconds after which each incarnation finishes (default None: no limit).
         join_after: loops after which each incarnation finishes (default None: no limit).
+        num_loops: another name of `join_after`.
         backoff: the delays between restarts (rule 56; default None: no delay).
         max_restarts: restarts of this child that are allowed within `max_seconds`. If it would need more, it is given
             up alone: it stays down, and its supervisor and siblings go on (rule 78; default None: its restarts count
@@ -270,6 +271,7 @@ class Child(Declaration):
         finish_timeout: float | None = NOT_GIVEN,
         join_in: float | None = NOT_GIVEN,
         join_after: float | None = NOT_GIVEN,
+        num_loops: float | None = NOT_GIVEN,
         backoff: Backoff | None = NOT_GIVEN,
         copies: int = NOT_GIVEN,
         spares: int = NOT_GIVEN,
@@ -307,6 +309,10 @@ class Child(Declaration):
         name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
         title = f"Child {name!r}"
         refuse_unknown(title, unknown, ("id", "args", "kwargs", *_HERE, *_OPTIONS))
+        if num_loops is not NOT_GIVEN:
+            if "join_after" in given:
+                raise SpecError(f"{title}: num_loops is another name of join_after; give one of them")
+            given["join_after"] = num_loops
         option = Options(title, given, *_options_of(what))
         kind: Kind = origin.kind if isinstance(origin, Recipe) else "supervisor"
         if kind == "supervisor":
