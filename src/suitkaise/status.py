@@ -83,7 +83,7 @@ class TreeStatus:
         kind: `"supervisor"`, `"process"`, `"thread"` or `"command"`.
         status: what it is doing.
         pid: the process that it runs in; None if it does not run.
-        restarts: how often it was restarted; starts on request do not count.
+        restarts: how often it was started again, also on request.
         last_exit: how its last incarnation has ended; None before the first end.
         children: the same of each child, in start order.
         abandoned: how many abandoned threads of it still run.

@@ -300,6 +300,16 @@ def test_s20_which_children_shows_restarts_incarnation_and_last_exit() -> None:
     assert (restarted.restarts, restarted.incarnation, restarted.last_exit) == (1, 2, BOOM)
 
 
+def test_s20_the_restarts_of_a_child_hold_those_on_request() -> None:
+    tree = begun(children("a"))
+    tree.recall("a")
+    tree.terminate_child("a")
+    tree.restart_child("a")
+
+    assert [line.restarts for line in tree.policy.which_children()] == [2]
+    assert tree.policy.restarts_used(0.0) == 0
+
+
 def test_s20_it_answers_while_children_take_their_time() -> None:
     tree = Driver(supervisor(*children("abc")), begin_now=False)
     tree.plan_starts("b", "waits")

@@ -30,7 +30,7 @@ class ChildLine:
         kind: `"supervisor"`, `"process"`, `"thread"` or `"command"`.
         status: what it is doing.
         ref: the ref of the child.
-        restarts: how often it was restarted; starts on request do not count.
+        restarts: how often it was started again, also on request.
         last_exit: how its last incarnation has ended; None before the first end.
         abandoned: how many abandoned threads of it still run.
     """
