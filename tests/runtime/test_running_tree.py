@@ -94,7 +94,8 @@ def test_in_an_interactive_session_a_tree_replaces_the_one_of_its_name(
 def test_in_a_program_a_second_tree_of_a_name_is_an_error() -> None:
     with (
         Supervisor("app", Waits).start() as running,
-        pytest.raises(SuitkaiseError, match="a tree named 'app' runs already"),
+        pytest.raises(SuitkaiseError, match="a tree named 'app' runs already") as caught,
     ):
         Supervisor("app", Waits).start()
+    assert caught.value.path == "app"
     assert running.status().status == "stopped"

@@ -285,7 +285,9 @@ _trees: dict[str, SupervisorInterface] = {}
 
 def _refuse_taken(name: str) -> None:
     if name in _trees or name == STORAGE_NAME:
-        raise SuitkaiseError(f"a tree named {name!r} runs already in this program; stop it first, or rename this one")
+        raise SuitkaiseError(
+            f"a tree named {name!r} runs already in this program; stop it first, or rename this one", path=name
+        )
 
 
 def current() -> Runtime | None:
