@@ -71,7 +71,10 @@ def test_s09_start_child_with_the_id_of_an_ignored_child() -> None:
 def test_s09_start_child_with_the_id_of_a_restarting_child() -> None:
     tree = restarting()
 
-    assert isinstance(tree.ask(StartChild, child("b")), ChildAlreadyPresent)
+    error = tree.ask(StartChild, child("b"))
+
+    assert isinstance(error, ChildAlreadyPresent)
+    assert "but restarting; terminate_child and delete_child first" in str(error)  # it cannot be deleted as it is
 
 
 def test_s10_start_child_whose_start_fails_is_refused_discarded_and_not_counted() -> None:

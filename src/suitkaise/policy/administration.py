@@ -25,6 +25,7 @@ class RequestJobs:
     """Makes the jobs that serve requests. The jobs change children through the policy."""
 
     advice_if_present = "use restart_child, or delete_child first"
+    advice_if_not_at_rest = "terminate_child and delete_child first"
     advice_if_running = "terminate_child first"
 
     def __init__(self, policy: BasePolicy) -> None:
@@ -121,7 +122,9 @@ class RequestJobs:
         path = self._policy.path_of(known)
         if known.phase is ChildPhase.RUNNING:
             raise ChildAlreadyStarted(f"{path!r} is running already", path=path)
-        raise ChildAlreadyPresent(f"{path!r} is there already, but {known.status}; {self.advice_if_present}", path=path)
+        at_rest = known.phase in (ChildPhase.STOPPED, ChildPhase.IGNORED)
+        advice = self.advice_if_present if at_rest else self.advice_if_not_at_rest
+        raise ChildAlreadyPresent(f"{path!r} is there already, but {known.status}; {advice}", path=path)
 
     def _find_at_rest(self, request: Any, id: str) -> ChildState | None:
         """Return the child if it is stopped; else refuse the request (rules 17 and 19)."""

@@ -140,7 +140,7 @@ class DynamicPolicy(BasePolicy):
 class _DynamicRequestJobs(RequestJobs):
     """Requests to a dynamic supervisor: the number of children is limited, and only failed ones are kept when down."""
 
-    advice_if_present = "terminate_child first"
+    advice_if_present = advice_if_not_at_rest = "terminate_child first"
     advice_if_running = (
         "a dynamic supervisor keeps only failed children: recall restarts it, terminate_child removes it"
     )
@@ -163,9 +163,8 @@ class _DynamicRequestJobs(RequestJobs):
     def _check_room(self) -> None:
         taken, path = self._dynamic.places_taken, self._policy.path
         if self._max_children is not None and taken >= self._max_children:
-            raise MaxChildren(
-                f"{path!r} has {taken} children, and max_children is {self._max_children} (rule 53)", path=path
-            )
+            has = f"{taken} {'child' if taken == 1 else 'children'}"
+            raise MaxChildren(f"{path!r} has {has}, and max_children is {self._max_children} (rule 53)", path=path)
 
     def _restart_child(self, request: Any, id: str) -> Job:
         return self._revive(request, id, super()._restart_child(request, id))
