@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from suitkaise.escapes import one_line, shortened
-from suitkaise.exits import ExitReason, Hung, Killed
+from suitkaise.exits import ExitReason, GaveUp, Hung, Killed, Shutdown, SignificantFailure
 from suitkaise.records import dataclass
 
 __all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads", "status_after"]
@@ -21,7 +21,8 @@ class Status(StrEnum):
     - `running`; `suspended`: held after its loop until it is resumed; `stopping`: it was asked to stop.
     - `restarting`: it has ended, and is about to be started again, perhaps after a delay.
     - It has ended: `finished` (by itself), `stopped` (by an order), `crashed`, `killed`, `hung`; `ignored`: its
-      `on_start` raised `Ignore`; `failed`: it or its supervisor needed more restarts than are allowed.
+      `on_start` raised `Ignore`; `failed`: it needed more restarts than its `max_restarts` allows; a supervisor that
+      gave up, or has ended because of a significant child that failed.
     - `abandoned`: a thread that does not end, and cannot be killed (rule 59).
 
     >>> Status.RUNNING == "running"
@@ -51,6 +52,8 @@ def status_after(reason: ExitReason) -> Status:
             return Status.KILLED
         case Hung():
             return Status.HUNG
+        case Shutdown(GaveUp() | SignificantFailure()):
+            return Status.FAILED
     return Status.FINISHED if reason.clean else Status.CRASHED
 
 

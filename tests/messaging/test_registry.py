@@ -9,7 +9,7 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
-from suitkaise.exits import Crashed, ExitReason, Hung, Killed, Normal, Shutdown, Signaled
+from suitkaise.exits import Crashed, ExitReason, GaveUp, Hung, Killed, Normal, Shutdown, Signaled
 from suitkaise.messaging import pending
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Answer, Message, Payload
@@ -231,6 +231,7 @@ def test_a_when_over_callback_may_use_the_address(address: Address) -> None:
     [
         (None, Status.STOPPED),
         (Shutdown(), Status.STOPPED),
+        (Shutdown(GaveUp("tree/one/below", Signaled(9), 3, 5.0)), Status.FAILED),
         (Normal(), Status.FINISHED),
         (Signaled(9), Status.CRASHED),
         (Killed("ref.kill()"), Status.KILLED),

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from suitkaise.events import ChildExited, ChildRestarting, ChildStarted
-from suitkaise.exits import ExitCode, ExitReason, GaveUp, Hung, Killed, Lost, Normal, Shutdown, Signaled
+from suitkaise.exits import (
+    ExitCode,
+    ExitReason,
+    GaveUp,
+    Hung,
+    Killed,
+    Lost,
+    Normal,
+    Shutdown,
+    Signaled,
+    SignificantFailure,
+)
 from suitkaise.policy.actions import Previous
 from tests.policy.driver import BOOM, Driver, begun, child, children, supervisor
 
@@ -91,6 +102,8 @@ def test_the_world_hears_of_the_exit_the_restart_and_the_start() -> None:
     "reason, status",
     [
         (Normal(), "finished"),
+        (Shutdown(GaveUp("top/a/b", ExitCode(1), 3, 5.0)), "failed"),
+        (Shutdown(SignificantFailure("top/a/b", ExitCode(1))), "failed"),
         (BOOM, "crashed"),
         (ExitCode(1), "crashed"),
         (Signaled(9), "crashed"),

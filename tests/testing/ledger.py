@@ -950,6 +950,8 @@ class Ledger:
                 return "killed"
             case Hung():
                 return "hung"
+            case Shutdown(GaveUp() | SignificantFailure()):
+                return "failed"
         return "finished" if record.last_exit.clean else "crashed"
 
     # ------------------------------------------------------------ at rest

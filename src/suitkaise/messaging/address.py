@@ -152,9 +152,9 @@ class Address:
         except ChildNotFound:  # temporary and ended, or deleted
             if self.ignored:
                 return Status.IGNORED
-            if self.reason is None or isinstance(self.reason, Shutdown):  # maybe by an order; that is forgotten
-                return Status.STOPPED
-            return status_after(self.reason)
+            status = Status.STOPPED if self.reason is None else status_after(self.reason)
+            by_order = status is Status.FINISHED and isinstance(self.reason, Shutdown)  # as far as is known yet
+            return Status.STOPPED if by_order else status
 
     def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
         """Pass a kill, rejoin or recall on to the supervisor."""
