@@ -218,7 +218,8 @@ class Registry:
                 case RequestKind.DOING:
                     answer.set_result(self._find_or_removed(path).doing())
                 case RequestKind.FIND:
-                    answer.set_result((path, self._looked_up(path).kind))
+                    address = self._looked_up(path)
+                    answer.set_result((address.path, address.kind))
                 case RequestKind.JOIN:
                     self._answer_when_over(self._find_or_removed(path), answer, _settle_reason, asker)
                 case RequestKind.RESULT:
