@@ -30,6 +30,22 @@ def test_a_name_alone_is_read_from_the_tree_of_the_callers_file(tree: Tree) -> N
         tree.AutoUpdate("setting")
 
 
+def test_a_name_that_the_block_takes_out_of_the_dict_is_removed(tree: Tree) -> None:
+    tree.add("a", 1, "p")
+    tree.add("b", 2, "p")
+    with tree.AutoUpdate("a", ("b", 5), ("c", 6), path="p") as values:
+        del values["a"], values["b"], values["c"]
+    assert tree.get_all_from("p") == {}
+
+
+def test_a_change_of_what_the_block_removes_is_a_conflict(tree: Tree) -> None:
+    tree.add("a", 1, "p")
+    with pytest.raises(TransactionConflict, match="'a' in 'p'"), tree.AutoUpdate("a", path="p") as values:
+        del values["a"]
+        add_in_another_thread(tree)
+    assert tree.get_all_from("p") == {"a": 5}
+
+
 def test_a_block_that_raises_stores_nothing(tree: Tree) -> None:
     with pytest.raises(ZeroDivisionError), tree.AutoUpdate(("a", 1), path="p") as values:
         values["b"] = 2

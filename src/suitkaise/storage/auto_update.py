@@ -25,6 +25,8 @@ def auto_update(
 ) -> Iterator[dict[str, Any]]:
     """Yield `values`; store what they are at the end of the block in one transaction, unless the block raises.
 
+    A name that the block has taken out of them is removed.
+
     Args:
         values: values by their names.
         revisions: the revisions that entries must still have, by their names.
@@ -32,13 +34,17 @@ def auto_update(
         writes: returns the thread's reads and writes.
         transaction: begins a transaction; default: the block is part of one already.
     """
+    names = tuple(values)
     yield values
     with transaction():
-        for name, value in values.items():
+        for name in {**dict.fromkeys(names), **values}:
             path = checked_path(path, name)
             if name in revisions and revision_of(writes().get(path, name)) != revisions[name]:
                 raise TransactionConflict(
                     f"{where(name, path)} was changed by another writer during the block; nothing was written",
                     path=path,
                 )
-            writes().put(path, name, value, None)
+            if name in values:
+                writes().put(path, name, values[name], None)
+            else:
+                writes().remove(path, name, missing_ok=True, wait=True)

@@ -657,7 +657,8 @@ class Tree:
         """Write values back at the end of a `with` block, all in one transaction. If the block raises, none is written.
 
         The block gets a dict of the values by their names, and what that dict holds at its end is stored: changed
-        lists and dicts, values that were assigned to a name, and further names. Entries keep their metadata.
+        lists and dicts, values that were assigned to a name, and further names. Entries keep their metadata. A name
+        that the block takes out of the dict is removed.
 
         Args:
             pairs: pairs of a name and its value, which is stored whatever the tree holds; or a name alone, whose
