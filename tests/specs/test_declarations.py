@@ -276,6 +276,29 @@ def test_a_function_given_as_to_multiprocessing_is_refused_with_the_way_to_give_
     refused(lambda: make(target=add, args=(1, 2)), f"{make.__name__}(target=...)", way)
 
 
+@pytest.mark.parametrize("name", ["before_loop_timeout", "after_loop_timeout", "receive_timeout", "drain"])
+def test_an_option_that_a_function_does_not_use_is_told(name: str) -> None:
+    with pytest.warns(SpecWarning, match=f"Child 'work': {name} is given, and nothing uses it: a function"):
+        Child(work, **one(name, 1))
+
+
+@pytest.mark.parametrize("name", ["before_loop_timeout", "loop_timeout", "after_loop_timeout"])
+def test_the_limit_of_a_hook_that_a_worker_does_not_have_is_told(name: str) -> None:
+    class Answers(Process):
+        def on_receive(self, message: Any) -> None: ...
+
+    class Loops(Answers):
+        def __before_loop__(self) -> None: ...
+
+        def loop(self) -> None: ...
+
+        def __afterloop__(self) -> None: ...
+
+    with pytest.warns(SpecWarning, match=f"Child 'answers': {name} is given, and nothing uses it: Answers has no"):
+        Child(Answers, **one(name, 1))
+    Child(Loops, **one(name, 1))
+
+
 def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
     refused(lambda: Child(work, **one("zzz", 1)), "it takes after_loop_timeout, args, backoff", "significant")
 
@@ -879,8 +902,8 @@ def test_s84_a_mailbox_is_bounded_by_the_child_or_its_class() -> None:
 @pytest.mark.parametrize("option", LIMITS)
 def test_s55_a_limit_is_seconds_from_the_child_its_worker_or_its_class(option: str) -> None:
     slow = type("Slow", (Plain,), {option: 3})
-    assert getattr(Child(work), option) is None
-    assert getattr(Child(work, **one(option, 0.25)), option) == 0.25
+    assert getattr(Child(Plain), option) is None
+    assert getattr(Child(Plain, **one(option, 0.25)), option) == 0.25
     assert getattr(Child(slow), option) == 3.0
     assert getattr(Child(slow, **one(option, None)), option) is None
 
@@ -931,10 +954,10 @@ def test_s72_a_drain_that_is_no_time_is_refused(drain: Any) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"shutdown": 6.0}, {"shutdown": "brutal_kill"}])
 def test_s72_a_drain_must_leave_time_for_the_rest_of_the_stop(options: Any) -> None:
-    with pytest.raises(SpecError, match=r"Child 'work': drain \(6 s\) must be less than shutdown"):
-        Child(work, drain=6.0, **options)
-    assert Child(work, drain=6.0, shutdown=6.5).drain == 6.0
-    assert Child(work, drain=6.0, shutdown="infinity").drain == 6.0
+    with pytest.raises(SpecError, match=r"Child 'plain': drain \(6 s\) must be less than shutdown"):
+        Child(Plain, drain=6.0, **options)
+    assert Child(Plain, drain=6.0, shutdown=6.5).drain == 6.0
+    assert Child(Plain, drain=6.0, shutdown="infinity").drain == 6.0
 
 
 def test_s72_a_class_can_set_its_own_drain() -> None:

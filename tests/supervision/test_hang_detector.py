@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Supervisor
+from suitkaise import Process, Supervisor
 from suitkaise.engines.engine import Exit
 from suitkaise.engines.simulated import Behaviour, VirtualClock
 from suitkaise.events import ChildExited, ChildStarted
@@ -20,6 +20,14 @@ from suitkaise.testing import Simulation
 
 
 def work() -> None: ...
+
+
+class Works(Process):
+    def before_loop(self) -> None: ...
+
+    def loop(self) -> None: ...
+
+    def after_loop(self) -> None: ...
 
 
 class Watched:
@@ -42,7 +50,7 @@ class Watched:
         self.sleeps = True  # it looks when it is woken
         self.suspended: tuple[float, float] = (0.0, 0.0)  # from when to when
         self.timers: list[TimerHandle] = []
-        watch(Child(work, **limits), self, self.clock, self.at, self.is_suspended)  # type: ignore[arg-type]
+        watch(Child(Works, **limits), self, self.clock, self.at, self.is_suspended)  # type: ignore[arg-type]
 
     def is_suspended(self) -> bool:
         return self.suspended[0] <= self.clock.now < self.suspended[1]
@@ -81,7 +89,7 @@ def test_s55_a_child_without_limits_is_never_looked_at() -> None:
 
 
 def test_s55_each_limit_is_that_of_its_phase() -> None:
-    child = Child(work, start_timeout=1, before_loop_timeout=2, loop_timeout=3, after_loop_timeout=4,
+    child = Child(Works, start_timeout=1, before_loop_timeout=2, loop_timeout=3, after_loop_timeout=4,
                   receive_timeout=5, finish_timeout=6)  # fmt: skip
     assert {phase.hook: limit for phase, limit in limits_of(child).items()} == {
         "on_start": 1, "before_loop": 2, "loop": 3, "after_loop": 4, "on_receive": 5, "on_finish": 6,

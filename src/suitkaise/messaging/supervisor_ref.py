@@ -212,6 +212,7 @@ def whereis(path: str) -> WorkerRef:
 
     Raises:
         ChildNotFound: there is no such worker.
+        RuntimeGone: no supervision tree runs in this program.
     """
     if not isinstance(path, str):
         raise TypeError(f"whereis takes the path of a worker, a str, not {path!r}")

@@ -31,9 +31,10 @@ class Bounded:
     Raises:
         SpecError: a value is out of range.
 
-    >>> from suitkaise import Child
-    >>> def work() -> None: ...
-    >>> Child(work, mailbox=Bounded(100, on_full="reject")).mailbox
+    >>> from suitkaise import Child, Process
+    >>> class Work(Process):
+    ...     def on_receive(self, message: str) -> None: ...
+    >>> Child(Work, mailbox=Bounded(100, on_full="reject")).mailbox
     Bounded(size=100, on_full='reject')
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Never, Self
 
 from suitkaise.errors import SpecError
@@ -139,6 +139,27 @@ _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_afte
             "max_restarts", "max_seconds", "place")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
+
+
+_OF_LOOPS = {"before_loop_timeout": "before_loop", "loop_timeout": "loop", "after_loop_timeout": "after_loop"}
+_NOT_OF_FUNCTIONS = (
+    "before_loop_timeout", "after_loop_timeout", "receive_timeout", "finish_timeout", "mailbox", "drain",
+)  # fmt: skip
+
+
+def _unused(recipe: Recipe, given: Mapping[str, Any]) -> Iterator[str]:
+    """Tell the options that were given to the `Child` and that nothing of this worker uses."""
+    target = recipe.target
+    if not isinstance(target, type):
+        for name in _NOT_OF_FUNCTIONS:
+            if given.get(name) is not None:
+                yield f"{name} is given, and nothing uses it: a function is one loop, and takes no messages"
+    elif recipe.kind != "command":
+        own = [vars(base) for base in target.__mro__ if base.__module__.partition(".")[0] == "suitkaise"]
+        for name, hook in _OF_LOOPS.items():
+            defined = getattr(target, hook, None)
+            if given.get(name) is not None and defined and any(one.get(hook) is defined for one in own):
+                yield f"{name} is given, and nothing uses it: {target.__name__} has no {hook}"
 
 
 class SpecWarning(UserWarning):
@@ -382,6 +403,8 @@ class Child(Declaration):
             raise SpecError(f"{title}: concurrency makes no sense here: {kind}s take no messages")
         if isinstance(origin, Recipe):
             self._check_worker(title, origin)
+            for mistake in _unused(origin, given):
+                warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
         if self.significant and self.restart == "permanent":
             raise SpecError(f"{title}: significant needs restart='transient' or 'temporary', not 'permanent' (rule 50)")
         time = 0.0 if self.shutdown == "brutal_kill" else self.shutdown
