@@ -155,10 +155,10 @@ def _unused(recipe: Recipe, given: Mapping[str, Any]) -> Iterator[str]:
             if given.get(name) is not None:
                 yield f"{name} is given, and nothing uses it: a function is one loop, and takes no messages"
     elif recipe.kind != "command":
-        own = [vars(base) for base in target.__mro__ if base.__module__.partition(".")[0] == "suitkaise"]
+        base = next((one for one in target.__mro__ if "_worker_hooks" in vars(one)), object)
         for name, hook in _OF_LOOPS.items():
-            defined = getattr(target, hook, None)
-            if given.get(name) is not None and defined and any(one.get(hook) is defined for one in own):
+            default = vars(base).get(hook)
+            if given.get(name) is not None and default is not None and getattr(target, hook) is default:
                 yield f"{name} is given, and nothing uses it: {target.__name__} has no {hook}"
 
 
