@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from suitkaise import DynamicSupervisor, Supervisor
+from suitkaise import DynamicSupervisor, Process, Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Lost, Normal, Shutdown, Signaled
 from suitkaise.specs import Backoff, Child
 from suitkaise.testing import Behaviour
 from tests.testing.observed import Observed, Order
 
-__all__ = ["Schedule", "play", "random_schedule", "work"]
+__all__ = ["Schedule", "Work", "play", "random_schedule"]
 
 HORIZON = 6.0
 """Virtual seconds of crashes and requests; workers that are started later run without fault."""
@@ -36,8 +36,14 @@ REASONS: list[ExitReason] = [
 FAILURES: list[ExitReason] = [Crashed("on_start", OSError("no such port")), ExitCode(1), Signaled(9), Shutdown()]
 
 
-def work() -> None:
-    """Never called: simulated workers run scripts."""
+class Work(Process):
+    """Has the hooks whose limits the schedules set. Never started: simulated workers run scripts."""
+
+    def before_loop(self) -> None: ...
+
+    def loop(self) -> None: ...
+
+    def after_loop(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,7 @@ def _child(
     """Declarations are immutable, and making one takes longer than a simulated run."""
     own = {} if window is None else {"max_restarts": window[0], "max_seconds": window[1]}
     return Child(
-        work,
+        Work,
         id=id,
         restart=restart,
         shutdown=shutdown,

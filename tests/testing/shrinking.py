@@ -172,7 +172,7 @@ def _child(child: Child) -> str:
     if isinstance(child.what, Supervisor):
         return _call("Child", _tree(child.what), id=child.id, **_differing(child, **common, shutdown="infinity"))
     rest: dict[str, Any] = {"shutdown": 5.0, "backoff": None, "max_restarts": None, "max_seconds": 60.0}
-    return _call("Child", "work", id=child.id, **_differing(child, **common, **rest, **dict.fromkeys(LIMITS)))
+    return _call("Child", "Work", id=child.id, **_differing(child, **common, **rest, **dict.fromkeys(LIMITS)))
 
 
 def _behaviour(behaviour: Behaviour) -> str:

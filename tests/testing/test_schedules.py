@@ -23,7 +23,7 @@ from tests.testing import schedules
 from tests.testing.dynamic_ledger import DynamicLedger
 from tests.testing.ledger import Ledger
 from tests.testing.observed import Order
-from tests.testing.schedules import Schedule, play, random_schedule, work
+from tests.testing.schedules import Schedule, Work, play, random_schedule
 from tests.testing.shrinking import as_code, fault_of, shrunk
 
 BLOCKS = 6
@@ -152,12 +152,12 @@ def test_a_broken_rule_is_noticed_and_made_small(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_small_schedule_is_written_as_code() -> None:
-    tree = Supervisor("top", Child(work, id="a", restart="transient", shutdown=0.5), max_restarts=1)
+    tree = Supervisor("top", Child(Work, id="a", restart="transient", shutdown=0.5), max_restarts=1)
     behaviours = {("top/a", 1): Behaviour(lives=1.0, reason=Signaled(9))}
     schedule = Schedule(tree, behaviours, (Order(2.0, "top", "recall", "a"),))
     assert as_code(schedule) == (
         "play(Schedule(\n"
-        "    Supervisor('top', Child(work, id='a', restart='transient', shutdown=0.5), max_restarts=1),\n"
+        "    Supervisor('top', Child(Work, id='a', restart='transient', shutdown=0.5), max_restarts=1),\n"
         "    behaviours={\n"
         "        ('top/a', 1): Behaviour(lives=1.0, reason=Signaled(9)),\n"
         "    },\n"
