@@ -422,7 +422,7 @@ def test_a_temporary_process_has_the_same_statuses_at_its_end_as_others(xp: Cros
 
 
 def test_join_all_returns_the_statuses_of_the_temporary_processes_that_it_has_waited_for(xp: CrossProcessing) -> None:
-    xp.create_process("once", product, args=(1,), kwargs={"restart": "temporary", "join_in": 2.0})  # once join_all waits
+    xp.create_process("once", product, args=(1,), kwargs={"restart": "temporary", "join_in": 2.0})
     assert xp.join_all(timeout=LIMIT) == {"once": Status.FINISHED}
 
 
