@@ -18,7 +18,12 @@ MODULES = (
     "errors", "events", "exits", "metrics", "pools", "skglobals", "skthreading", "sktree", "telemetry", "testing",
     "xprocess",
 )  # fmt: skip
-NOT_FOR_USERS = {"suitkaise.errors.with_note", "suitkaise.exits.by_sigterm", "suitkaise.exits.origin"}
+NOT_FOR_USERS = {
+    "suitkaise.errors.no_attribute",
+    "suitkaise.errors.with_note",
+    "suitkaise.exits.by_sigterm",
+    "suitkaise.exits.origin",
+}
 _DIRECTIVE = re.compile(r"^ *\.\. auto\w+:: (suitkaise[\w.]*)(?:\(.*\))?$", re.MULTILINE)
 PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
 SHOWN = [name for page in PAGES for name in _DIRECTIVE.findall(page.read_text(encoding="utf-8"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from suitkaise.exits import ExitReason
@@ -37,8 +38,20 @@ __all__ = [
     "TreeFailed",
     "WorkerDead",
     "WorkerFailed",
+    "no_attribute",
     "with_note",
 ]
+
+
+def no_attribute(owner: object, name: str, others: Mapping[str, str], variable: str, more: str = "") -> AttributeError:
+    """Make the error about an attribute that an object does not have.
+
+    `others` are the names that other libraries use, each with what to write after `variable` here.
+    """
+    hint = f"; use {variable}.{others[name]}" if name in others else ""
+    return AttributeError(
+        f"{type(owner).__name__!r} object has no attribute {name!r}{hint}{more}", name=name, obj=owner
+    )
 
 
 def with_note(error: BaseException, text: str) -> BaseException:

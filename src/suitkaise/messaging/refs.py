@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError, no_attribute
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import tracing
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
@@ -323,10 +323,8 @@ class WorkerRef:
     if not TYPE_CHECKING:  # a type checker is to know the names that there are
 
         def __getattr__(self, name: str) -> NoReturn:
-            hint = "" if name[:1] == "_" else f"; a method of the worker is called by ref.proxy().{name}(...)"
-            if name in _OTHER_NAMES:
-                hint = f"; use ref.{_OTHER_NAMES[name]}{hint}"
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+            more = "" if name[:1] == "_" else f"; a method of the worker is called by ref.proxy().{name}(...)"
+            raise no_attribute(self, name, _OTHER_NAMES, "ref", more)
 
     @property
     def _router(self) -> Router:

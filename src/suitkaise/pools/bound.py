@@ -7,7 +7,8 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from suitkaise.pools.errors import no_attribute
+from suitkaise.errors import no_attribute
+from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count
 from suitkaise.pools.runners import ask_hosted, host
 from suitkaise.specs import Child
@@ -170,7 +171,7 @@ class BoundPool:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name)
+            raise no_attribute(self, name, OTHER_NAMES, "pool")
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor
 from suitkaise.errors import SuitkaiseError, WorkerFailed
 from suitkaise.exits import ExitReason, Hung, Signaled
 
-__all__ = ["PoolBroken", "TaskFailed", "TaskTimeout", "no_attribute", "task_failed"]
+__all__ = ["OTHER_NAMES", "PoolBroken", "TaskFailed", "TaskTimeout", "task_failed"]
 
 
 class PoolBroken(SuitkaiseError, BrokenExecutor):
@@ -36,19 +36,13 @@ class TaskTimeout(TaskFailed, TimeoutError):
     """A task took longer than its `timeout` at its last attempt, so its worker was killed."""
 
 
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "apply": "submit(...).result()", "apply_async": "submit(...)", "starmap": "map(function, firsts, seconds)",
     "starmap_async": "map(function, firsts, seconds)", "map_async": "map(...), which does not wait",
     "close": "shutdown(wait=False)", "join": "shutdown()", "terminate": "shutdown(cancel_futures=True)",
     "delay": "submit(...)", "send": "submit(...)", "put": "submit(...)",
 }  # fmt: skip
 """What pools of other libraries have, by the name that it has here."""
-
-
-def no_attribute(pool: object, name: str) -> AttributeError:
-    """Make the error about an attribute that a pool does not have."""
-    hint = f"; use pool.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
-    return AttributeError(f"{type(pool).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=pool)
 
 
 def task_failed(function: str, reasons: Sequence[ExitReason], path: str) -> TaskFailed:

@@ -12,10 +12,11 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
 
+from suitkaise.errors import no_attribute
 from suitkaise.messaging.messages import checked_timeout
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.pools import batches
-from suitkaise.pools.errors import no_attribute
+from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task
@@ -228,7 +229,7 @@ class Pool(Executor, ABC):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name)
+            raise no_attribute(self, name, OTHER_NAMES, "pool")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a pool cannot be sent to another process: {self!r}")

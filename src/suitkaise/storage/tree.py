@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from suitkaise.errors import StorageError, TransactionConflict
+from suitkaise.errors import StorageError, TransactionConflict, no_attribute
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
 from suitkaise.specs.recipe import is_async_function
@@ -577,8 +577,7 @@ class Tree:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            hint = f"; use tree.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+            raise no_attribute(self, name, _OTHER_NAMES, "tree")
 
     # Transactions.
 
