@@ -75,7 +75,7 @@ def test_a_request_after_the_last_event_of_a_supervisor_is_refused(at_the_event:
     answers = []
     at_the_event(SupervisorStopped, "app", lambda: answers.append(running._root.administer("terminate", "w")))
     running.stop()
-    with pytest.raises(WorkerDead, match="supervisor 'app' is stopping"):
+    with pytest.raises(WorkerDead, match="supervisor 'app' has ended"):
         answers[0].get(15)
 
 

@@ -153,6 +153,54 @@ with xprocess.CrossProcessing() as xp:
     assert ended.stderr.splitlines() == [warned]
 
 
+class Work(Thread):
+    @property
+    def broken(self) -> int:
+        return self.missing  # type: ignore[attr-defined,no-any-return]
+
+    def on_receive(self, name: str) -> str:
+        try:
+            return str(getattr(self, name))
+        except AttributeError as error:
+            return str(error)
+
+
+def test_a_worker_names_who_starts_it_and_who_reaches_it() -> None:
+    for worker in (Work, Work()):
+        with pytest.raises(AttributeError, match=r"no attribute 'start'; .* Supervisor\('app', Work\)\.start\(\)"):
+            worker.start()  # type: ignore[union-attr]
+    for name, meant in (("join", r"join\(\)"), ("terminate", r"rejoin\(\)"), ("ask", r"ask\(\.\.\.\)")):
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'; .*: running\[id\]\.{meant}"):
+            getattr(Work(), name)
+    with Supervisor("app", Work).start() as running:
+        assert "has no attribute 'stop'; a running worker ends by self.rejoin()" in running["work"].ask("stop")
+
+
+def test_what_a_property_of_a_worker_does_not_find_is_told_and_what_a_mixin_has_is_found() -> None:
+    class Startable:
+        def start(self) -> str:
+            return "its own"
+
+    class Both(Thread, Startable):
+        pass
+
+    with pytest.raises(AttributeError, match="'Work' object has no attribute 'missing'"):
+        _ = Work().broken
+    assert Both().start() == "its own"
+    assert not hasattr(Work, "stop")
+
+
+def test_a_running_tree_names_what_other_libraries_call_by_another_name() -> None:
+    with Supervisor("app", Work).start() as running:
+        for name, meant in (("join", r"wait\(\)"), ("terminate", r"stop\(\)"), ("add_child", r"start_child")):
+            with pytest.raises(
+                AttributeError, match=rf"'RunningTree' object has no attribute '{name}'; use running.{meant}"
+            ):
+                getattr(running, name)
+        with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+            running.other  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_a_ref_names_what_other_libraries_call_by_another_name() -> None:
     ref = WorkerRef("app/work")
     for name, meant in (

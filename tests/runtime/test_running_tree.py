@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from suitkaise import Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, whereis
+from suitkaise import Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, WorkerDead, whereis
 from suitkaise.status import Status, TreeStatus
 
 
@@ -24,6 +24,18 @@ def test_print_shows_the_tree_with_its_state() -> None:
         )
         assert repr(running) == "RunningTree('app', running)"
     assert str(running).startswith("app  supervisor  stopped  last exit: shutdown")
+
+
+def test_a_tree_that_gave_up_has_failed_and_requests_are_told_that_it_has_ended() -> None:
+    with Supervisor("app", Waits, max_restarts=0).start() as running:
+        happened = running.events()
+        running["waits"].tell("a crash")
+        list(happened)  # until the tree has ended
+        assert running.status().status is Status.FAILED
+        assert str(running).startswith("app  supervisor  failed  last exit: shutdown (gave up: 'app/waits'")
+        assert list(running.events()) == []
+        with pytest.raises(WorkerDead, match=r"supervisor 'app' has ended: shutdown \(gave up"):
+            running.start_child(Waits)
 
 
 def test_a_child_may_be_named_by_its_ref() -> None:

@@ -320,6 +320,31 @@ def test_a_reserved_name_cannot_be_redefined_in_a_class_body(name: str) -> None:
         type(Process)("Careless", (Process,), {name: None})
 
 
+@pytest.mark.parametrize("base", [Process, Thread])
+def test_a_hook_may_be_replaced_by_a_function_and_not_by_a_value(base: Any) -> None:
+    class Hides(base):
+        def __init__(self, hook: Any) -> None:
+            self.on_receive = hook
+
+        def on_receive(self, message: str) -> str:
+            return message
+
+    assert Hides(str.upper).on_receive("a") == "A"
+    with pytest.raises(AttributeError, match=r"Hides\.on_receive is a hook, so 'on_receive' cannot be a value"):
+        Hides(3)
+
+
+@pytest.mark.parametrize("base", [Process, Thread])
+def test_a_hook_that_the_class_does_not_have_cannot_be_assigned_but_the_name_can_be_used(base: Any) -> None:
+    class Assigns(base):
+        def __init__(self, value: Any) -> None:
+            self.loop = value
+
+    with pytest.raises(AttributeError, match=r"Assigns\.loop is assigned, and nothing would call it"):
+        Assigns(print)
+    assert Assigns("an event loop").loop == "an event loop"
+
+
 # ---------------------------------------------------------------- names that users need for their own
 @pytest.mark.parametrize("base", [Process, Thread])
 @pytest.mark.parametrize("name", sorted(OVERRIDABLE))

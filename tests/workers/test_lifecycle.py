@@ -652,6 +652,15 @@ def test_the_result_is_by_default_what_the_last_loop_returned(harness: Harness) 
     assert value(harness(Double(), join_after=3).run()) == 6
 
 
+def test_an_attribute_result_is_the_result_of_a_worker_without_the_hook(harness: Harness) -> None:
+    class Assigns(Thread):
+        def loop(self) -> str:
+            self.result = self.current_loop  # type: ignore[assignment,method-assign]
+            return "of the loop"
+
+    assert value(harness(Assigns(), join_after=3).run()) == 3
+
+
 def test_the_result_is_made_after_on_finish(harness: Harness) -> None:
     class Sum(Thread):
         def on_start(self) -> None:

@@ -162,7 +162,8 @@ class BasePolicy(ABC):
 
     def stopping_error(self) -> WorkerDead:
         """Return the error for a request to a supervisor that is stopping or has stopped."""
-        return WorkerDead(f"supervisor {self.path!r} is stopping: {self.reason}", path=self.path, reason=self.reason)
+        state = "has ended" if self.phase is SupervisorPhase.ENDED else "is stopping"
+        return WorkerDead(f"supervisor {self.path!r} {state}: {self.reason}", path=self.path, reason=self.reason)
 
     # ------------------------------------------------------------ events
     def inherit(self, previous: BasePolicy) -> None:

@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
 
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone, no_attribute
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.identity import current_owner
@@ -158,7 +158,7 @@ class RunningTree(Administration):
     def events(self) -> Subscription:
         """Return an iterator over the events of this tree from now on; the iterator ends with the tree."""
         subscription = self._runtime.bus.events(self.name)
-        if self._root.status is Status.STOPPED:
+        if self._root.status in (Status.STOPPED, Status.FAILED):
             subscription.close()  # the last event may have been before the subscription
         return subscription
 
@@ -353,6 +353,11 @@ class RunningTree(Administration):
     ) -> None:
         await run_in_thread_shielded(self.__exit__, kind, error, traceback)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, _OTHER_NAMES, "running")
+
     def __str__(self) -> str:
         """Return the tree with its state at this moment, a line for each supervisor and worker."""
         return str(self.status())
@@ -364,6 +369,14 @@ class RunningTree(Administration):
     def __repr__(self) -> str:
         state = "running" if self._reason is None else f"ended: {self._reason}"
         return f"RunningTree({self.name!r}, {state})"
+
+
+_OTHER_NAMES = {
+    "join": "wait()", "shutdown": "stop()", "terminate": "stop()", "close": "stop()", "kill": "stop()",
+    "add_child": "start_child(...)", "add": "start_child(...)", "spawn": "start_child(...)",
+    "restart": "recall(id)", "children": "which_children()",
+}  # fmt: skip
+"""What supervisors, processes and pools of other libraries have, by the name that it has here."""
 
 
 newest: weakref.WeakValueDictionary[str, RunningTree] = weakref.WeakValueDictionary()

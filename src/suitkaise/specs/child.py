@@ -28,7 +28,16 @@ from suitkaise.specs.options import (
     checked_intensity,
     refuse_unknown,
 )
-from suitkaise.specs.recipe import Kind, Recipe, Startable, check_arguments, check_recipe, recipe_of, with_arguments
+from suitkaise.specs.recipe import (
+    Kind,
+    Recipe,
+    Startable,
+    check_arguments,
+    check_recipe,
+    overrides,
+    recipe_of,
+    with_arguments,
+)
 from suitkaise.specs.spellings import likely_mistakes
 from suitkaise.specs.users import User, checked_group, checked_user
 
@@ -154,11 +163,9 @@ def _unused(recipe: Recipe, given: Mapping[str, Any]) -> Iterator[str]:
         for name in _NOT_OF_FUNCTIONS:
             if given.get(name) is not None:
                 yield f"{name} is given, and nothing uses it: a function is one loop, and takes no messages"
-    elif recipe.kind != "command":
-        base = next((one for one in target.__mro__ if "_worker_hooks" in vars(one)), object)
+    elif issubclass(target, Startable) and recipe.kind != "command":
         for name, hook in _OF_LOOPS.items():
-            default = vars(base).get(hook)
-            if given.get(name) is not None and default is not None and getattr(target, hook) is default:
+            if given.get(name) is not None and hook in target._worker_hooks and not overrides(target, hook):
                 yield f"{name} is given, and nothing uses it: {target.__name__} has no {hook}"
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "check_recipe",
     "check_unchanged",
     "is_async_function",
+    "overrides",
     "recipe_of",
     "record",
     "snapshot",
@@ -229,6 +230,13 @@ def check_recipe(recipe: Recipe) -> None:
         raise SpecError(
             f"{recipe.name}{signature}: {error}; got args={recipe.args!r}, kwargs={dict(recipe.kwargs)!r}"
         ) from None
+
+
+def overrides(cls: type[Startable], hook: str) -> bool:
+    """Return whether a worker class has a hook of its own in place of the default."""
+    base = next(one for one in cls.__mro__ if "_worker_hooks" in vars(one))
+    default = vars(base).get(hook)
+    return default is None or getattr(cls, hook) is not default
 
 
 def check_function(function: Any, kind: str) -> None:

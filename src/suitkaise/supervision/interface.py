@@ -32,7 +32,7 @@ from suitkaise.policy.actions import (
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
 from suitkaise.policy.children import KILL_CHILD, ChildInfo, start_error
 from suitkaise.specs import Child, SupervisorSpec
-from suitkaise.status import Status
+from suitkaise.status import Status, status_after
 from suitkaise.supervision.environment import Environment, prepare, unprepare
 from suitkaise.supervision.pending_orders import PendingOrders
 
@@ -121,8 +121,11 @@ class SupervisorInterface:
     # ------------------------------------------------------------ as refs and administrators see it
     @property
     def status(self) -> Status:
-        """What the supervisor itself is doing."""
-        return _STATUS_OF[self.policy.phase]
+        """What the supervisor itself is doing; `failed` if it has given up, or ended with a significant child."""
+        phase, reason = self.policy.phase, self.policy.reason
+        if phase is SupervisorPhase.ENDED and reason is not None and status_after(reason) is Status.FAILED:
+            return Status.FAILED
+        return _STATUS_OF[phase]
 
     def status_of(self, id: str) -> Status:
         """Return the status of a child. Raises ChildNotFound."""

@@ -312,7 +312,9 @@ class Lifecycle:
                 raise ForceFinish
             phase = "result"
             result = self._hook("result")
-            value = context.last_result if result is None else result()
+            value = (
+                getattr(self._worker, "__dict__", {}).get("result", context.last_result) if result is None else result()
+            )
             self._end_fork()
         except BaseException as error:
             self._fail(phase, error)

@@ -17,7 +17,7 @@ from suitkaise.specs.options import Options, checked_drain
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.workers.background import background_child, background_children
-from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable
+from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable, refuse_other_name
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import Monitor, WorkerRef
@@ -156,7 +156,10 @@ class Worker(Startable, metaclass=WorkerType):
         """Called before the worker crashes because of an exception in any hook."""
 
     def result(self) -> Any:
-        """Called after `on_finish`; the returned value is the worker's result. Default: `last_result`."""
+        """Called after `on_finish`; the returned value is the worker's result.
+
+        Default: the attribute `result`, if the worker has assigned one, else `last_result`.
+        """
         return self.last_result
 
     # The other spellings of the hooks, which `super()` reaches, too.
@@ -611,6 +614,12 @@ class Worker(Startable, metaclass=WorkerType):
                 f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"
             )
         return self._worker_context
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            refuse_other_name(type(self), name, runs=self._worker_context is not None)
+            return object.__getattribute__(self, name)  # raises again what a property has raised
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         recipe = self.__dict__.get("__recipe__")

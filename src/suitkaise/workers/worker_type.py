@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, Generic, Never, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 from suitkaise.errors import SpecError
 from suitkaise.messaging.identity import worker_of_thread
-from suitkaise.specs.recipe import Kind, Recipe, record, snapshot
-from suitkaise.specs.spellings import make_mro, spellings_of
+from suitkaise.specs.recipe import Kind, Recipe, overrides, record, snapshot
+from suitkaise.specs.spellings import HOOKS, make_mro, spellings_of
 
 __all__ = [
     "OVERRIDABLE",
@@ -21,6 +21,7 @@ __all__ = [
     "WorkerType",
     "check_attributes",
     "overridable",
+    "refuse_other_name",
 ]
 
 RESERVED: frozenset[str] = frozenset(
@@ -45,7 +46,18 @@ SETTABLE: frozenset[str] = frozenset({"background", "name", "num_loops", "tree",
 OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log", "process_name"})
 """The names that any worker class may define or assign for itself. The runtime's path and copy stay at `self.ref`."""
 
+_HOOKS = frozenset(HOOKS)
+
 T = TypeVar("T")
+
+
+class _Start:
+    """`start` of a class, as Pykka's actors have it. A class that defines one takes precedence."""
+
+    def __get__(self, cls: Any, metaclass: type) -> Self:
+        if cls is not None:
+            refuse_other_name(cls, "start")
+        return self
 
 
 class WorkerType(abc.ABCMeta):
@@ -61,6 +73,9 @@ class WorkerType(abc.ABCMeta):
     def __setattr__(cls, name: str, value: Any) -> None:
         for spelling in spellings_of(name):
             super().__setattr__(spelling, value)
+
+    if not TYPE_CHECKING:
+        start = _Start()
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "target" in kwargs and cls.__module__.startswith("suitkaise."):
@@ -160,10 +175,43 @@ class CurrentLoop:
         return 0 if worker is None else int(worker.current_loop)
 
 
+_OTHER_NAMES = {
+    "join": "join()", "is_alive": "is_alive()", "kill": "kill()", "terminate": "rejoin()", "stop": "rejoin()",
+    "exitcode": "status", "ask": "ask(...)", "tell": "tell(...)", "send": "tell(...)", "proxy": "proxy()",
+    "get_result": "result()",
+}  # fmt: skip
+"""What a process, thread or actor of another library has, by what the ref of a worker has for it here."""
+
+
+def refuse_other_name(cls: type, name: str, *, runs: bool = False) -> None:
+    """Raise AttributeError if a worker has no such attribute because its supervisor or its ref has it here."""
+    if name == "start":
+        hint = f"a supervisor starts it: running = Supervisor('app', {cls.__name__}).start()"
+    elif name not in _OTHER_NAMES:
+        return
+    elif runs:
+        hint = "a running worker ends by self.rejoin(), and reaches others by their refs: self.whereis(path)"
+    else:
+        hint = f"a supervisor starts it, and its ref reaches it: running[id].{_OTHER_NAMES[name]}"
+    raise AttributeError(f"{cls.__name__!r}, a worker, has no attribute {name!r}; {hint}", name=name, obj=cls)
+
+
 def check_attributes(worker: Any) -> None:
-    """Raise AttributeError if an attribute of the instance hides a reserved name (`self.wait = ...`)."""
-    for name in RESERVED & worker.__dict__.keys():
-        _refuse(type(worker), name)
+    """Raise AttributeError if an attribute of the instance hides a reserved name (`self.wait = ...`), or a hook.
+
+    A hook of the class may be replaced by a function. `self.result = ...` is the result where the class has no hook.
+    """
+    cls, own = type(worker), worker.__dict__
+    for name in RESERVED & own.keys():
+        _refuse(cls, name)
+    for name in _HOOKS & own.keys():
+        defined = overrides(cls, name)
+        if defined and not callable(own[name]):
+            raise AttributeError(f"{cls.__name__}.{name} is a hook, so {name!r} cannot be a value; choose another name")
+        if callable(own[name]) and not defined and name != "result":
+            raise AttributeError(
+                f"{cls.__name__}.{name} is assigned, and nothing would call it: define the hook {name} in the class"
+            )
 
 
 def _refuse(cls: type, name: str) -> Never:
