@@ -556,6 +556,19 @@ def test_a_temporary_process_that_runs_at_the_shutdown_is_known_after_it() -> No
     assert xp.get_process_stats("once")["status"] == Status.FINISHED
 
 
+def test_a_temporary_process_that_ended_before_the_shutdown_is_known_after_it() -> None:
+    with CrossProcessing() as xp:
+        xp.create_process("once", product, args=(4,), kwargs={"restart": "temporary", "join_after": 1})
+        xp.create_process("bad", fails, kwargs={"restart": "temporary"})
+        eventually(lambda: not xp.list_processes())
+    assert xp.list_processes() == {}
+    assert (xp.get_status("once"), xp.get_status("bad")) == (Status.FINISHED, Status.CRASHED)
+    assert xp.get_process_result("once") == 4
+    assert xp.get_process_stats("once")["loops"] == 1
+    with pytest.raises(WorkerFailed):
+        xp.get_process_result("bad")
+
+
 # ---------------------------------------------------------------- in a process
 def test_a_process_uses_the_object_of_the_program(xp: CrossProcessing) -> None:
     xp.create_process("outer", makes_another, args=(xp,), kwargs={"join_after": 1})

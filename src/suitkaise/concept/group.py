@@ -15,7 +15,7 @@ import warnings
 import weakref
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from suitkaise.concept.declare import Call, caller_level, declared
 from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
@@ -60,6 +60,10 @@ def this_worker(function: str) -> Worker:
     return worker
 
 
+_Kept: TypeAlias = tuple[ChildLine, Answer[Any], Any]
+"""What is known of a worker after the end of all: its line, its result, its statistics."""
+
+
 class WorkerGroup:
     """Workers under one supervisor, by name.
 
@@ -80,7 +84,8 @@ class WorkerGroup:
         self._path: str | None = None
         self._running: RunningTree | None = None  # of the program that owns the group
         self._pid = os.getpid()
-        self._kept: dict[str, tuple[ChildLine, Answer[Any], Any]] = {}  # line, result, stats: after the end
+        self._kept: dict[str, _Kept] = {}  # after the end
+        self._kept_removed: dict[str, _Kept] = {}  # likewise, of temporary workers that had ended before
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -169,6 +174,8 @@ class WorkerGroup:
         if self._is_up:
             with contextlib.suppress(ChildNotFound):
                 return self._removed_line(str(name))
+        elif name in self._kept_removed:
+            return self._kept_removed[name][0]
         near = difflib.get_close_matches(str(name), lines, 3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(lines) or 'none'}"
         raise ChildNotFound(f"there is no {self._kind} {name!r}; {hint}", path=f"{self._path or self._name}/{name}")
@@ -215,11 +222,15 @@ class WorkerGroup:
 
     def _result(self, worker: str | WorkerRef, timeout: float | None) -> Any:
         line = self._line(worker)
-        return line.ref.result(timeout) if self._is_up else self._kept[line.id][1].get(timeout)
+        return line.ref.result(timeout) if self._is_up else self._after_the_end(line)[1].get(timeout)
+
+    def _after_the_end(self, line: ChildLine) -> _Kept:
+        return self._kept[line.id] if line.id in self._kept else self._kept_removed[line.id]
 
     def _stats(self, worker: str | WorkerRef) -> dict[str, Any]:
         line = self._line(worker)
-        stats = router().request(RequestKind.STATS, line.ref.path).get() if self._is_up else self._kept[line.id][2]
+        path = line.ref.path
+        stats = router().request(RequestKind.STATS, path).get() if self._is_up else self._after_the_end(line)[2]
         pid, _, uptime, view = stats
         loops, total = (0, 0.0) if view is None else (view.loops, view.total_loop_time)
         return {
@@ -272,6 +283,10 @@ class WorkerGroup:
             if running is None or self._pid != os.getpid():
                 return
             ask = router().request  # the registry that knows these workers
+            for path in running._runtime.registry.removed_below(running.path):
+                gone = self._removed_line(path.rpartition("/")[2])
+                stats = ask(RequestKind.STATS, path).get()
+                self._kept_removed[gone.id] = gone, ask(RequestKind.RESULT, path), stats
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
             running.stop(timeout)
             lines = {line.id: line for line in running.which_children()}

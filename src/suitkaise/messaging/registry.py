@@ -92,6 +92,10 @@ class Registry:
                 raise RuntimeGone(f"no tree runs in this program, so there is no worker {path!r}", path=path) from None
             raise ChildNotFound(f"no worker at {path!r}", path=path) from None
 
+    def removed_below(self, path: str) -> list[str]:
+        """Return the paths of the children that were removed lately from the supervisor at `path`."""
+        return self._removed.below(path)
+
     def kind_of(self, path: str) -> str:
         """Return the kind of the child at `path`, also of one that was removed lately. Raises ChildNotFound."""
         try:

@@ -40,6 +40,11 @@ class RemovedWorkers:
         """Return the address that was removed from `path`, if it is remembered."""
         return self._addresses.get(path)
 
+    def below(self, path: str) -> list[str]:
+        """Return the paths of those that were removed from the supervisor at `path`, the oldest first."""
+        with self._lock:
+            return [one for one in self._addresses if one.rpartition("/")[0] == path]
+
     def add(self, address: Address) -> None:
         """Remember an address; forget the oldest one if there are too many."""
         with self._lock:
