@@ -41,7 +41,7 @@ PATIENCE = 10.0
 """Seconds for the line and the headers of a request, between two parts of its body, and for a part of the answer."""
 
 AGAIN = 1.0
-"""Seconds between two tries to renew a worker that fails to start."""
+"""Seconds between two looks whether a worker that has failed to start serves again."""
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -210,23 +210,21 @@ class Serve(Process):
 class Recycle(Thread):
     """Recalls the workers that ask for it, one at a time. A recall is not counted as a restart.
 
-    A supervisor does not repeat a recall whose start fails (a broken application, say). So this worker repeats it; the
-    other workers are renewed only when a start works again.
+    If the new start fails (a broken application, say), the supervisor tries again as after a crash; the other workers
+    are renewed only when that one serves again.
     """
 
     def on_receive(self, ref: Any) -> None:
-        while True:
-            try:
-                ref.recall()
-            except WorkerDead:  # the whole pool is being stopped
-                return
-            except ChildStartFailed as error:
-                self.log.warning("not renewed", worker=ref.path, error=str(error))
+        try:
+            ref.recall()
+        except WorkerDead:  # the whole pool is being stopped
+            return
+        except ChildStartFailed as error:
+            self.log.warning("not renewed yet", worker=ref.path, error=str(error))
+            while ref.status != "running":
                 if self.wait(AGAIN):
                     return
-            else:
-                self.log.info("renewed", worker=ref.path)
-                return
+        self.log.info("renewed", worker=ref.path)
 
 
 def load(app: str) -> Any:
