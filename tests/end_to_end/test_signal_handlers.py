@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread
-from tests.support import in_background
+from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish
+from suitkaise.specs.bounded import OnFull
+from tests.support import eventually, in_background
 
 
 class Collector(Process):
@@ -73,6 +75,73 @@ def test_a_signal_handler_may_send_to_a_worker_while_its_thread_sends(kind: Any)
         got = ref.ask("all", timeout=20)
     assert sorted(got) == sorted([*range(3000), *told])
     assert [number for number in got if number >= 0] == list(range(3000))
+
+
+@pytest.mark.parametrize("kind", [Collector, CollectorThread])
+@pytest.mark.parametrize("on_full", ["reject", "drop_oldest", "drop_newest"])
+def test_a_signal_handler_may_send_to_a_bounded_mailbox_while_its_thread_sends(kind: Any, on_full: OnFull) -> None:
+    told: list[int] = []
+
+    def tell(number: int) -> None:
+        try:
+            ref.tell(number)
+        except MailboxFull:
+            assert on_full == "reject"
+
+    def disturb() -> None:
+        if len(told) < 500:
+            told.append(-1 - len(told))
+            tell(told[-1])
+
+    def asked() -> list[int] | None:
+        with suppress(MailboxFull):  # while others wait
+            return ref.ask("all", timeout=20)  # type: ignore[no-any-return]
+        return None
+
+    with Supervisor("app", Child(kind, id="worker", mailbox=Bounded(5, on_full))).start() as running:
+        ref = running["worker"]
+        with disturbed_by(disturb):
+            for number in range(3000):
+                tell(number)
+        got = eventually(asked) or []
+    assert told
+    assert len(got) == len(set(got)), "a message was delivered twice"
+    assert [number for number in got if number >= 0] == sorted(number for number in got if number >= 0)
+
+
+class Member(CollectorThread):
+    def on_start(self) -> None:
+        self.join_group("group")
+        for number in range(100):
+            self.subscribe(f"topic/{number}/**")
+
+
+ACTS: dict[str, Callable[[Any], object]] = {
+    "publish": lambda running: publish("topic/1", "news"),
+    "group": lambda running: group("group").members(),
+    "monitor": lambda running: running["member"].monitor().cancel(),
+    "events": lambda running: running.events().close(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_signal_handler_may_do_what_its_thread_is_doing(act: str) -> None:
+    done, inside = 0, False
+
+    def disturb() -> None:
+        nonlocal done, inside
+        if not inside:  # the next signal may come before this call has returned
+            inside = True
+            ACTS[act](running)
+            done, inside = done + 1, False
+
+    with Supervisor("app", Member).start() as running:
+        with disturbed_by(disturb):
+            until = time.monotonic() + 5.0
+            while done < 200 and time.monotonic() < until:
+                ACTS[act](running)
+        assert running["member"].ask("all") == []
+    assert done
 
 
 def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:

@@ -298,6 +298,26 @@ def test_s84_a_message_goes_on_although_the_worker_takes_out_all_while_too_many_
     assert worker.handle(9) == [1]
 
 
+@pytest.mark.parametrize("on_full", ["block", "drop_oldest"])
+def test_s84_a_message_that_is_sent_while_another_one_is_handed_over_goes_behind_it(on_full: OnFull) -> None:
+    """As a signal handler does it, or a `__del__` that the garbage collector calls."""
+    scene = Scene(3, on_full)
+    deliver = scene.worker.deliver
+    late = iter(["b", "c", "d"])
+
+    def interrupted(message: Message, *, accepted: bool = False) -> None:
+        for one in itertools.islice(late, 1):
+            scene.tell(one, waits=True)
+        deliver(message, accepted=accepted)
+        for one in itertools.islice(late, 1):
+            scene.tell(one, waits=True)
+
+    scene.worker.deliver = interrupted  # type: ignore[method-assign]
+    scene.tell("a", waits=True)
+    assert scene.worker.handle(9) + scene.worker.handle(9) == ["a", "b", "c", "d"]
+    assert (scene.waiting(), scene.blocked()) == (0, 0)
+
+
 def test_s84_who_waits_for_room_learns_that_the_worker_is_over() -> None:
     scene = Scene(1, "block")
     scene.tell(0)

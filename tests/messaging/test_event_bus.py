@@ -119,4 +119,4 @@ def test_many_threads_may_publish_and_subscribe() -> None:
         for thread in threads:
             thread.join(10)
     assert len(list(events)) == 800
-    assert bus._listeners == ()
+    assert not bus._listeners

@@ -500,7 +500,7 @@ class ExitWatchers:
     def __init__(self) -> None:
         self.serial: int | None = None
         self._callbacks: dict[Hashable, Callable[[ExitReason], None]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may monitor, too
 
     def begin(self, serial: int) -> None:
         """Set the serial number of the next incarnation, which is alive from now on."""

@@ -67,6 +67,8 @@ class BoundedMailbox:
         self._blocked: deque[_Blocked] = deque()
         self._blocked_bytes = 0
         self._purge_at = 0.0
+        self._moving = False
+        self._moves_again = False
 
     def __len__(self) -> int:
         """Return how many messages wait that were accepted."""
@@ -196,7 +198,20 @@ class BoundedMailbox:
 
     # ------------------------------------------------------------ messages on their way to the worker
     def move(self) -> None:
-        """Accept what there is room for, and hand over what the worker has room for."""
+        """Accept what there is room for, and hand over what the worker has room for.
+
+        A signal handler, or a `__del__`, may send to this worker in the midst of it: then the interrupted call goes on
+        with what was added, since two that hand over at once would do that twice, or in a wrong order.
+        """
+        self._moves_again = True
+        while self._moves_again and not self._moving:
+            self._moves_again, self._moving = False, True
+            try:
+                self._move()
+            finally:
+                self._moving = False
+
+    def _move(self) -> None:
         while True:
             while self._blocked and self._has_room_for(self._blocked[0].message):
                 one = self._blocked[0]
@@ -217,17 +232,22 @@ class BoundedMailbox:
     def _hand_over(self, receiver: BoundedReceiver) -> bool:
         """Return whether to go on; if not, the worker has ended, or rings when its connection takes more."""
         while self._pending and (self._pending.first.kind == "signal" or not self._window_is_full):
-            message = self._pending.first
-            receiver.inbox.note(self._pending.oldest or 0.0)
+            entry = self._pending.take_first()  # first: what is sent meanwhile may drop the oldest that waits
+            message, _, _, came = entry
+            receiver.inbox.note(came)
             try:
                 if not self._deliver(receiver, message):
+                    self._pending.put_back(entry)
                     return False
             except WorkerDead:  # the incarnation has just ended: the messages wait for the next one
+                self._pending.put_back(entry)
                 self.receiver = None
                 return False
             except SuitkaiseError as error:
                 message.fail(error)
-            self._pending.drop_first()
+            except BaseException:  # of a signal handler
+                self._pending.put_back(entry)
+                raise
         return True
 
     def _deliver(self, receiver: BoundedReceiver, message: Message) -> bool:

@@ -25,14 +25,13 @@ class DeadLetters:
     def __init__(self, publish: Callable[[Event], None] = lambda event: None) -> None:
         self.publish: Callable[[Event], None] = publish
         self._counts: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may lose a message, too
 
     def add(self, path: str, why: str, number: int = 1) -> None:
         """Count messages to the worker at `path` that were not delivered, for the reason `why`."""
         with self._lock:
-            before = self._counts.get(path, 0)
+            before = self._counts.pop(path, 0)
             count = self._counts[path] = before + number
-            self._counts.move_to_end(path)
             if len(self._counts) > _PATHS:
                 self._counts.popitem(last=False)
         if count.bit_length() > before.bit_length():

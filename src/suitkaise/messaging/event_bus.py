@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -94,18 +95,16 @@ class Bus:
     """Calls all listeners with each event, in the thread of the event; a listener must not block."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
-        self._lock = threading.Lock()
+        self._listeners: list[Callable[[Event], None]] = []  # without a lock: a signal handler may subscribe, too
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each event from now on."""
-        with self._lock:
-            self._listeners = (*self._listeners, listener)
+        self._listeners.append(listener)
 
     def unsubscribe(self, listener: Callable[[Event], None]) -> None:
         """Stop calling `listener`."""
-        with self._lock:
-            self._listeners = tuple(one for one in self._listeners if one != listener)
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     def events(self, prefix: str) -> Subscription:
         """Return a subscription to the events of the path `prefix` and all paths below it."""
@@ -115,7 +114,7 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Call all listeners with `event`."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(event)
             except Exception:

@@ -32,7 +32,7 @@ class _Memberships(Generic[V]):
     """
 
     def __init__(self, find: Callable[[str], Address], kind: str, on_empty: Callable[[str], object]) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may publish, too
         self._find = find
         self._kind = kind
         self._on_empty = on_empty

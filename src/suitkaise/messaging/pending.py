@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message
@@ -12,12 +13,16 @@ from suitkaise.messaging.messages import MOST, MOST_BYTES, Message
 __all__ = ["PendingMessages"]
 
 
+_Entry: TypeAlias = tuple[Message, int, str, float]
+"""A message, its size, its asker, and when it came (monotonic)."""
+
+
 class PendingMessages:
     """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._waiting: deque[tuple[Message, int, str, float]] = deque()  # with size, asker, and when it came
+        self._waiting: deque[_Entry] = deque()
         self._bytes = 0
 
     def add(self, message: Message, *, accepted: bool = False, asker: str = "") -> None:
@@ -70,6 +75,17 @@ class PendingMessages:
     def first(self) -> Message:
         """The message that has waited longest."""
         return self._waiting[0][0]
+
+    def take_first(self) -> _Entry:
+        """Remove and return the message that has waited longest, for `put_back` if it stays here."""
+        entry = self._waiting.popleft()
+        self._bytes -= entry[1]
+        return entry
+
+    def put_back(self, entry: _Entry) -> None:
+        """Add what `take_first` has returned in front of the others again."""
+        self._waiting.appendleft(entry)
+        self._bytes += entry[1]
 
     def take_oldest(self) -> Message | None:
         """Remove and return the oldest message that is no report of a link or monitor; None if there is none."""
