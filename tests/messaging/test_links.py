@@ -13,6 +13,7 @@ from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, LinkedExit, Monitor
 from suitkaise.messaging.registry import Registry
+from suitkaise.workers.context import WorkerLinks
 
 REASON = Signaled(9)
 
@@ -173,3 +174,10 @@ def test_s60_either_side_can_remove_a_link() -> None:
         assert world.watchers() == 0
         world.end("b")
         assert world.workers["a"].killed == []
+
+
+@pytest.mark.parametrize("what", ["monitor", "demonitor", "link", "unlink"])
+def test_s60_a_path_in_place_of_a_ref_is_refused(what: str) -> None:
+    links = WorkerLinks("t/a#1")
+    with pytest.raises(TypeError, match=rf"{what} takes .*, not 't/b'"):
+        getattr(links, what)("t/b")

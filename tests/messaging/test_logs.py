@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 import threading
 import time
@@ -53,6 +54,16 @@ def test_the_keys_of_a_log_call_are_attributes_of_its_record(caplog: pytest.LogC
     assert found == {"path": "app/count", "run": 7, "answer": 42, "path_of_result": "out"}
     assert record.pathname != "/tmp/x"  # an attribute of every record: this key is in the text alone
     assert record.getMessage() == "app/count: done run=7 answer=42 path_of_result='out' pathname='/tmp/x'"
+
+
+def test_a_key_of_a_log_call_does_not_displace_the_workers_own_path_and_pid(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[str] = []
+    with caplog.at_level(logging.INFO):
+        worker_logger("app/count", lines.append).info("started", path="/tmp/x", pid=5)
+    (record,) = caplog.records
+    assert record.getMessage() == "app/count: started path='/tmp/x' pid=5"
+    assert lines == ["info: app/count: started path='/tmp/x' pid=5"]
+    assert (vars(record)["path"], record.process) == ("app/count", os.getpid())
 
 
 def test_a_worker_can_log_the_exception_it_handles(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,18 +7,21 @@ import concurrent.futures
 import copy
 import math
 import pickle
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis
+from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whereis_all
 from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.messages import STEP, Answer, Message, Payload
+from suitkaise.messaging.topics import unsubscribe
 
 
 class RecordingRouter:
@@ -281,6 +284,16 @@ def test_a_ref_is_its_path(ref: WorkerRef) -> None:
 
 def test_a_ref_can_be_sent_and_copied(ref: WorkerRef) -> None:
     assert pickle.loads(pickle.dumps(ref)) == copy.deepcopy(ref) == ref
+
+
+@pytest.mark.parametrize("path", [5, None, b"app/one", Path("app/one")])
+def test_a_path_that_is_no_text_is_refused_before_it_is_sent(recorder: RecordingRouter, path: Any) -> None:
+    for use in (WorkerRef, whereis, whereis_all):
+        with pytest.raises(TypeError, match=f", a str, not {re.escape(repr(path))}"):
+            use(path)
+    with pytest.raises(ValueError, match="a pattern of topics must be a text"):
+        unsubscribe(path, "app/one#1")
+    assert recorder.requests == []
 
 
 def test_whereis_finds_or_raises(recorder: RecordingRouter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -32,10 +33,11 @@ from suitkaise.messaging.protocol import (
 )
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import HubClient
+from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.reactor import Reactor
 from suitkaise.runtime.hub_server import HubServer
 from tests.messaging.test_registry import Parent
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 SOON = 10.0
 
@@ -402,3 +404,13 @@ def test_the_thread_that_reads_answers_refuses_to_wait_for_one(hub: Hub) -> None
     hub.client.send("tree/one", Message("message", Payload("first"), answer.settle))
 
     eventually(lambda: errors)
+
+
+def test_flush_without_a_time_out_waits_for_messages_that_nobody_waits_for() -> None:
+    unawaited, accepted = Unawaited(), Answer[bool]()
+    unawaited.add("tree/one", accepted)
+    waiting = in_background(lambda: unawaited.wait(math.inf))
+    accepted.set_result(True)
+    assert waiting.result(SOON) == 0
+    unawaited.add("tree/one", Answer())
+    assert unawaited.wait(0.0) == 1

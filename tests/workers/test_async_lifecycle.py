@@ -236,6 +236,15 @@ def test_wait_async_returns_false_after_its_time(harness: Harness) -> None:
     assert harness(looping(loop), join_after=1).run().result.value is False
 
 
+def test_a_time_to_wait_async_that_is_none_is_refused(harness: Harness) -> None:
+    async def loop(self: Any) -> None:
+        for seconds in (float("nan"), None):
+            with pytest.raises(ValueError, match=f"wait_async: seconds must be a number, not {seconds!r}"):
+                await self.wait_async(seconds)
+
+    assert harness(looping(loop), join_after=1).run().reason == Normal()
+
+
 @pytest.mark.parametrize("how", ["stop", "rejoin"])
 def test_wait_async_ends_when_the_worker_is_asked_to_finish(harness: Harness, how: str) -> None:
     waiting = threading.Event()

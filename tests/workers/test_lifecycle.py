@@ -460,6 +460,17 @@ def test_join_in_ends_a_worker_that_only_waits_for_messages(harness: Harness) ->
 
 
 @plain
+@pytest.mark.parametrize("seconds", [math.nan, None, "1"])
+def test_a_time_to_wait_that_is_none_is_refused(harness: Harness, seconds: Any) -> None:
+    def wait(worker: Any) -> None:
+        with pytest.raises(ValueError, match=f"wait: seconds must be a number, not {seconds!r}"):
+            worker.wait(seconds)
+        assert worker.wait(-1) is False
+
+    assert harness(Recorder([], loop=wait), join_after=1).run().reason == Normal()
+
+
+@plain
 def test_join_in_ends_a_wait(harness: Harness) -> None:
     seen: list[bool] = []
     assert harness(Recorder([], loop=lambda w: seen.append(w.wait(60))), join_in=0.05).run().reason == Normal()
@@ -787,6 +798,19 @@ def test_an_invalid_call_answers_the_asker_and_leaves_the_worker_alive(
     with pytest.raises(error, match=says):
         answer.get(0)
     assert end.get(0) == "bye"
+
+
+def test_the_error_of_a_property_is_shown_also_if_it_is_an_attribute_error(harness: Harness) -> None:
+    class Broken(Calculator):
+        @property
+        def total(self) -> int:
+            return self.totl  # type: ignore[attr-defined,no-any-return]
+
+    one = harness(Broken())
+    answer = one.ask("total", "get")
+    assert "no attribute 'totl'" in str(one.run().reason)
+    with pytest.raises(AttributeError, match="no attribute 'totl'"):
+        answer.get(0)
 
 
 def test_a_message_for_a_worker_without_on_receive_answers_the_asker(harness: Harness) -> None:

@@ -239,6 +239,21 @@ def test_a_value_that_cannot_be_sent_is_an_error_of_the_ask() -> None:
     assert told == [(True, type(threading.Lock())), (False, NotSerializable)]
 
 
+def test_the_answer_of_another_ask_that_cannot_be_sent_is_an_error_of_the_ask(harness: Harness) -> None:
+    told: list[tuple[bool, Any]] = []
+
+    def reply(ok: bool, payload: Payload) -> None:
+        payload.data  # noqa: B018  (encode it, as for another process)
+        told.append((ok, payload.value))
+
+    answer: Answer[Any] = Answer()  # of a background thread, say, which gives the value itself
+    replies, message = Replies("a"), Message("message", Payload(), reply)
+    replies.settle(message, answer)
+    answer.set_result(threading.Lock())
+    ((ok, error),) = told
+    assert (ok, type(error)) == (False, NotSerializable)
+
+
 # ---------------------------------------------------------------- the end of the worker
 def test_whoever_waits_for_an_answer_at_the_end_of_the_worker_is_told(harness: Harness) -> None:
     never: concurrent.futures.Future[None] = concurrent.futures.Future()

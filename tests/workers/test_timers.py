@@ -133,6 +133,18 @@ def test_a_time_that_is_none_is_refused(harness: Harness, seconds: Any) -> None:
     assert result(harness(Notes(begin))) == ["end"]
 
 
+@pytest.mark.parametrize("to", ["app/other", 5, Notes])
+def test_a_receiver_that_is_no_ref_is_refused(harness: Harness, to: Any) -> None:
+    def begin(worker: Any) -> None:
+        with pytest.raises(TypeError, match="send_after: to must be the ref of a worker, not"):
+            worker.send_after(0.0, "tick", to=to)
+        with pytest.raises(TypeError, match="every: to must be the ref of a worker, not"):
+            worker.every(1.0, "tick", to=to)
+        worker.send_after(0, "end")
+
+    assert result(harness(Notes(begin))) == ["end"]
+
+
 def test_a_worker_without_on_receive_has_no_timer_for_itself(harness: Harness) -> None:
     class Silent(Thread):
         def on_start(self) -> None:

@@ -73,17 +73,21 @@ def log_event(event: Event) -> None:
 def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -> Any:
     """Return a structlog logger that writes to `suitkaise.worker`, bound to the worker's path and pid.
 
-    The keys of a call are attributes of its record, unless every record has an attribute of that name.
-    `on_log_line` is called with each line, too.
+    The keys of a call are attributes of its record, unless every record of a worker has an attribute of that name: then
+    they are in the text alone. `on_log_line` is called with each line, too.
     """
     if "structlog" not in sys.modules and in_worker_process():  # takes 110 ms; the next process has it preloaded
         preload("structlog")
     import structlog
 
+    own = {"path": path, "pid": os.getpid()}
+
     def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
         event = {"exc_info": fields.pop("exc_info", None)}
-        attributes = {name: value for name, value in fields.items() if name not in _OF_EVERY_RECORD}
-        text = _line(fields)
+        text = f"{path}: {fields.pop('event', '')}"  # the pid is left out: the record has it
+        given = {name: value for name, value in fields.items() if name not in own or value is not own[name]}
+        text += "".join(f" {name}={value!r}" for name, value in given.items())
+        attributes = {name: value for name, value in given.items() if name not in _OF_EVERY_RECORD} | {"path": path}
         if on_log_line is not None:
             traceback = structlog.processors.format_exc_info(logger, method, dict(event)).get("exception")
             on_log_line(f"{method}: {text}" + (f"\n{traceback}" if traceback else ""))
@@ -97,14 +101,7 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
             render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
-    ).bind(path=path, pid=os.getpid())
-
-
-def _line(fields: MutableMapping[str, Any]) -> str:
-    """Return `path: what happened key=value ...`. The pid is left out: the record has it."""
-    path, event = fields.pop("path", ""), fields.pop("event", "")
-    fields.pop("pid", None)
-    return f"{path}: {event}" + "".join(f" {name}={value!r}" for name, value in fields.items())
+    ).bind(**own)
 
 
 class ForwardingHandler(logging.Handler):

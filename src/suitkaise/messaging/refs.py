@@ -74,6 +74,8 @@ class WorkerRef:
     __slots__ = ("path",)
 
     def __init__(self, path: str) -> None:
+        if not isinstance(path, str):
+            raise TypeError(f"a ref names a worker by its path, a str, not {path!r}")
         self.path: str = path
 
     # ------------------------------------------------------------ status

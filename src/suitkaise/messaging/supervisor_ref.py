@@ -234,4 +234,6 @@ def whereis_all(pattern: str = "**") -> list[WorkerRef]:
     ...     print([ref.path for ref in whereis_all("app/*/count-*")], len(whereis_all()))
     ['app/team/count-0', 'app/team/count-1'] 6
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"whereis_all takes a pattern of paths, a str, not {pattern!r}")
     return [ref_to(path, kind) for path, kind in router().request(RequestKind.NAMES, pattern).get()]

@@ -66,4 +66,5 @@ def subscribe(pattern: str, owner: str, most: int) -> None:
 
 def unsubscribe(pattern: str, owner: str) -> None:
     """Remove the subscription of the incarnation `owner` with this pattern."""
+    checked_name("a pattern of topics", pattern, wildcards=True)
     router().request(RequestKind.TOPIC, pattern, (TopicAction.UNSUBSCRIBE, owner)).get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import time
 from typing import Any
 
@@ -33,4 +34,5 @@ class Unawaited:
 
     def wait(self, until: float) -> int:
         """Wait until each was answered, or for that time (monotonic); return how many were not."""
-        return len(concurrent.futures.wait(list(self._open), max(0.0, until - time.monotonic())).not_done)
+        left = None if until == math.inf else max(0.0, until - time.monotonic())
+        return len(concurrent.futures.wait(list(self._open), left).not_done)

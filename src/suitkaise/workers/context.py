@@ -242,24 +242,28 @@ class WorkerLinks:
 
     def monitor(self, ref: WorkerRef) -> Monitor:
         """Have a `Down` delivered when the incarnation that `ref` names now has ended."""
-        monitor = Monitor(ref.path, self._owner, next(self._numbers))
+        monitor = Monitor(_path_of("monitor", ref), self._owner, next(self._numbers))
         self._monitors.add(monitor)
         router().request(RequestKind.MONITOR, ref.path, monitor).get()
         return monitor
 
     def demonitor(self, monitor: Monitor) -> None:
         """Have no `Down` of this monitor delivered any more."""
+        if not isinstance(monitor, Monitor):
+            raise TypeError(f"demonitor takes what monitor has returned, not {monitor!r}")
         if monitor in self._monitors:
             self._monitors.discard(monitor)
             router().request(RequestKind.DEMONITOR, monitor.path, monitor).get()
 
     def link(self, ref: WorkerRef) -> None:
         """Link this incarnation with the one that `ref` names now."""
-        router().request(RequestKind.LINK, ref.path, self._owner).get()
+        path = _path_of("link", ref)
+        router().request(RequestKind.LINK, path, self._owner).get()
 
     def unlink(self, ref: WorkerRef) -> None:
         """Remove the link with the incarnation that `ref` names."""
-        router().request(RequestKind.UNLINK, ref.path, self._owner).get()
+        path = _path_of("unlink", ref)
+        router().request(RequestKind.UNLINK, path, self._owner).get()
 
     def trap_exits(self, on: bool) -> None:
         """Have the end of linked incarnations delivered as messages from now on, or end this one with them."""
@@ -272,3 +276,9 @@ class WorkerLinks:
         exists = signal.monitor in self._monitors
         self._monitors.discard(signal.monitor)
         return exists
+
+
+def _path_of(what: str, ref: Any) -> str:
+    if not isinstance(ref, WorkerRef):
+        raise TypeError(f"{what} takes the ref of a worker, which whereis(path) returns, not {ref!r}")
+    return ref.path

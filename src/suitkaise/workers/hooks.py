@@ -118,9 +118,15 @@ def _nothing() -> None: ...
 
 
 def _attribute(worker: Any, name: str) -> Any:
-    if name.startswith("_") or not hasattr(worker, name):
-        raise NoHandler(AttributeError(f"{type(worker).__name__} has no public attribute {name!r}"))
-    return getattr(worker, name)
+    if not name.startswith("_"):
+        try:
+            return getattr(worker, name)
+        except AttributeError:
+            import inspect
+
+            if inspect.getattr_static(worker, name, NoHandler) is not NoHandler:
+                raise  # of a property: an error of the worker's own code
+    raise NoHandler(AttributeError(f"{type(worker).__name__} has no public attribute {name!r}"))
 
 
 def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:

@@ -20,6 +20,7 @@ from suitkaise.errors import SpecError
 from suitkaise.platform.listeners import holder_of, holds_one, name_of, tcp_listeners, unix_listeners
 from suitkaise.platform.processes import descendants, in_other_sessions
 from suitkaise.platform.sockets import connect_unix, peer_of
+from suitkaise.specs.recipe import is_async_function
 
 __all__ = ["Probing", "Readiness", "check_ready", "described", "pattern_of", "probe_of"]
 
@@ -46,6 +47,8 @@ def check_ready(title: str, ready: Any) -> None:
             return
         case type():
             pass
+        case _ if is_async_function(ready):
+            raise SpecError(f"{title}: ready must be a plain function, not the async {ready!r}: nothing awaits it")
         case _ if callable(ready):
             return
     raise SpecError(

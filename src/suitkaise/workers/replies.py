@@ -63,8 +63,7 @@ class Replies:
         if not self.take(message):
             return
         if isinstance(future, Answer) and not future.cancelled():
-            assert message.reply is not None
-            message.reply(*future.outcome())
+            _send(message, *future.outcome())
         elif future.cancelled():
             message.fail(concurrent.futures.CancelledError(f"{self._path!r} has cancelled the answer"))
         elif (error := future.exception()) is not None:
@@ -135,8 +134,12 @@ class ReplyTo:
 
 def send_answer(message: Message, value: Any) -> None:
     """Answer a message that was asked; a value that cannot be sent is an error of the ask, not of the worker."""
+    _send(message, True, Payload(value))
+
+
+def _send(message: Message, ok: bool, payload: Payload) -> None:
     assert message.reply is not None
     try:
-        message.reply(True, Payload(value))
+        message.reply(ok, payload)
     except SuitkaiseError as error:
         message.fail(error)

@@ -61,9 +61,10 @@ class Timers:
 
         Raises:
             ValueError: `seconds` is no such time.
+            TypeError: `to` is no ref.
             WorkerDead: the worker has ended.
         """
-        _check(seconds, repeats=repeats)
+        _check(seconds, to, repeats=repeats)
         with self.lock:
             if self._closed:
                 raise WorkerDead.just_ended(self.path)
@@ -191,7 +192,10 @@ class _DueMessage(Payload):
         return self._timer._message
 
 
-def _check(seconds: Any, *, repeats: bool) -> None:
+def _check(seconds: Any, to: Any, *, repeats: bool) -> None:
+    name = "every" if repeats else "send_after"
     if not (is_number(seconds) and 0 <= seconds < math.inf and (seconds > 0 or not repeats)):
         least = "> 0" if repeats else ">= 0"
-        raise ValueError(f"{'every' if repeats else 'send_after'}: seconds must be a number {least}, not {seconds!r}")
+        raise ValueError(f"{name}: seconds must be a number {least}, not {seconds!r}")
+    if not (to is None or isinstance(to, WorkerRef)):
+        raise TypeError(f"{name}: to must be the ref of a worker, not {to!r}")

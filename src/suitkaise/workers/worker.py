@@ -6,6 +6,7 @@ the worker in its own process or thread.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -356,17 +357,19 @@ class Worker(Startable, metaclass=WorkerType):
         """Sleep at most `seconds`; return True as soon as the worker is asked to stop, else False.
 
         Raises:
+            ValueError: `seconds` is no number.
             RuntimeError: called in the event loop of an async worker; use `await self.wait_async(seconds)` there.
         """
-        return self._require_context("wait()").wait(seconds)
+        return self._require_context("wait()").wait(_checked_seconds("wait", seconds))
 
     def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
         """Sleep like `wait`, in async hooks and tasks: `await self.wait_async(1.0)`. Other tasks go on meanwhile.
 
         Raises:
+            ValueError: `seconds` is no number.
             RuntimeError: not called in the worker's own event loop.
         """
-        return self._require_context("wait_async()").wait_async(seconds)
+        return self._require_context("wait_async()").wait_async(_checked_seconds("wait_async", seconds))
 
     def whereis(self, path: str) -> WorkerRef:
         """Return the ref of the worker at `path`.
@@ -502,6 +505,7 @@ class Worker(Startable, metaclass=WorkerType):
 
         Raises:
             ValueError: `seconds` is no number >= 0.
+            TypeError: `to` is no ref.
             RuntimeError: this worker has no `on_receive`, or was not started by a supervisor.
             WorkerDead: this incarnation has ended.
 
@@ -540,6 +544,9 @@ class Worker(Startable, metaclass=WorkerType):
 
         The `Down(ref, reason, monitor)` is delivered exactly once, and at once if there is no such incarnation
         (rule 60). After a restart a new monitor is needed, as in Erlang: the new incarnation is another process.
+
+        Raises:
+            TypeError: this is no ref (as with `demonitor`, `link` and `unlink`).
         """
         return self._require_context("monitor()").links.monitor(ref)
 
@@ -707,6 +714,13 @@ class Thread(Worker):
 
 def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return cls(*args, **kwargs)
+
+
+def _checked_seconds(name: str, seconds: Any) -> float:
+    with contextlib.suppress(TypeError, OverflowError):
+        if not math.isnan(seconds):
+            return seconds  # type: ignore[no-any-return]
+    raise ValueError(f"{name}: seconds must be a number, not {seconds!r}")
 
 
 def _loops_wanted(worker: Worker) -> float:
