@@ -19,6 +19,7 @@ from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whe
 from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
+from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.messages import STEP, Answer, Message, Payload
 from suitkaise.messaging.topics import unsubscribe
@@ -293,6 +294,8 @@ def test_a_path_that_is_no_text_is_refused_before_it_is_sent(recorder: Recording
             use(path)
     with pytest.raises(ValueError, match="a pattern of topics must be a text"):
         unsubscribe(path, "app/one#1")
+    with pytest.raises(ValueError, match="the name of a group must be a text"):
+        Group(path)
     assert recorder.requests == []
 
 

@@ -107,6 +107,21 @@ def test_any_bytes_give_frames_or_wait_or_are_a_wire_error(data: bytes) -> None:
         pass
 
 
+def test_values_of_subclasses_as_those_of_numpy_are_sent_as_plain_ones() -> None:
+    class Name(str):
+        def __str__(self) -> str:
+            return "another"
+
+    class Seconds(float): ...
+
+    class Number(int): ...
+
+    ((header, _),) = wire.Parser().feed(wire.encode((Name("app/one"), Seconds(1.5), Number(3))))
+    assert header == ("app/one", 1.5, 3)
+    with pytest.raises(TypeError, match="a header cannot hold <object"):
+        wire.encode((object(),))
+
+
 def test_frames_over_the_limit_are_an_error() -> None:
     with pytest.raises(wire.WireError, match="200 of payload; at most"):
         wire.Parser(max_payload=199).feed(wire.encode((1,), b"x" * 200))

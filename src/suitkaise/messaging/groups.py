@@ -35,7 +35,7 @@ def group(name: str) -> Group:
     Raises:
         ValueError: the name is no text, or has wildcards.
     """
-    return Group(checked_name("the name of a group", name))
+    return Group(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ class Group:
     """A group of workers, by its name; picklable. Members are the incarnations that have joined and live."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        checked_name("the name of a group", self.name)
 
     def members(self) -> list[WorkerRef]:
         """Return the members in the order in which they have joined."""

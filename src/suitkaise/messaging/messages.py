@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import re
 import threading
 import traceback
@@ -54,8 +55,6 @@ MOST_BYTES = 64 << 20
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
-
-_LATER: Any = object()
 
 STEP = 0.1
 """Seconds after which a worker's wait for an answer may be a part of a deadlock, and after which it looks again."""
@@ -210,6 +209,10 @@ class _Undecoded(Exception):
         return cast("Payload", self.args[0])
 
 
+_OPEN = ("PENDING", "RUNNING")
+"""The states of a future without a result."""
+
+
 class Answer(concurrent.futures.Future[T], Generic[T]):
     """The answer to an ask: wait for it with `get(timeout=...)`, or `await` it.
 
@@ -240,6 +243,14 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
     asked_by_itself: str | None = None
     """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[threading.Lock] = []  # each is released to wake a thread
+
+    def done(self) -> bool:
+        """Do what `concurrent.futures.Future.done` does, without its lock."""
+        return self._state not in _OPEN
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already."""
@@ -285,32 +296,45 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
-        try:
-            value: Any
-            try:
-                value = super().result(STEP if timeout is None or timeout > STEP else timeout)
-            except TimeoutError:
-                value = _LATER
-            if value is _LATER:  # outside of the `except`, which a traceback would show
-                value = self._result_after_step(timeout)
-            if not isinstance(value, _Undecoded):
-                return cast("T", value)
-        except _Undecoded:
-            pass
-        self._decode()
-        return cast("T", self._result) if self._exception is None else super().result(0)
+        if self._wait(STEP if timeout is None or timeout > STEP else timeout) or self._wait_after_step(timeout):
+            self._decode()
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
         self._refuse_deadlock(timeout)
-        super().exception(timeout if self.done() else self._await(timeout))
-        self._decode()
-        return self._exception
+        if self.done() or self._wait(self._await(timeout)):
+            self._decode()
+        return super().exception(0)
 
-    def _result_after_step(self, timeout: float | None) -> T:
-        """Return the value as it was set, after a first wait; only such a wait is looked at for a deadlock."""
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait at most `seconds` (None: for ever) until the answer is there; return whether it is.
+
+        A wait of `concurrent.futures.Future` begins and ends with the future's lock. A signal handler that interrupts
+        this thread there would hold up the thread that sets the answer, and with it all answers that come by that
+        thread, also one for which the handler waits. So this takes no lock.
+        """
+        if self.done():
+            return True
+        woken = threading.Lock()
+        woken.acquire()
+        self._waiting.append(woken)  # first: an answer that comes from now on wakes this thread
+        try:
+            most = -1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX)
+            return self.done() or woken.acquire(timeout=most) or self.done()
+        finally:
+            self._waiting.remove(woken)
+
+    def _invoke_callbacks(self) -> None:  # called when the answer has been set
+        for woken in tuple(self._waiting):
+            with contextlib.suppress(RuntimeError):
+                woken.release()
+        super()._invoke_callbacks()  # type: ignore[misc]
+
+    def _wait_after_step(self, timeout: float | None) -> bool:
+        """Do the same after a first wait; only such a wait is looked at for a deadlock."""
         left = None if timeout is None else max(0.0, timeout - STEP)
-        return super().result(self._await(left) if left != 0.0 and not self.done() else left)
+        return self._wait(self._await(left) if left != 0.0 and not self.done() else left)
 
     def _await(self, timeout: float | None) -> float | None:
         """Wait where a deadlock is to be found; return the timeout that is left, or None for ever.
@@ -323,11 +347,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             return timeout
         from suitkaise.messaging.deadlocks import await_answer  # which needs the router, and that needs answers
 
-        def step(seconds: float) -> bool:
-            with self._condition:
-                return self.done() or (self._condition.wait(seconds) and self.done())
-
-        return None if await_answer(*asked, timeout, step, self.began, 0.0) else 0.0
+        return None if await_answer(*asked, timeout, self._wait, self.began, 0.0) else 0.0
 
     def _get_snapshot(self) -> Any:  # asyncio calls it from Python 3.14 on
         if self.done() and not self.cancelled():

@@ -158,8 +158,8 @@ class HubClient:
         payload = codec.dumps(argument)
         connection = self._current()
         number = connection.expect(answer.settle)
-        connection.write(HubRequest(number, kind, path), payload)
         answer.when_done(lambda done: connection.withdraw(number) if done.cancelled() else None)
+        connection.write(HubRequest(number, kind, path), payload)
         return answer
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:

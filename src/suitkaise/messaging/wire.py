@@ -61,7 +61,18 @@ _LARGEST_STEP = 1 << 24
 _SMALLEST_LARGE = 1 << 16
 _FIRST_STEP = 1 << 20
 
-_encode_header = msgspec.msgpack.Encoder().encode
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return the value of a subclass, such as NumPy's floats and texts, as the type that msgpack knows."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    raise TypeError(f"a header cannot hold {value!r}")
+
+
+_encode_header = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 _decode_header = msgspec.msgpack.Decoder(tuple).decode
 _pack_lengths = _LENGTHS.pack
 _unpack_lengths = _LENGTHS.unpack_from
