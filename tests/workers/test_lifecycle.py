@@ -459,6 +459,12 @@ def test_join_in_ends_a_worker_that_only_waits_for_messages(harness: Harness) ->
     assert harness(Quiet(), join_in=0.05).run().reason == Normal()
 
 
+def test_a_join_in_of_any_size_is_a_time(harness: Harness) -> None:
+    one = harness(Recorder([], loop=lambda worker: None), join_in=1e300, join_after=1)
+    assert one.run().reason == Normal()
+    assert one.outcome is not None and one.lifecycle.context.seconds_left is None
+
+
 @plain
 @pytest.mark.parametrize("seconds", [math.nan, None, "1"])
 def test_a_time_to_wait_that_is_none_is_refused(harness: Harness, seconds: Any) -> None:

@@ -143,7 +143,7 @@ class Lifecycle:
         if self.incarnation.join_in is not None:
             until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
-            context.deadline_ns = int(until * 1e9)
+            context.deadline_ns = int(min(until * 1e9, NEVER))
         words[PHASE] = _clock() + _WAITING
         words[LOOPING] = self._loop is not None
 
