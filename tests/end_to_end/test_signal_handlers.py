@@ -60,7 +60,7 @@ def disturbed_by(handler: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def disturbed_at_work_by(handler: Callable[[], object]) -> Iterator[None]:
-    """Do the same by a timer that counts processor time: its signals come while the program runs, not while it waits."""
+    """Do the same by a timer of processor time: its signals come while the program runs, not while it waits."""
     before = signal.signal(signal.SIGPROF, lambda number, frame: handler())
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
     try:

@@ -109,6 +109,8 @@ def test_any_bytes_give_frames_or_wait_or_are_a_wire_error(data: bytes) -> None:
 
 def test_values_of_subclasses_as_those_of_numpy_are_sent_as_plain_ones() -> None:
     class Name(str):
+        __slots__ = ()
+
         def __str__(self) -> str:
             return "another"
 
