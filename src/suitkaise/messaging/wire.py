@@ -62,7 +62,6 @@ _SMALLEST_LARGE = 1 << 16
 _FIRST_STEP = 1 << 20
 
 
-
 def _plain(value: Any) -> str | int | float:
     """Return the value of a subclass, such as NumPy's floats and texts, as the type that msgpack knows."""
     if isinstance(value, str):
