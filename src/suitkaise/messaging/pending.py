@@ -18,7 +18,10 @@ _Entry: TypeAlias = tuple[Message, int, str, float]
 
 
 class PendingMessages:
-    """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock."""
+    """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock.
+
+    But a signal handler, or a `__del__`, may add a message in the midst of any method, so none iterates over the deque.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -61,14 +64,14 @@ class PendingMessages:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[tuple[Message, int, str]]:
-        return ((message, size, asker) for message, size, asker, _ in self._waiting)
+        return ((message, size, asker) for message, size, asker, _ in tuple(self._waiting))
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks of the workers that `choose` returns True for, and return them."""
-        taken = {id(message): message for message, _, asker, _ in self._waiting if asker and choose(asker)}
+        taken = {id(message): message for message, _, asker, _ in tuple(self._waiting) if asker and choose(asker)}
         if taken:
-            self._waiting = deque(one for one in self._waiting if id(one[0]) not in taken)
-            self._bytes = sum(size for _, size, _, _ in self._waiting)
+            self._waiting = deque([one for one in tuple(self._waiting) if id(one[0]) not in taken])
+            self._bytes = sum(size for _, size, _, _ in tuple(self._waiting))
         return list(taken.values())
 
     @property
@@ -89,12 +92,17 @@ class PendingMessages:
 
     def take_oldest(self) -> Message | None:
         """Remove and return the oldest message that is no report of a link or monitor; None if there is none."""
-        for index, (message, size, _, _) in enumerate(self._waiting):
-            if message.kind != "signal":
-                del self._waiting[index]
-                self._bytes -= size
-                return message
-        return None
+        reports: list[_Entry] = []
+        try:
+            while self._waiting:
+                entry = self.take_first()
+                if entry[0].kind != "signal":
+                    return entry[0]
+                reports.append(entry)
+            return None
+        finally:
+            for entry in reversed(reports):
+                self.put_back(entry)
 
     @property
     def oldest(self) -> float | None:
@@ -107,12 +115,12 @@ class PendingMessages:
 
     def drop_signals(self) -> None:
         """Remove the messages of links and monitors: they are for one incarnation alone."""
-        self._waiting = deque(one for one in self._waiting if one[0].kind != "signal")
-        self._bytes = sum(size for _, size, _, _ in self._waiting)
+        self._waiting = deque([one for one in tuple(self._waiting) if one[0].kind != "signal"])
+        self._bytes = sum(size for _, size, _, _ in tuple(self._waiting))
 
     def take_all(self) -> list[Message]:
         """Remove all messages and return them."""
-        messages = [message for message, _, _, _ in self._waiting]
+        messages = [message for message, _, _, _ in tuple(self._waiting)]
         self._waiting.clear()
         self._bytes = 0
         return messages
