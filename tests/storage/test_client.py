@@ -159,6 +159,79 @@ def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(stora
     assert done <= tree.increment("n", 0, path="p") <= done + interrupted
 
 
+def test_a_signal_handler_may_write_while_its_thread_sends_in_a_flush(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "COLLECT", 0.2)  # the thread of the pipeline leaves the sending to the flush
+    tree, large = storage.tree, b"b" * (8 << 20)
+    tree.add("there", 1, path="p")
+    for attempt in range(20):
+        tree.close()
+        tree.add("large", large, path="p", wait=False)
+        with alarms(lambda *_: tree.increment("handled", path="p"), 10.0, first=0.0005 + 0.0004 * attempt):
+            tree.flush()
+            eventually(lambda: tree.get("handled", path="p", default=0) == attempt + 1)
+        assert tree.get("large", path="p") == large
+
+
+def test_a_flush_of_a_signal_handler_does_not_wait_for_the_flush_that_it_has_interrupted(storage: Storage) -> None:
+    tree, errors = storage.tree, []
+
+    def handler(*_: object) -> None:
+        try:
+            tree.flush()
+        except StorageError as error:
+            errors.append(str(error))
+        assert storage.server is not None
+        storage.server.send_signal(signal.SIGCONT)
+
+    tree.add("there", 1, path="p")
+    with stopped(storage):
+        tree.add("late", 1, path="p", wait=False)
+        with alarms(handler, 10.0, first=0.1):
+            tree.flush()
+    assert errors == ["flush in a signal handler cannot wait for the write that the signal has interrupted"]
+    assert tree.get("late", path="p") == 1
+
+
+def test_a_write_that_an_exception_has_interrupted_is_not_carried_out_later(storage: Storage) -> None:
+    class Stop(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Stop
+
+    tree, other = storage.tree, Tree(storage.directory)
+    tree.add("n", 0, path="p")
+    storage.kill()
+    with pytest.raises(Stop), alarms(handler, 10.0, first=0.1):
+        tree.add("n", 1, path="p")
+    storage.start()
+    in_background(lambda: other.add("n", 2, path="p")).result(10)
+    tree.add("later", 1, path="p")
+    tree.flush()
+    assert tree.get("n", path="p") == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(24, "Too many open files")])
+def test_without_the_thread_of_the_pipeline_a_posted_write_is_sent_at_once(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tree = storage.tree
+    tree.add("there", 1, path="p")
+    eventually(lambda: pipeline._pump is None)
+
+    def fail(*_: object, **options: object) -> None:
+        raise error
+
+    with monkeypatch.context() as without:
+        without.setattr(*((threading.Thread, "start") if isinstance(error, RuntimeError) else (os, "eventfd")), fail)
+        tree.add("a", 1, path="p", wait=False)
+        assert tree.get("a", path="p") == 1
+    tree.add("b", 2, path="p", wait=False)  # and the next one is collected again
+    eventually(lambda: tree.exists("b", path="p"))
+
+
 def test_a_closed_listener_raises_storage_gone_at_once(storage: Storage) -> None:
     storage.tree.add("a", 1, path="p")
     storage.kill()

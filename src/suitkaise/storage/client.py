@@ -71,7 +71,7 @@ class Client:
         self.timeout: float = timeout
         self.lock: Any = threading.RLock()
         self.scheduled: bool = False
-        self.busy: bool = False
+        self.user: int | None = None  # the thread that uses it now, which a signal handler may interrupt
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
@@ -99,13 +99,17 @@ class Client:
             StorageError: no reply within the timeout; the request may or may not be carried out.
         """
         with self.lock:
-            self.busy = True
+            self.user = threading.get_ident()
             try:
                 number = self._add(request, payload, quiet=False)
                 self._awaited, self._answer = number, None
                 self._run_until(lambda: self._acknowledged >= number, self.timeout)
+            except BaseException:  # from a signal handler, for example: nobody expects the write any more
+                if self._pending and self._pending[-1][0] is request:
+                    self._pending_bytes -= sum(map(len, self._pending.pop()[1:]))
+                raise
             finally:
-                self.busy = False
+                self.user = None
             return self._answer or Reply(number)
 
     def post(self, request: Request, payload: bytes = b"") -> None:
@@ -115,7 +119,7 @@ class Client:
             StorageError: too many requests are under way, and none was acknowledged within the timeout.
         """
         with self.lock:
-            self.busy = True
+            self.user = threading.get_ident()
             try:
                 self._add(request, payload, quiet=True)
                 if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
@@ -126,11 +130,20 @@ class Client:
                 if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
                     half = self._pending[len(self._pending) // 2][0].request
                     self._run_until(lambda: self._acknowledged >= half, self.timeout)
-                if not self.scheduled and self._pending:
-                    self.scheduled = True
-                    pipeline.schedule(self)
             finally:
-                self.busy = False
+                try:
+                    self._schedule()
+                finally:
+                    self.user = None
+
+    def _schedule(self) -> None:
+        """Have the thread of `pipeline` send what is posted; without that thread, wait for it here."""
+        if self._pending and not self.scheduled:
+            try:
+                pipeline.schedule(self)
+                self.scheduled = True
+            except (OSError, RuntimeError):  # no thread or descriptor is left; or the program ends (Python 3.12)
+                self._run_until(lambda: not self._pending, self.timeout)
 
     def drain(self, timeout: float) -> None:
         """Wait until everything that was posted is stored; after `timeout` seconds, record an error instead."""
@@ -139,8 +152,16 @@ class Client:
             record_background_error(self.directory, self._no_answer(timeout))
             return
         try:
-            number = self._number
-            self._run_until(lambda: self._acknowledged >= number, timeout - (time.monotonic() - began))
+            if self.user is not None:
+                text = "flush in a signal handler cannot wait for the write that the signal has interrupted"
+                record_background_error(self.directory, StorageError(text))
+            elif self._pending:
+                last = self._pending[-1][0].request
+                self.user = threading.get_ident()
+                try:
+                    self._run_until(lambda: self._acknowledged >= last, timeout - (time.monotonic() - began))
+                finally:
+                    self.user = None
         except StorageError:
             pass  # the error is recorded
         finally:
@@ -149,8 +170,12 @@ class Client:
     def ping(self) -> None:
         """Wait until the actor answers; by then it has opened the store."""
         with self.lock:
-            self._disconnect()
-            self._run_until(lambda: self._sock is not None, self.timeout)
+            self.user = threading.get_ident()
+            try:
+                self._disconnect()
+                self._run_until(lambda: self._sock is not None, self.timeout)
+            finally:
+                self.user = None
 
     def pump(self) -> bool:
         """Send the posted requests and process the replies that have arrived, waiting 50 ms at most.
@@ -360,7 +385,7 @@ def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
         client = _of_thread.clients[directory, timeout, depth] = Client(directory, timeout)
         with _lock:
             _all.add(client)
-    return client_of(directory, timeout, depth + 1) if client.busy else client
+    return client_of(directory, timeout, depth + 1) if client.user == threading.get_ident() else client
 
 
 def clients_of(directory: str) -> list[Client]:

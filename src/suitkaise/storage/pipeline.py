@@ -58,7 +58,11 @@ class Pipelined(Protocol):
 
 
 def schedule(client: Pipelined) -> None:
-    """Call `pump` of a client that has something to send, soon and until it returns False."""
+    """Call `pump` of a client that has something to send, soon and until it returns False.
+
+    Raises:
+        OSError, RuntimeError: no thread can be started now.
+    """
     global _pump
     with _lock:
         if _pump is None:
@@ -115,7 +119,11 @@ class _Pump:
         self._new: set[Pipelined] = set()
         self._active: set[Pipelined] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        threading.Thread(target=self._run, name="suitkaise-storage-pipeline", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="suitkaise-storage-pipeline", daemon=True).start()
+        except BaseException:
+            os.close(self._bell)
+            raise
 
     def add(self, client: Pipelined) -> None:
         """Have the thread call `pump` of a client."""
