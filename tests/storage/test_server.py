@@ -4,13 +4,16 @@ import contextlib
 import logging
 import os
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from suitkaise.errors import StorageFull
 from suitkaise.messaging import codec, wire
 from suitkaise.platform import sockets
 from suitkaise.storage import connections, server
@@ -336,6 +339,27 @@ def test_the_server_does_not_decode_a_pickle_in_the_place_of_a_number(serving: S
         for number, (amount, start) in enumerate([((0, pickle), (1, b"")), ((1, b""), (0, pickle))], 1):
             reply = client.ask(Increment(number, False, "p", "n", amount, start))
             assert reply.status is ReplyCode.NOT_A_NUMBER
+
+
+def test_a_sum_that_fits_into_no_reply_is_stored_and_read(tmp_path: Path, file_engine: str) -> None:
+    large = 1 << (9 << 20)
+    with closing(ServerInThread(tmp_path, file_engine)), closing(Tree(tmp_path)) as tree:
+        tree.add("n", large, path="p")
+        assert tree.increment("n", path="p") == large + 1
+        assert tree.increment("small", 2, path="p") == 2  # the server goes on
+
+
+def test_an_entry_that_is_too_large_for_sqlite_is_refused_and_all_else_goes_on(tmp_path: Path) -> None:
+    with closing(ServerInThread(tmp_path, "sqlite")) as serving, closing(Tree(tmp_path)) as tree:
+        opened: Any = serving.server._store.opened
+        opened._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)  # its own limit takes 1 GB to reach
+        with pytest.raises(StorageFull, match=r"no room is left for 'a' in 'p': an entry in SQLite may have 1,000,000"):
+            tree.add("a", bytes(100_000), path="p")
+        tree.append("list", "x" * 60_000, path="p")
+        with pytest.raises(StorageFull, match=r"'list' in 'p': an entry in SQLite"):
+            tree.append("list", "x" * 60_000, path="p")
+        tree.add("b", 1, path="p")
+        assert tree.get_all_from("p") == {"b": 1, "list": ["x" * 60_000]}
 
 
 def test_a_readable_wake_descriptor_ends_a_cycle_without_requests(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ OWNER_MARK = "remove_on_process_join"
 _Outcome: TypeAlias = tuple[ReplyCode, Any]  # and the reply's detail
 
 _EMPTY_LIST = codec.dumps([])
+_LARGEST_SUM = 1 << 12  # bytes; the client reads a larger one, which might not fit into the header of a reply
 _NUMBERS = (Encoding.INTEGER, Encoding.REAL)
 
 
@@ -124,7 +125,7 @@ def _increment(transaction: WriteTransaction, change: Increment, _: object = Non
     except OverflowError:  # the int is too large to be added to a float
         return ReplyCode.NOT_A_NUMBER, None
     _replace(transaction, key, long_key, old, *total, change.owner)
-    return ReplyCode.OK, total
+    return ReplyCode.OK, total if len(total[1]) <= _LARGEST_SUM else None
 
 
 def _append(transaction: WriteTransaction, change: Append, value: bytes) -> _Outcome:

@@ -76,7 +76,7 @@ class ReplyCode(enum.IntEnum):
     OWNER_DEAD = 4
     NOT_A_NUMBER = 5
     NOT_A_LIST = 6
-    FULL = 7  # detail: the server that has no room left; None: the file system
+    FULL = 7  # detail: what has no room left; None: the file system
     DAMAGED = 8  # detail: what is wrong with an entry, or with a snapshot
     UNREACHABLE = 9  # detail: which server is away
 

@@ -23,7 +23,7 @@ from suitkaise.storage import operations
 from suitkaise.storage.backends.access import DEFAULT_MAP_SIZE
 from suitkaise.storage.backends.integrity import check
 from suitkaise.storage.backends.store import Store, WriteTransaction
-from suitkaise.storage.backends.tables import Unreachable
+from suitkaise.storage.backends.tables import FileSystemFull, Unreachable
 from suitkaise.storage.connections import Connection, Connections, Requests
 from suitkaise.storage.keys import entry_key
 from suitkaise.storage.protocol import (
@@ -265,7 +265,7 @@ class StorageServer:
         """Refuse a request after its transaction; a file system that is full has no room to store the reply either."""
         logger.error("%s", error)
         reply = _refusal(getattr(header, "request", 0), error, self._store.revision)
-        if reply.status is ReplyCode.FULL and not self._store.engine.is_remote:
+        if isinstance(error, FileSystemFull):
             reply.detail = None  # the client knows what to say of a file system
         self._keep(connection, header, reply)
 

@@ -19,7 +19,7 @@ import lmdb
 
 from suitkaise.errors import StorageDamaged, StorageFull
 from suitkaise.storage.backends import access
-from suitkaise.storage.backends.tables import FILES, TABLES
+from suitkaise.storage.backends.tables import FILES, TABLES, FileSystemFull
 
 __all__ = ["LmdbEngine"]
 
@@ -79,7 +79,7 @@ class LmdbEngine:
             _grow(opened, directory)
             return True
         if _is_full(error, directory, size):
-            raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+            raise FileSystemFull(f"no room is left in {directory} for this write: {error}") from error
         if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
             raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from suitkaise.errors import StorageDamaged, StorageFull
-from suitkaise.storage.backends.tables import FILES, TABLES
+from suitkaise.storage.backends.tables import FILES, TABLES, FileSystemFull
 
 __all__ = ["SqliteEngine"]
 
@@ -92,10 +92,12 @@ class SqliteEngine:
         free = file_system.f_bavail * file_system.f_frsize
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free < size + _SPACE_FOR_PAGES):
             if opened.is_folded:
-                raise StorageFull(f"no room is left in {directory} for this write: {error}") from error
+                raise FileSystemFull(f"no room is left in {directory} for this write: {error}") from error
             opened.fold()
             opened.is_folded = True
             return True
+        if code == sqlite3.SQLITE_TOOBIG:
+            raise StorageFull("an entry in SQLite may have 1,000,000,000 bytes at most") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False

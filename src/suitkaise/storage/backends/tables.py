@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from suitkaise.errors import StorageError
+from suitkaise.errors import StorageError, StorageFull
 
 __all__ = [
-    "FILES", "INDEX", "TABLES", "Cursor", "Engine", "Opened", "Table", "Transaction", "Unreachable", "declared_index",
-    "scan", "unpack_index",
+    "FILES", "INDEX", "TABLES", "Cursor", "Engine", "FileSystemFull", "Opened", "Table", "Transaction", "Unreachable",
+    "declared_index", "scan", "unpack_index",
 ]  # fmt: skip
 
 TABLES = ("entries", "owned", "dead", "clients", "facts", "by_metadata")
@@ -31,6 +31,10 @@ INDEX = b"index"
 
 class Unreachable(StorageError):
     """The server that keeps the store does not answer, or takes no writes, at present."""
+
+
+class FileSystemFull(StorageFull):
+    """The file system of the store has no room left."""
 
 
 Table: TypeAlias = Any
@@ -150,7 +154,7 @@ class Engine(Protocol):
         """Repair what made a transaction fail; return False if it cannot be repaired.
 
         Raises:
-            StorageFull: the file system has no room for the `size` bytes of the transaction.
+            StorageFull: there is no room for the `size` bytes of the transaction (of a file system: FileSystemFull).
             Unreachable: the server that keeps the store is away.
             StorageDamaged: the file is not what was written.
         """
