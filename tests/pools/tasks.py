@@ -15,6 +15,7 @@ __all__ = [
     "Unpicklable",
     "append_pid",
     "die_at",
+    "die_at_or_wait",
     "die_once",
     "die_twice_then",
     "fail",
@@ -43,6 +44,14 @@ def append_pid(path: str) -> None:
     """Write down that it ran, and where."""
     with Path(path).open("a") as file:
         file.write(f"{os.getpid()}\n")
+
+
+def die_at_or_wait(number: int, fatal: int, began: str, go: str) -> int:
+    """End the worker, or write down that it runs and return when the file `go` exists."""
+    if number != fatal:
+        append_pid(began)
+        wait_for(go)
+    return die_at(number, fatal)
 
 
 def die_at(number: int, fatal: int) -> int:

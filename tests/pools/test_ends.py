@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from suitkaise import ChildNotFound, RuntimeGone, whereis
-from suitkaise.pools import Pool, PoolBroken, ProcessPool, ThreadPool
+from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool
 from tests.pools import tasks
-from tests.support import eventually, run_program, start_program, wait_gone
+from tests.support import eventually, in_background, run_program, start_program, wait_gone
 
 
 def _is_over(name: str) -> bool:
@@ -61,6 +61,20 @@ def test_a_shutdown_can_cancel_all_that_has_not_begun(either: Pool, tmp_path: Pa
     assert all(future.cancelled() for future in waiting)
     Path(go).touch()
     assert [future.result(30) for future in running] == [go, go]
+
+
+def test_a_shutdown_that_cancels_lets_a_chunk_finish_that_was_taken_apart(pool: ProcessPool, tmp_path: Path) -> None:
+    began, go = tmp_path / "began", tmp_path / "go"
+    results = pool.map(tasks.die_at_or_wait, range(1, 11), [10] * 10, [str(began)] * 10, [str(go)] * 10, chunksize=10)
+    eventually(began.exists)
+    os.kill(int(began.read_text()), signal.SIGKILL)  # the worker of the chunk
+    eventually(lambda: len(began.read_text().split()) == 3)  # two of its items run, each in a worker of its own
+    pool.shutdown(wait=False, cancel_futures=True)
+    go.touch()
+    assert [next(results) for _ in range(9)] == [2 * number for number in range(1, 10)]
+    with pytest.raises(TaskFailed, match="die_at_or_wait"):
+        next(results)
+    in_background(pool.shutdown).result(30)
 
 
 def test_a_shutdown_waits_for_a_task_whose_worker_dies(pool: ProcessPool, tmp_path: Path) -> None:

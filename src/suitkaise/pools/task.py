@@ -122,11 +122,12 @@ class Task:
     def split(self) -> list[Task]:
         """Return a task for each item of a chunk that has ended its worker; together they settle its future.
 
-        So the one item that ends workers is found, and the others get their results.
+        So the one item that ends workers is found, and the others get their results. They count as begun, as the chunk
+        has: none of them can be cancelled.
         """
         assert self.items is not None
         parts = [
-            Task(self.scheduler, PoolFuture(), self.limits, self.function, item, reasons=list(self.reasons))
+            Task(self.scheduler, PoolFuture(), self.limits, self.function, item, reasons=list(self.reasons), begun=True)
             for item in self.items
         ]
         whole = _Whole(self, len(parts))
