@@ -12,6 +12,7 @@ from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.connect import attach
+from suitkaise.storage.index import checked_keys
 from suitkaise.storage.records import Entry
 from suitkaise.storage.selection import Selection
 from suitkaise.storage.tree import Tree
@@ -20,7 +21,7 @@ from suitkaise.storage.watch import Change, Watch
 __all__ = ["Change", "Entry", "Selection", "Tree", "Watch", "connect", "disconnect"]
 
 _lock = threading.Lock()
-_connected: list[Tree] = []
+_connected: list[Tree] = []  # that of the main program, while it is connected
 
 
 def connect(
@@ -51,7 +52,7 @@ def connect(
         StorageError: the directory cannot be used, or another program uses it; the engine is not installed, or is
             not the one that made the storage.
     """
-    keys = _checked_keys(index)
+    keys = checked_keys("connect: index", index)
     if (directory is not None) is not durable:
         raise StorageError(
             "a durable storage needs a directory, and a directory needs durable=True: connect('state/', durable=True)"
@@ -68,13 +69,15 @@ def connect(
     with _lock:
         program = runtime.enter()
         try:
-            tree = Tree(program.storage.directory(None if directory is None else os.path.abspath(directory), engine))
+            place = program.storage.directory(None if directory is None else os.path.abspath(directory), engine)
+            tree = _connected[0] if _connected else Tree(place)
         except BaseException:
             runtime.leave()
             raise
         if _connected:
             runtime.leave()  # all connections together count as one use of the program
-        _connected.append(tree)
+        else:
+            _connected.append(tree)
     return _indexed(tree, keys)
 
 
@@ -96,13 +99,6 @@ def disconnect() -> None:
             end.callback(runtime.leave)
             while _connected:
                 end.callback(_connected.pop().close)
-
-
-def _checked_keys(index: Iterable[str]) -> list[str]:
-    keys = [index] if isinstance(index, str) else list(index)
-    if isinstance(index, str) or not all(isinstance(key, str) for key in keys):
-        raise TypeError(f"connect: index must be a list of metadata keys such as ['pid'], not {index!r}")
-    return keys
 
 
 def _indexed(tree: Tree, keys: list[str]) -> Tree:

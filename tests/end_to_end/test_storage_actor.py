@@ -192,8 +192,19 @@ class DeclaresIndex(Process):
         self.wait(60.0)
 
 
+def test_a_program_that_connects_again_and_again_has_one_handle() -> None:
+    tree = sktree.connect()
+    try:
+        assert sktree.connect() is tree
+        assert sktree.connect(index=["kind"]) is tree
+    finally:
+        sktree.disconnect()
+    assert sktree.connect() is not tree
+    sktree.disconnect()
+
+
 def test_a_declared_index_is_kept_in_a_durable_storage(tmp_path: Path) -> None:
-    for wrong in ("kind", [5]):
+    for wrong in ("kind", [5], None):
         with pytest.raises(TypeError, match="index must be a list of metadata keys"):
             sktree.connect(index=wrong)  # type: ignore[arg-type]
     for index in (["kind"], ["size"], []):

@@ -198,9 +198,14 @@ def test_an_entry_that_is_damaged_while_the_store_is_open_is_named_and_the_other
             lambda: tree.append("spoilt", 1, path="a/path"),
             lambda: tree.add("spoilt", "new", path="a/path"),
             lambda: list(tree.select_all_with({"kind": "spoilt"}, "a")),
+            lambda: tree.snapshot(tmp_path / "snapshot"),  # which would vouch for the wrong value
+            lambda: tree.move("spoilt", to="elsewhere", path="a/path"),
+            lambda: tree.atomically(lambda tree: tree.move("spoilt", to="elsewhere", path="a/path")),
         ):
             with pytest.raises(StorageDamaged, match=r"'spoilt' in 'a/path' is damaged.*tree.restore"):
                 attempt()
+        assert not list(tmp_path.glob("*snapshot*"))
+        assert "spoilt = <damaged>" in str(tree)
         assert tree.get("sound", path="a/path") == "some text"
         tree.add("sound", "more", path="a/path")
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,8 @@ from suitkaise.storage.backends.redis_address import (
     shown,
     write_address,
 )  # fmt: skip
+from suitkaise.storage.backends.redis_connection import RedisConnection
+from suitkaise.storage.backends.redis_server import RedisServer
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.backends.tables import Unreachable
 from suitkaise.storage.tree import Tree
@@ -33,6 +36,16 @@ from tests.support import run_program
 pytestmark = needs_redis
 
 SECRET = "s3cret"
+
+
+def test_a_connection_that_another_thread_takes_while_all_are_closed_is_no_error() -> None:
+    class Emptied(deque[RedisConnection]):
+        def __len__(self) -> int:
+            return 1  # as it was when this thread looked
+
+    server = RedisServer(Address.parse("redis://127.0.0.1/0?name=x"))
+    server._free = Emptied()
+    server.close()
 
 
 @pytest.fixture

@@ -615,6 +615,33 @@ def test_repeated_gets_of_immutable_values_see_every_write(tree: Tree) -> None:
     assert other.get("n", default="gone") == "gone"
 
 
+def test_a_handle_keeps_few_and_small_values(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suitkaise.storage.tree._MAX_CACHED", 10)
+    large, array = "x" * 100_000, pickle.PickleBuffer(bytearray(100_000))
+    for name, value in [("text", large), ("bytes", large.encode()), ("int", 1 << 100_000)]:
+        tree.add(name, value, path="p")
+        assert tree.get(name, path="p") == value
+    assert not tree._cache
+    for number in range(20):
+        tree.add("array", _WithBuffer(array), path=f"p{number}")
+        assert bytes(tree.get("array", path=f"p{number}").buffer) == bytes(array)
+        assert len(tree._cache) <= 10
+
+
+class _WithBuffer:
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _WithBuffer, (pickle.PickleBuffer(self.buffer),)
+
+
+@pytest.mark.parametrize("keys", ["kind", [5], None, 5])
+def test_an_index_of_what_are_no_metadata_keys_is_refused_at_once(tree: Tree, keys: Any) -> None:
+    with pytest.raises(TypeError, match=r"declare_index: keys must be a list of metadata keys such as \['pid'\], not"):
+        tree.declare_index(keys)
+
+
 def test_the_first_read_waits_for_the_server(storage: Storage) -> None:
     assert storage.tree.get("a", default="none") == "none"
     assert storage.tree.get_all_from("a") == {}

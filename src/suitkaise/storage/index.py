@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
 from suitkaise.storage.keys import is_below, ranges_below
 from suitkaise.storage.records import Metadata, head_of, metadata_of, path_and_name, unpack_metadata
 
-__all__ = ["ALWAYS_INDEXED", "Scan", "find", "index_keys", "matches", "prefixes_of"]
+__all__ = ["ALWAYS_INDEXED", "Scan", "checked_keys", "find", "index_keys", "matches", "prefixes_of"]
 
 ALWAYS_INDEXED = ("pid", "owner", "remove_on_process_join")
 """The metadata keys that every storage indexes."""
@@ -24,6 +24,14 @@ _DIGEST = 16
 
 Scan: TypeAlias = Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]]
 """Iterate over keys and values of a database, from the first key up to, and without, the second one."""
+
+
+def checked_keys(what: str, keys: Iterable[str]) -> list[str]:
+    """Return metadata keys that are to be indexed; raise TypeError if they are none. `what` names the argument."""
+    found = list(keys) if isinstance(keys, Iterable) and not isinstance(keys, str | bytes) else None
+    if found is None or not all(isinstance(key, str) for key in found):
+        raise TypeError(f"{what} must be a list of metadata keys such as ['pid'], not {keys!r}")
+    return found
 
 
 def index_keys(metadata: bytes, declared: Collection[str], key: bytes) -> set[bytes]:

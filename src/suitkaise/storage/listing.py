@@ -10,7 +10,7 @@ from suitkaise.errors import EntryNotFound
 from suitkaise.storage.backends.reader import Reader
 from suitkaise.storage.keys import is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
-from suitkaise.storage.records import path_and_name, value_of
+from suitkaise.storage.records import intact, path_and_name, value_of
 
 __all__ = [
     "MAX_SHOWN",
@@ -86,6 +86,8 @@ def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
 
 def short_value(record: bytes) -> str:
     """Return the value's `repr`, cut if it is long; if the value cannot be decoded, the reason."""
+    if not intact(record):
+        return "<damaged>"
     try:
         text = repr(value_of(record))
     except Exception as error:

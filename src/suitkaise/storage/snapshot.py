@@ -28,6 +28,7 @@ from suitkaise.storage.records import (
     Encoding,
     Metadata,
     Record,
+    checked,
     encoded_value_of,
     is_indexed,
     metadata_of,
@@ -61,7 +62,7 @@ _decode_head = msgspec.msgpack.Decoder(SnapshotEntry).decode
 
 
 def write_snapshot(file: BinaryIO, entries: Iterable[tuple[bytes, bytes]], total: int, report: Report) -> int:
-    """Write keys and records to an empty file; return how many the file holds."""
+    """Write keys and records to an empty file; return how many the file holds. Raises StorageDamaged."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
     count = 0
 
@@ -73,6 +74,7 @@ def write_snapshot(file: BinaryIO, entries: Iterable[tuple[bytes, bytes]], total
     for seen, (key, record) in enumerate(entries):
         if seen % _REPORT_EVERY == 0:
             report(seen, total)
+        checked(key, record)
         if is_indexed(record):
             continue
         fields = Record.unpack(record)

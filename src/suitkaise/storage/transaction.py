@@ -26,6 +26,7 @@ from suitkaise.storage.protocol import Atomic, ContainerVersion, Put, PutMode, R
 from suitkaise.storage.records import (
     Metadata,
     Record,
+    checked,
     decode_value,
     encode_value,
     encoded_value_of,
@@ -147,10 +148,14 @@ class Transaction(Writes):
         """Add to the number at the commit; return the sum."""
         record = self.get(path, name)
         old = start if record is None else decoded(path, name, record)
-        if type(old) not in (int, float):
-            raise StorageError(f"{where(name, path)} is not an int or float that can be added to", path=path)
-        self._put(path, name, *encode_value(old + amount), None)
-        return old + amount
+        try:
+            total = old + amount if type(old) in (int, float) else None
+        except OverflowError:  # the int is too large to be added to a float
+            total = None
+        if total is None:
+            raise StorageError(f"{where(name, path)} is not an int or float that this can be added to", path=path)
+        self._put(path, name, *encode_value(total), None)
+        return total
 
     def append(self, path: str, name: str, item: object, *, wait: bool) -> None:
         """Append the item to the list at the commit."""
@@ -177,7 +182,7 @@ class Transaction(Writes):
 
     def move(self, path: str, name: str, to_path: str, to_name: str, mode: PutMode, *, wait: bool) -> None:
         """Move the entry at the commit, which requires that it has not changed."""
-        data = self._existing(path, name)
+        data = checked(entry_key(path, name)[0], self._existing(path, name))
         if (path, name) == (to_path, to_name):
             return
         if mode is PutMode.NEW and self.get(to_path, to_name) is not None:

@@ -20,6 +20,7 @@ from suitkaise.specs.recipe import is_async_function
 from suitkaise.storage.auto_update import auto_update
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
+from suitkaise.storage.index import checked_keys
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
 from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
 from suitkaise.storage.place import directory_here, origin_of
@@ -53,6 +54,7 @@ _OTHER_NAMES = {
 _NOTHING: Any = type("_Nothing", (), {"__repr__": lambda _: "<no default>", "__slots__": ()})()
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MAX_CACHED = 4096  # values
+_LARGEST_CACHED = 4096  # bytes of a record
 _NEVER = -1  # no revision word
 _LARGE: Any = object()  # in the cache: the entry is best read by `_get_large`
 
@@ -158,13 +160,16 @@ class Tree:
                 raise entry_not_found(self._reader, path, name)
             return default
         value = decoded(path, name, record)
-        if type(value) in _IMMUTABLE and not word & 1:
-            if len(self._cache) >= _MAX_CACHED:
-                self._cache.clear()
-            self._cache[path, name] = word, value
+        if type(value) in _IMMUTABLE and not word & 1 and len(record) <= _LARGEST_CACHED:
+            self._remember(path, name, (word, value))
         elif type(record) is bytes and has_large_buffers(record):
-            self._cache[path, name] = _NEVER, _LARGE
+            self._remember(path, name, (_NEVER, _LARGE))
         return value
+
+    def _remember(self, path: str, name: str, found: tuple[int, Any]) -> None:
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[path, name] = found
 
     def _get_large(self, name: str, path: str, default: Any) -> Any:
         """Read an entry that had large buffers before, so that its value lies in the only copy that is made."""
@@ -720,6 +725,7 @@ class Tree:
 
         Raises:
             OSError: the file cannot be written; an earlier file of that name is unchanged.
+            StorageDamaged: an entry is damaged; an earlier file of that name is unchanged.
             StorageError: there is a transaction in this thread.
 
         >>> import tempfile
@@ -773,8 +779,12 @@ class Tree:
     # Indexes, owners, and the handle itself.
 
     def declare_index(self, keys: Iterable[str]) -> None:
-        """Have these metadata keys indexed from now on, as `sktree.connect(index=[...])` does."""
-        self._direct.send(DeclareIndex(0, False, list(keys), current_owner()))
+        """Have these metadata keys indexed from now on, as `sktree.connect(index=[...])` does.
+
+        Raises:
+            TypeError: `keys` is no list (or other iterable) of strings.
+        """
+        self._direct.send(DeclareIndex(0, False, checked_keys("declare_index: keys", keys), current_owner()))
 
     def forget_owner(self, owner: str) -> None:
         """Remove the entries that an ended worker marked with `remove_on_process_join`.

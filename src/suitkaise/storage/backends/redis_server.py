@@ -5,6 +5,7 @@ Every connection is this process's own, so a forked child makes new ones.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -152,8 +153,9 @@ class RedisServer:
 
     def close(self) -> None:
         """Close the connections that are not in use. The next command opens another one."""
-        while self._free:
-            self._free.pop().close()
+        with contextlib.suppress(IndexError):  # another thread may take the last one meanwhile
+            while True:
+                self._free.pop().close()
 
     def _take(self) -> RedisConnection:
         if self._pid != os.getpid():  # a forked child: they are the parent's
