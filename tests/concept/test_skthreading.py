@@ -17,12 +17,13 @@ from suitkaise import (
     SpecError,
     SpecWarning,
     Status,
+    SuitkaiseError,
     Supervisor,
     WorkerFailed,
     skthreading,
 )
 from suitkaise.skthreading import SKThread, create_thread
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 LIMIT = 30.0
 
@@ -248,6 +249,30 @@ def test_join_all_shutdown_and_a_new_beginning() -> None:
     assert skthreading.join_all() == {"long": Status.FINISHED}
     assert skthreading.get_thread_result("long") == "waited"
     assert skthreading.get_thread_result(create_thread("again", waits), timeout=LIMIT) == "waited"
+
+
+def test_a_thread_that_makes_another_one_while_all_are_asked_to_finish_is_refused_at_once() -> None:
+    began, go = threading.Event(), threading.Event()
+    refused: list[BaseException] = []
+
+    def make_another() -> str:
+        began.set()
+        go.wait()
+        try:
+            skthreading.create_thread("another", abs, args=(1,))
+        except SuitkaiseError as error:
+            refused.append(error)
+        return "done"
+
+    thread = skthreading.create_thread("first", make_another)
+    assert began.wait(10)
+    ending = in_background(skthreading.shutdown)
+    eventually(lambda: skthreading.get_status(thread) == "stopping")
+    go.set()
+    ending.result(30)
+    assert "is stopping" in str(refused[0])
+    assert skthreading.get_thread_result(thread) == "done"
+    assert skthreading.list_threads() == {"first": "finished"}
 
 
 def test_a_taken_name_gets_a_number_and_a_wrong_one_a_hint() -> None:

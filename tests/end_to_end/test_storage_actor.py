@@ -304,6 +304,23 @@ def test_s45_the_time_out_of_stop_covers_the_storage_too() -> None:
     assert runtime.current() is None
 
 
+def test_a_storage_that_does_not_answer_is_waited_for_once_at_the_end_of_many_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Tree.__init__, "__kwdefaults__", {"timeout": 2.0})
+    sktree.connect()
+    storage = eventually(lambda: whereis("sktree/storage").pid)
+    running = Supervisor("idle", Child(Idle, copies=20)).start()
+    os.kill(storage, signal.SIGSTOP)
+    try:
+        running.stop()
+        logged = [record.getMessage() for record in caplog.records if "were not removed" in record.getMessage()]
+        assert 1 <= len(logged) <= 3
+    finally:
+        os.kill(storage, signal.SIGCONT)
+    sktree.disconnect()
+
+
 def test_owned_entries_that_cannot_be_removed_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

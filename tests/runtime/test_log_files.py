@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,26 @@ def test_the_name_of_a_worker_never_leads_out_of_the_directory(tmp_path: Path) -
     names = {log_file("/logs", f"app/{'é' * 300}{number}") for number in range(2)}
     assert len(names) == 2
     assert all(len(os.fsencode(os.path.basename(name))) < 255 for name in names)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_lines_that_come_while_no_thread_can_be_started_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    files = LogFiles(str(tmp_path), None, 0)
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", fail)
+        write(files, "one")
+        if not again:
+            files.close()
+    if again:
+        write(files, "two")
+        files.close()
+    lines = (tmp_path / "app/work.log").read_text().splitlines()
+    assert [line.partition("stdout: ")[2] for line in lines] == ["one", "two"][: 1 + again]
 
 
 def test_an_entry_that_cannot_be_written_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -170,7 +170,7 @@ def test_a_signal_handler_may_write_while_its_thread_sends_in_a_flush(
         tree.add("large", large, path="p", wait=False)
         with alarms(lambda *_: tree.increment("handled", path="p"), 10.0, first=0.0005 + 0.0004 * attempt):
             tree.flush()
-            eventually(lambda: tree.get("handled", path="p", default=0) == attempt + 1)
+            eventually(lambda after=attempt + 1: tree.get("handled", path="p", default=0) == after)
         assert tree.get("large", path="p") == large
 
 

@@ -68,7 +68,7 @@ def test_a_block_raises_the_same_errors_as_direct_calls(tree: Tree) -> None:
     tree.add("text", "x", path=P)
     tree.add("large", 10**400, path=P)
     with tree.transaction():
-        with pytest.raises(StorageError, match="'large' in .* is not an int or float that this can be added to"):
+        with pytest.raises(StorageError, match=r"'large' in .* is not an int or float that this can be added to"):
             tree.increment("large", 0.5, path=P)
         with pytest.raises(KeyError, match="'missing' in"):
             tree.get("missing", path=P)

@@ -128,6 +128,22 @@ def test_the_timeout_of_get_is_a_number_and_may_be_infinite(tree: Tree) -> None:
         assert watch.get(timeout=math.inf).name == "a"
 
 
+def test_a_watch_whose_thread_cannot_be_started_is_closed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    tree.add("there", 1, path="w")
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread") as failed:
+            tree.watch("w", lambda change: None)
+    tree.close()  # closes the watches that there are, which the traceback still holds
+    del failed
+    with tree.watch("w") as watch:
+        tree.add("there", 2, path="w")
+        assert watch.get(10).kind == "updated"
+
+
 def test_a_callback_may_close_its_own_watch(tree: Tree) -> None:
     seen: list[Change] = []
     watch = tree.watch("w", lambda change: (seen.append(change), watch.close()))

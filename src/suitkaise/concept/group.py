@@ -110,6 +110,9 @@ class WorkerGroup:
 
     def _supervisor(self) -> SupervisorRef:
         """Return the group's supervisor; start it, if it does not run."""
+        own = current_path()
+        if self._path is not None and own is not None and own.startswith(f"{self._path}/"):
+            return SupervisorRef(self._path)  # `shutdown` has the lock while it waits for this worker
         with self._lock:
             if not self._is_up:
                 self._start()

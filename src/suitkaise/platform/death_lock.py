@@ -183,8 +183,13 @@ class DeathWatch:
                 return False
             self._watched[address] = _Watched(address, pid, on_end)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="suitkaise-deaths", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="suitkaise-deaths", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread is left
+                    del self._watched[address]
+                    return False
+                self._thread = thread
             else:
                 self._ring()
         return True

@@ -72,8 +72,10 @@ class LogFiles:
             self._size += size
             self._waiting.append((path, run, size))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write_all, name="suitkaise-log-files", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._write_all, name="suitkaise-log-files", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread can be started: the next line tries again
+                    thread.start()
+                    self._thread = thread
             elif len(self._waiting) == 1:
                 self._changed.notify_all()
 
@@ -84,6 +86,8 @@ class LogFiles:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(patience)
+        elif self._waiting:  # no thread could be started
+            self._write_all()
 
     def flush(self, patience: float = PATIENCE) -> bool:
         """Wait at most `patience` seconds until all is written; return whether it is."""

@@ -88,8 +88,9 @@ class ServiceManager:
         self._running = running
         running._runtime.bus.subscribe(self._on_event)
         self._send("READY=1", f"STATUS={self._status(running)}")
-        self._thread = threading.Thread(target=self._serve, args=(running,), name="suitkaise-notify", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._serve, args=(running,), name="suitkaise-notify", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def __exit__(self, *error: object) -> None:
         with self._condition:

@@ -7,8 +7,9 @@ import os
 import queue
 import socket
 import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
@@ -23,6 +24,9 @@ from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
 
+if TYPE_CHECKING:
+    from suitkaise.storage.tree import Tree
+
 __all__ = ["STORAGE_NAME", "StorageService"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
@@ -30,6 +34,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise")
 
 FAILED_STARTS = 16
 """How often in a row the storage actor may fail to start, with pauses of up to a second, until it is given up."""
+
+SILENT = 1.0
+"""Seconds after which a storage that has not removed the entries of an owner is not asked about the next one."""
 
 STORAGE_NAME = "sktree"
 """The name of the tree that supervises the storage actor."""
@@ -189,22 +196,25 @@ class StorageService:
         from suitkaise.storage.tree import Tree
 
         tree: Tree = Tree(directory)
-        answers = True
-        left: list[str] = []  # owners whose entries could not be removed, while a server is away
-        while (owner := self._gone.get()) is not None:
-            if isinstance(owner, threading.Event):
-                owner.set()
-                continue
-            if not answers and self._closing:  # do not wait for it once for each owner
-                continue
-            left.append(owner)
-            try:
-                while left:
-                    tree.forget_owner(left[-1])
-                    left.pop()
-            except Exception as error:  # it is tried again when the next worker ends
-                logger.warning("the storage entries of %s were not removed: %s", left[-1], error)
-                answers = False
+        left: list[
+            str
+        ] = []  # owners whose entries could not be removed: they are tried again when the next worker ends
+        come: list[str | threading.Event | None] = []
+        while None not in come:
+            come = [self._gone.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    come.append(self._gone.get_nowait())
+            owners = [one for one in come if isinstance(one, str)]
+            if owners and not (left and self._closing):
+                failed = _forget(tree, owners)
+                if failed:
+                    left += failed
+                elif left and not _forget(tree, left[:1]):
+                    left = _forget(tree, left[1:])
+            for one in come:
+                if isinstance(one, threading.Event):
+                    one.set()
         try:
             tree.close()
         except Exception as error:
@@ -233,6 +243,24 @@ class StorageService:
         """In a forked child: close the listening socket, which is the parent's."""
         if self._listener is not None:
             self._listener.close()
+
+
+def _forget(tree: Tree, owners: list[str]) -> list[str]:
+    """Remove the entries of these owners; return those whose entries are left.
+
+    A storage that does not answer is waited for once, and not for each owner.
+    """
+    left = []
+    for place, owner in enumerate(owners):
+        began = time.monotonic()
+        try:
+            tree.forget_owner(owner)
+        except Exception as error:
+            logger.warning("the storage entries of %s were not removed: %s", owner, error)
+            if time.monotonic() - began >= SILENT:
+                return [*left, *owners[place:]]
+            left.append(owner)
+    return left
 
 
 def _forget_former_owners(directory: str) -> None:

@@ -159,10 +159,14 @@ class Watch:
 
     def call(self, callback: Callable[[Change], object]) -> None:
         """Call `callback` with each change, in a thread of its own, until the watch is closed."""
-        self._thread = threading.Thread(
-            target=self._call, args=(callback,), name=f"suitkaise-watch-{self.path or 'root'}", daemon=True
-        )
-        self._thread.start()
+        name = f"suitkaise-watch-{self.path or 'root'}"
+        self._thread = thread = threading.Thread(target=self._call, args=(callback,), name=name, daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no thread is left
+            self._thread = None
+            self.close()
+            raise
 
     def _call(self, callback: Callable[[Change], object]) -> None:
         try:
