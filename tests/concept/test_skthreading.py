@@ -251,6 +251,15 @@ def test_join_all_shutdown_and_a_new_beginning() -> None:
     assert skthreading.get_thread_result(create_thread("again", waits), timeout=LIMIT) == "waited"
 
 
+def test_the_results_of_threads_are_forgotten_when_others_have_ended_after_them() -> None:
+    for name in ("first", "second"):
+        create_thread(name, waits)
+        skthreading.shutdown(timeout=LIMIT)
+    assert skthreading.list_threads() == {"second": Status.FINISHED}
+    with pytest.raises(ChildNotFound, match="'first'"):
+        skthreading.get_thread_result("first")
+
+
 def test_a_thread_that_makes_another_one_while_all_are_asked_to_finish_is_refused_at_once() -> None:
     began, go = threading.Event(), threading.Event()
     refused: list[BaseException] = []

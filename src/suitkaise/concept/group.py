@@ -270,7 +270,7 @@ class WorkerGroup:
     def shutdown(self, timeout: float | None = None) -> None:
         """Ask all to finish, and wait until they have. Their statuses and results stay known.
 
-        Whatever is created after that starts anew.
+        Whatever is created after that starts anew, and those are forgotten.
 
         Args:
             timeout: seconds to wait (default None: no limit).
@@ -293,10 +293,11 @@ class WorkerGroup:
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
             running.stop(timeout)
             lines = {line.id: line for line in running.which_children()}
+            kept = {}
             for name, result in results.items():
                 line = lines.get(name) or self._removed_line(name)
-                self._kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
-            self._running = None
+                kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
+            self._kept, self._running = kept, None
         from suitkaise.concept import at_exit
 
         at_exit.forget(self)
