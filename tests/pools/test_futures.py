@@ -14,7 +14,7 @@ import pytest
 from suitkaise import NotSerializable, WorkerFailed, pools
 from suitkaise.pools import Pool, PoolBroken, ProcessPool, ThreadPool
 from tests.pools import tasks
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 MIB = 1 << 20
 
@@ -59,6 +59,31 @@ def test_an_argument_that_cannot_be_sent_fails_its_future_alone(pool: ProcessPoo
     with pytest.raises(ImportError, match="not here"):
         pool.submit(repr, _NotLoadable()).result(30)
     assert fine.result(30) == 4
+
+
+class Guarded:
+    """Its state is guarded by a lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_read = threading.Event()
+
+    def __reduce__(self) -> Any:
+        self.is_read.set()
+        with self.lock:
+            return Path, ("state",)
+
+
+def test_an_argument_may_wait_for_a_lock_under_which_another_thread_submits_a_task(pool: ProcessPool) -> None:
+    state = Guarded()
+    assert pool.submit(pow, 2, 3).result(30) == 8  # a worker waits for tasks
+    with state.lock:
+        waiting = in_background(lambda: pool.submit(str, state).result(30))
+        assert state.is_read.wait(30)
+        submitted = in_background(lambda: pool.submit(pow, 2, 4))
+        future = submitted.result(30)
+    assert future.result(30) == 16
+    assert waiting.result(30) == "state"
 
 
 def test_a_result_that_cannot_be_sent_fails_its_future_alone(pool: ProcessPool) -> None:

@@ -49,9 +49,13 @@ class PoolWorker(ABC):
     def child(self) -> Child:
         """Return the declaration of the worker."""
 
+    def can_take(self, task: Task) -> bool:
+        """Return whether `send` runs no code of the user's for this task: whether it is encoded, if it has to be."""
+        return True
+
     @abstractmethod
     def send(self, task: Task) -> bool:
-        """Give it one more task; return False if the task does not fit now. Raises what encoding the task raises."""
+        """Give it one more task; return False if the task does not fit now. Raises what the system raises."""
 
     @abstractmethod
     def take_back(self) -> list[Task]:
@@ -96,6 +100,9 @@ class ProcessWorker(PoolWorker):
             restart="temporary",
             finish_timeout=60.0,  # a worker without any limit would not write its stacks when it is killed as hung
         )
+
+    def can_take(self, task: Task) -> bool:
+        return task.data is not None
 
     def send(self, task: Task) -> bool:
         kind = TASK if task.items is None else CHUNK

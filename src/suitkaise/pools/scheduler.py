@@ -48,7 +48,8 @@ STALLED = 0.02
 class Scheduler:
     """The part of a pool that has threads: it lives until all tasks are done, even if nobody has the pool any more.
 
-    All its state is guarded by `lock`. Futures are settled without it: a callback may call anything.
+    All its state is guarded by `lock`. Futures are settled and tasks encoded without it: a callback, or the
+    `__reduce__` of an argument, may call anything, and may wait for a thread that submits a task.
 
     Args:
         name: the name of the pool's supervisor.
@@ -66,6 +67,7 @@ class Scheduler:
         self._max_tasks = math.inf if max_tasks is None else max_tasks
         self._make_worker = make_worker
         self._queue: deque[Task] = deque()
+        self._unencoded: deque[Task] = deque()  # are to be encoded now, since a worker waits for them
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
         self._workers: list[PoolWorker] = []  # those that take tasks
@@ -109,8 +111,7 @@ class Scheduler:
             failed = self._dispatch() if len(self._queue) == 1 else []
             new = self._new_worker()
             first = not self._workers
-        self._settle_failed(failed)
-        started = self._start_worker(new)
+        started = self._go_on(failed, new)
         if new is not None and first and new.starts_at_once and started is not None:
             # If the program ended now, no thread could be started any more (Python 3.12), and the task would get lost.
             with contextlib.suppress(TimeoutError):
@@ -129,7 +130,7 @@ class Scheduler:
                 self._take_back(holder)
                 task.withdrawn = task not in holder.tasks
             failed = self._dispatch()
-        self._settle_failed(failed)
+        self._go_on(failed)
         return task.withdrawn
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
@@ -258,6 +259,12 @@ class Scheduler:
         task = self._queue.popleft()
         if task.withdrawn:
             return True
+        if not worker.can_take(task):
+            if not task.encoding:
+                task.encoding = True
+                self._unencoded.append(task)
+            self._queue.appendleft(task)
+            return False
         try:
             if not worker.send(task):
                 self._queue.appendleft(task)
@@ -310,7 +317,7 @@ class Scheduler:
 
     def _new_worker(self) -> PoolWorker | None:
         """Return one more worker to start, if a task waits for one."""
-        if self._closing and self._drained.is_set():
+        if (self._closing and self._drained.is_set()) or (self._queue and self._queue[0].encoding):
             return None
         if self._starting + len(self._workers) >= self.max_workers or self._failed >= FAILED_STARTS:
             return None
@@ -377,8 +384,7 @@ class Scheduler:
             failed = self._dispatch()
             new = self._new_worker()
         worker.handle.exited.add_done_callback(partial(self._on_exit, worker))
-        self._settle_failed(failed)
-        self._start_worker(new)
+        self._go_on(failed, new)
 
     def _read(self, worker: PoolWorker) -> None:
         """Take the answers that have arrived from a process."""
@@ -410,8 +416,7 @@ class Scheduler:
             new = self._new_worker() if self._queue else None
             closing = self._closing
         self.settle(task, value, error)
-        self._settle_failed(failed)
-        self._start_worker(new)
+        self._go_on(failed, new)
         if closing:
             self.check_drained()
 
@@ -455,8 +460,7 @@ class Scheduler:
         worker.close()
         if over:
             self._break_without_workers()
-        self._settle_failed(failed)
-        self._start_worker(new)
+        self._go_on(failed, new)
         self.check_drained()
 
     def _judge(
@@ -475,6 +479,41 @@ class Scheduler:
             self._queue.extendleft(reversed(parts))
         else:
             self._queue.appendleft(task)
+
+    # ------------------------------------------------------------ without the lock
+    def _go_on(self, failed: list[tuple[Task, BaseException]], new: PoolWorker | None = None) -> Future[Any] | None:
+        """Settle these tasks, start this worker, and encode the task for which a worker waits."""
+        self._settle_failed(failed)
+        started = self._start_worker(new)
+        while True:
+            try:
+                task = self._unencoded.popleft()
+            except IndexError:
+                return started
+            self._encode(task)
+
+    def _encode(self, task: Task) -> None:
+        """Encode a task for which a worker waits, and give it to the worker."""
+        failure: BaseException | None = None
+        try:
+            task.encode()
+        except BaseException as error:
+            failure = error
+        failed: list[tuple[Task, BaseException]] = []
+        with self.lock:
+            task.encoding = False
+            if failure is not None and task in self._queue:
+                self._queue.remove(task)
+                failed = [(task, failure)]
+            failed += self._dispatch()
+            new = self._new_worker()
+        self._settle_failed(failed)
+        self._start_worker(new)
+        try:
+            if failure is not None and not isinstance(failure, Exception):
+                raise failure  # Ctrl-C, for example
+        finally:
+            del failure, failed
 
     # ------------------------------------------------------------ results
     def _settle_failed(self, failed: list[tuple[Task, BaseException]]) -> None:

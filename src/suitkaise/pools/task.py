@@ -90,6 +90,7 @@ class Task:
     reasons: list[ExitReason] = field(default_factory=list)
     begun: bool = False
     withdrawn: bool = False
+    encoding: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -103,8 +104,8 @@ class Task:
         Raises:
             NotSerializable: the function or an argument cannot be sent.
         """
+        what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
         if self.data is None:
-            what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
             self.data = codec.dumps(what, root=name_of(self.function))
             self.args, self.kwargs = (), {}  # large arguments need not be kept twice
         return self.data
