@@ -14,7 +14,7 @@ from suitkaise.storage.backends.store import Store
 from suitkaise.storage.protocol import Restore
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 LONG = "p" * 300
 
@@ -117,6 +117,19 @@ def test_a_snapshot_is_of_one_moment(tree: Tree, file: Path) -> None:
     for one in snapshots:
         tree.restore(one)
         assert len(set(tree.get_all_from("p").values())) == 1
+
+
+def test_other_threads_read_and_write_while_a_snapshot_is_written(tree: Tree, file: Path) -> None:
+    tree.add("n", 1, path="p")
+    found = []
+
+    def look(done: int, total: int) -> None:
+        found.append(in_background(lambda: (tree.get("n", path="p"), tree.increment("n", path="p"))).result(30))
+
+    tree.snapshot(file, progress=look)
+    assert found[0] == (1, 2)
+    tree.restore(file)
+    assert tree.get("n", path="p") == 1
 
 
 @pytest.mark.parametrize("at", [0, 5, 30, 60, 400, 100_200, -60, -41, -33, -1])

@@ -36,6 +36,7 @@ class LmdbEngine:
 
     errors: tuple[type[Exception], ...] = (lmdb.Error,)
     is_remote: bool = False
+    reads_one_at_a_time: bool = False
     heartbeat: float | None = None
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:

@@ -191,8 +191,17 @@ class Reader:
         """Return what `work` makes of keys and records of all entries at one moment, and of their number.
 
         If a fork of this process interrupts the work, it is done again from the start. Meanwhile the writer cannot
-        reuse pages.
+        reuse pages, and all other threads read as ever.
         """
+        if not engine_named(chosen_engine(self.directory, None)).reads_one_at_a_time:
+            return self._all_at_once(work)
+        reader = Reader(self.directory)
+        try:
+            return reader._all_at_once(work)
+        finally:
+            reader.close()
+
+    def _all_at_once(self, work: Callable[[Iterator[tuple[bytes, bytes]], int], T]) -> T:
         return self._read(
             lambda transaction: work(
                 scan(transaction, self._entries, b"", None), transaction.stat(self._entries)["entries"]

@@ -132,6 +132,7 @@ class RedisEngine:
 
     errors: tuple[type[Exception], ...] = (RedisError, _Refused)
     is_remote: bool = True
+    reads_one_at_a_time: bool = False
     heartbeat: float | None = LEASE / 4
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:

@@ -46,6 +46,7 @@ class SqliteEngine:
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     is_remote: bool = False
+    reads_one_at_a_time: bool = True
     heartbeat: float | None = None
 
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:

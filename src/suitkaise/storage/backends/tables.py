@@ -124,6 +124,8 @@ class Engine(Protocol):
     """What the engine raises when an operation fails."""
     is_remote: bool
     """Whether the store lies on a server, which may lose what it had stored while the program goes on."""
+    reads_one_at_a_time: bool
+    """Whether the threads of a process read through one connection, so that a long read would hold up the others."""
     heartbeat: float | None
     """Seconds after which the writer calls `maintain` also while there is nothing to do; None: it need not."""
 
