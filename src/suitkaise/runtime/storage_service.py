@@ -250,7 +250,7 @@ def _forget(tree: Tree, owners: list[str]) -> list[str]:
 
     A storage that does not answer is waited for once, and not for each owner.
     """
-    left = []
+    left: list[str] = []
     for place, owner in enumerate(owners):
         began = time.monotonic()
         try:
