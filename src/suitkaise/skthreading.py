@@ -211,9 +211,7 @@ def join_all(timeout: float | None = None) -> dict[str, Status]:
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Ask all threads to finish, and wait until they have, at most `timeout` seconds.
-
-    Their results stay known until other threads are created.
+    """Ask all threads to finish, and wait until they have, at most `timeout` seconds. Their results stay known.
 
     Raises:
         AskTimeout: not all have ended in time; they go on to finish.

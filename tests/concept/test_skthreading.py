@@ -251,20 +251,6 @@ def test_join_all_shutdown_and_a_new_beginning() -> None:
     assert skthreading.get_thread_result(create_thread("again", waits), timeout=LIMIT) == "waited"
 
 
-def test_the_results_of_threads_are_forgotten_when_others_have_ended_after_them() -> None:
-    create_thread("once", waits, kwargs={"restart": "temporary"})
-    create_thread("first", waits)
-    skthreading.join_all(timeout=LIMIT)
-    skthreading.shutdown(timeout=LIMIT)
-    assert skthreading.get_thread_result("once") == skthreading.get_thread_result("first") == "waited"
-    create_thread("second", waits)
-    skthreading.shutdown(timeout=LIMIT)
-    assert skthreading.list_threads() == {"second": Status.FINISHED}
-    for name in ("once", "first"):
-        with pytest.raises(ChildNotFound, match=f"'{name}'"):
-            skthreading.get_thread_result(name)
-
-
 def test_a_thread_that_makes_another_one_while_all_are_asked_to_finish_is_refused_at_once() -> None:
     began, go = threading.Event(), threading.Event()
     refused: list[BaseException] = []

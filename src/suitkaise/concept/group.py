@@ -270,7 +270,7 @@ class WorkerGroup:
     def shutdown(self, timeout: float | None = None) -> None:
         """Ask all to finish, and wait until they have. Their statuses and results stay known.
 
-        Whatever is created after that starts anew, and those are forgotten.
+        Whatever is created after that starts anew.
 
         Args:
             timeout: seconds to wait (default None: no limit).
@@ -286,19 +286,17 @@ class WorkerGroup:
             if running is None or self._pid != os.getpid():
                 return
             ask = router().request  # the registry that knows these workers
-            removed = {}
             for path in running._runtime.registry.removed_below(running.path):
                 gone = self._removed_line(path.rpartition("/")[2])
                 stats = ask(RequestKind.STATS, path).get()
-                removed[gone.id] = gone, ask(RequestKind.RESULT, path), stats
+                self._kept_removed[gone.id] = gone, ask(RequestKind.RESULT, path), stats
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
             running.stop(timeout)
             lines = {line.id: line for line in running.which_children()}
-            kept = {}
             for name, result in results.items():
                 line = lines.get(name) or self._removed_line(name)
-                kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
-            self._kept, self._kept_removed, self._running = kept, removed, None
+                self._kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
+            self._running = None
         from suitkaise.concept import at_exit
 
         at_exit.forget(self)
