@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, DeadlockError, Process, Supervisor, Thread
+from suitkaise import AskTimeout, Child, DeadlockError, Process, Supervisor, Thread, WorkerDead
 from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
-LONG = 600.0  # a test that waits so long fails
+LONG = 600.0
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -211,3 +212,170 @@ def test_an_async_worker_that_blocks_its_event_loop_is_in_a_deadlock() -> None:
         assert running["a"].ask(("await", "tree/b", "sleep"), timeout=LONG) == ("sleep",)
         with pytest.raises(DeadlockError, match="deadlock: tree/a asks tree/b asks tree/a; none of them can answer"):
             running["a"].ask(circle("ask", "ab"), timeout=LONG)
+
+
+# ------------------------------------------------------------ a worker that asks itself
+class OfPool:
+    """Leaves the answer to a pool, whose thread asks this worker."""
+
+    def on_start(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+
+    def on_receive(self, how: str) -> Any:
+        own: Any = self.ref  # type: ignore[attr-defined]
+        match how:
+            case "ask":
+                return self.pool.submit(lambda: own.ask("hello", timeout=LONG))
+            case "future":
+                return self.pool.submit(lambda: own.ask_future("hello").get(LONG))
+            case "typed":
+                return self.pool.submit(lambda: own.proxy(OfPool, timeout=LONG).on_receive("hello"))
+            case "attribute":
+                return self.pool.submit(lambda: own.proxy().greeting.get(LONG))
+        return "hello"
+
+    greeting = "hello"
+
+
+class OfPoolInProcess(OfPool, Process): ...
+
+
+class OfPoolInThread(OfPool, Thread): ...
+
+
+@pytest.mark.parametrize("cls", [OfPoolInProcess, OfPoolInThread])
+@pytest.mark.parametrize("how", ["ask", "future", "typed", "attribute"])
+def test_another_thread_of_a_worker_may_ask_it(cls: Any, how: str) -> None:
+    with Supervisor("tree", Child(cls, id="a", restart="temporary"), Supervisor("others")).start() as running:
+        assert running["a"].ask(how, timeout=LONG) == "hello"
+
+
+class Fibonacci(Process):
+    concurrency = 50
+
+    async def on_receive(self, number: int) -> int:
+        if number < 2:
+            return number
+        return sum(await asyncio.gather(self.ref.ask_future(number - 1), self.ref.ask_future(number - 2)))
+
+
+class FibonacciInThread(Thread):
+    concurrency = 50
+    on_receive = Fibonacci.on_receive
+
+
+@pytest.mark.parametrize("cls", [Fibonacci, FibonacciInThread])
+def test_a_handler_beside_which_others_go_on_may_ask_its_own_worker(cls: Any) -> None:
+    with Supervisor("tree", Child(cls, id="a", restart="temporary"), Supervisor("others")).start() as running:
+        assert running["a"].ask(6, timeout=LONG) == 8
+
+
+class Asyncs:
+    restart = "temporary"
+
+    async def on_start(self) -> None:
+        self.asked = asyncio.Event()
+        self.earlier = asyncio.create_task(self.ask_when_told())
+
+    async def ask_when_told(self) -> Any:
+        await self.asked.wait()
+        return await self.ref.ask_future("hello")  # type: ignore[attr-defined]
+
+    async def on_receive(self, message: str) -> Any:
+        own: Any = self.ref  # type: ignore[attr-defined]
+        match message:
+            case "earlier task":
+                self.asked.set()
+                return self.earlier
+            case "later task":
+                return asyncio.create_task(self.on_receive("await"))
+            case "thread":
+                return asyncio.get_running_loop().run_in_executor(None, lambda: own.ask("hello", timeout=LONG))
+            case "await":
+                return await own.ask_future("hello")
+            case "gather":
+                return await asyncio.gather(own.ask_future("hello"))
+            case "task group":
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self.on_receive("await"))
+            case "block":
+                return own.ask("hello", timeout=LONG)
+        return message
+
+
+class AsyncProcess(Asyncs, Process): ...
+
+
+class AsyncThread(Asyncs, Thread): ...
+
+
+@pytest.mark.parametrize("cls", [AsyncProcess, AsyncThread])
+@pytest.mark.parametrize("how", ["earlier task", "later task", "thread"])
+def test_what_goes_on_beside_the_hooks_of_an_async_worker_may_ask_it(cls: Any, how: str) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Supervisor("others")).start() as running:
+        assert running["a"].ask(how, timeout=LONG) == "hello"
+
+
+@pytest.mark.parametrize("cls", [AsyncProcess, AsyncThread])
+@pytest.mark.parametrize("how", ["await", "gather", "task group", "block"])
+def test_a_handler_that_awaits_an_answer_of_its_own_worker_is_in_a_deadlock(cls: Any, how: str) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Supervisor("others")).start() as running:
+        with pytest.raises((DeadlockError, ExceptionGroup)) as told:
+            running["a"].ask(how, timeout=LONG)
+        error = told.value.exceptions[0] if isinstance(told.value, ExceptionGroup) else told.value
+        assert isinstance(error, DeadlockError)
+
+
+class Asks(Thread):
+    """A background thread that asks again and again, and tells the last answer."""
+
+    restart = "temporary"
+
+    def __init__(self, path: str) -> None:
+        self.asked = path
+
+    def loop(self) -> None:
+        self.answer = self.whereis(self.asked).ask("hello", timeout=LONG)
+        self.wait(0.01)
+
+    def on_receive(self, message: str) -> str:
+        return self.answer
+
+
+class Has(Process):
+    restart = "temporary"
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, str):
+            return f"{message} from {self.name}"
+        self.thread = self.start_thread(Asks(*message))
+
+    def answer(self) -> Any:
+        return self.thread.ask_future("?")
+
+
+class HasInThread(Thread):
+    restart = "temporary"
+    on_receive = Has.on_receive
+    answer = Has.answer
+
+
+class AsksBack(Process):
+    def on_receive(self, message: str) -> Any:
+        self.wait(0.3)  # so that the one who asks is known to wait
+        return self.whereis("tree/a").ask(message, timeout=LONG)
+
+
+@pytest.mark.parametrize("cls", [Has, HasInThread])
+def test_a_worker_whose_background_thread_waits_can_answer(cls: Any) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Child(AsksBack, id="b")).start() as running:
+        running["a"].ask(("tree/b",), timeout=LONG)
+        assert running["a"].proxy().answer().get(LONG) == "hello from a"
+
+
+@pytest.mark.parametrize("cls", [Has, HasInThread])
+def test_a_background_thread_cannot_wait_for_its_worker_which_waits_for_it_at_its_end(cls: Any) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Supervisor("others")).start() as running:
+        running["a"].ask(("tree/a",), timeout=LONG)
+        with pytest.raises(WorkerDead, match="'tree/a/asks' asks 'tree/a': a background thread cannot wait"):
+            running["a"].proxy().answer().get(LONG)

@@ -11,7 +11,9 @@ import pytest
 from suitkaise import (
     AskTimeout,
     Backoff,
+    Bounded,
     Child,
+    ChildNotFound,
     DeadlockError,
     MailboxFull,
     NotSerializable,
@@ -22,6 +24,7 @@ from suitkaise import (
     Thread,
     WorkerDead,
     WorkerFailed,
+    WorkerRef,
     whereis,
 )
 from suitkaise.messaging import connection
@@ -298,3 +301,50 @@ def test_messages_sent_right_after_a_kill_reach_the_next_incarnation() -> None:
         for number in range(5):
             running["echo"].kill()
             assert running["echo"].ask(number) == number
+
+
+class AsksLater:
+    """Asks by a future, and returns what is wrong: with the call, or with the answer."""
+
+    restart = "temporary"
+
+    def on_receive(self, path):
+        return errors_of_a_future(path)
+
+
+class AsksLaterInProcess(AsksLater, Process): ...
+
+
+class AsksLaterInThread(AsksLater, Thread): ...
+
+
+class Refuses(Thread):
+    mailbox = Bounded(1, on_full="reject")
+
+    def __init__(self, begins):
+        self.begins = begins
+
+    def on_receive(self, message):
+        self.begins.set()
+        self.wait(60.0)
+
+
+def errors_of_a_future(path):
+    ref = WorkerRef(path)
+    answers = [ref.ask_future("x"), ref.proxy().on_receive("x")]
+    return [type(answer.exception(20)) for answer in answers]
+
+
+@pytest.mark.parametrize("asker", [None, AsksLaterInProcess, AsksLaterInThread])
+def test_what_is_wrong_with_the_receiver_of_a_future_is_told_by_the_future_whoever_asks(asker):
+    begins = threading.Event()
+    children = [Child(Refuses(begins), id="full"), Child(Echo, id="over"), *([Child(asker, id="asker")] if asker else [])]
+    with Supervisor("tree", *children).start() as running:
+        running.terminate_child("over")
+        running["full"].tell("handled")
+        assert begins.wait(20)
+        running["full"].tell("waits")
+        ask = errors_of_a_future if asker is None else running["asker"].ask
+        assert ask("tree/over") == [WorkerDead, WorkerDead]
+        assert ask("tree/full") == [MailboxFull, MailboxFull]
+        assert ask("tree/nobody") == [ChildNotFound, ChildNotFound]

@@ -20,7 +20,7 @@ from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDe
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.groups import Group
-from suitkaise.messaging.identity import set_owner
+from suitkaise.messaging.identity import set_own_thread, set_owner
 from suitkaise.messaging.messages import STEP, Answer, Message, Payload
 from suitkaise.messaging.topics import unsubscribe
 
@@ -225,14 +225,14 @@ def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(recorder: Re
 
 
 def test_a_worker_that_asks_itself_gets_a_deadlock_error(recorder: RecordingRouter, ref: WorkerRef) -> None:
-    set_owner("tree/one#3")
+    set_own_thread("tree/one")
     try:
         with pytest.raises(DeadlockError, match="asks itself"):
             ref.ask("x")
         ref.tell("x")
         assert WorkerRef("tree/one-more").ask("x") == "fine"
     finally:
-        set_owner(None)
+        set_own_thread("")
 
 
 def test_status_and_pid_are_requested_each_time(recorder: RecordingRouter, ref: WorkerRef) -> None:

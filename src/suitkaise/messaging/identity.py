@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "awaits_alone",
     "current_owner",
     "current_path",
     "deadline_of_ask",
     "handles_alone",
     "is_starting",
+    "own_thread_of",
     "owner_of",
     "reads_answers",
-    "set_handles_alone",
+    "set_own_thread",
     "set_owner",
     "set_reads_answers",
     "set_starting",
@@ -102,12 +104,31 @@ def handles_alone() -> bool | None:
     return None if check is None else check()
 
 
-def set_handles_alone(check: Callable[[], bool] | None, deadline: Callable[[], float | None] | None = None) -> None:
-    """Record that this is a worker's own thread.
+def own_thread_of() -> str:
+    """Return the path of the worker, or background thread, that handles its messages in this thread; else ""."""
+    return _of_thread.__dict__.get("own_path") or ""
 
-    `check` returns what `handles_alone` is to return, and `deadline` what `deadline_of_ask` is to return.
+
+def awaits_alone() -> bool:
+    """Return whether the worker whose own thread this is answers nothing while the caller awaits something."""
+    check: Callable[[], bool] | None = _of_thread.__dict__.get("awaits_alone")
+    return check is None or check()
+
+
+def set_own_thread(
+    path: str,
+    handles_alone: Callable[[], bool] | None = None,
+    awaits_alone: Callable[[], bool] | None = None,
+    deadline: Callable[[], float | None] | None = None,
+) -> None:
+    """Record that this is the own thread of the worker at `path`; "": of none any more.
+
+    The others return what the functions `handles_alone`, `awaits_alone` and `deadline_of_ask` are to return. A
+    background thread has no `handles_alone`: while it waits, the worker whose thread it is can answer.
     """
-    _of_thread.handles_alone = check
+    _of_thread.own_path = path
+    _of_thread.handles_alone = handles_alone
+    _of_thread.awaits_alone = awaits_alone
     _of_thread.deadline = deadline
 
 

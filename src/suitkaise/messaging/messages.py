@@ -14,7 +14,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.identity import current_path, handles_alone, reads_answers
+from suitkaise.messaging.identity import awaits_alone, current_path, handles_alone, own_thread_of, reads_answers
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.callbacks import run_callback
@@ -241,9 +241,6 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     began: float | None = None
     """When it was asked for (monotonic), where a worker may wait for it."""
 
-    asked_by_itself: str | None = None
-    """The path of a worker that has asked itself, or the worker that it is a part of: it must not wait for this."""
-
     def __init__(self) -> None:
         super().__init__()
         self._waiting: list[threading.Lock] = []  # each is released to wake a thread
@@ -283,15 +280,14 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it
 
-        self._refuse_deadlock()
+        self._refuse_deadlock(awaits=True)
         return asyncio.wrap_future(self).__await__()
 
-    def _refuse_deadlock(self, timeout: float | None = None) -> None:
+    def _refuse_deadlock(self, timeout: float | None = None, *, awaits: bool = False) -> None:
         if reads_answers() and timeout != 0 and not self.done():
             raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
-        own = self.asked_by_itself
-        if own is not None and timeout != 0 and not self.done() and current_path() == own:
-            raise DeadlockError(f"{own!r} has asked itself, and would wait for its own answer for ever", path=own)
+        if self.asked is not None and timeout != 0 and not self.done() and not (awaits and not awaits_alone()):
+            refuse_own_ask(self.asked.path)
 
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
@@ -386,6 +382,18 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
         except concurrent.futures.InvalidStateError:  # lost a race against another answer
             return
+
+
+def refuse_own_ask(path: str) -> None:
+    """Raise DeadlockError if this thread must not wait for an answer of the worker at `path`."""
+    own = own_thread_of()
+    if own == path:
+        raise DeadlockError(f"{own!r} asks itself, and would wait for its own answer for ever", path=path)
+    if own and current_path() == path:
+        raise DeadlockError(
+            f"{own!r} asks {path!r}: a background thread cannot wait for its own worker, which waits for it at its end; "
+            f"tell it, and have it tell the answer", path=path,
+        )  # fmt: skip
 
 
 def value_of(ok: bool, payload: Payload) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, SuitkaiseError, no_attribute
+from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, NotSerializable, SuitkaiseError, no_attribute
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import tracing
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
@@ -19,6 +19,7 @@ from suitkaise.messaging.messages import (
     MessageKind,
     Payload,
     checked_timeout,
+    refuse_own_ask,
     value_of,
 )
 from suitkaise.messaging.protocol import RequestKind
@@ -148,7 +149,7 @@ class WorkerRef:
             DeadlockError: a worker asks itself; or workers ask each other in a circle, so that none can answer.
             Exception: what the handler raised, with the remote traceback as a note.
         """
-        self._refuse_self("asks")
+        refuse_own_ask(self.path)
         seconds = limited(checked_timeout(timeout))
         if tracing.spans is None:
             return self._ask_and_wait(message, timeout, seconds)
@@ -168,7 +169,13 @@ class WorkerRef:
             raise self._timed_out(seconds) from None  # the worker has skipped the message, or a connection tells this
 
     def ask_future(self, message: Any) -> Answer[Any]:
-        """Send a message; the answer can be awaited, or waited for with `get(timeout)`."""
+        """Send a message; the answer can be awaited, or waited for with `get(timeout)`.
+
+        It is the answer that fails if the worker is over, or has no room.
+
+        Raises:
+            NotSerializable: the message cannot be sent to another process.
+        """
         return self._ask("message", Payload(message))
 
     @overload
@@ -208,17 +215,22 @@ class WorkerRef:
         answer: Answer[Any] = Answer()
         answer.asked = self
         answer.began = time.monotonic()
-        own = current_path()
-        if own and f"{own}/".startswith(f"{self.path}/"):
-            answer.asked_by_itself = own
         deadline = None if timeout is None else answer.began + timeout
         if tracing.spans is None:
-            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline))
+            self._send(Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline), answer)
             return answer
         with tracing.spans.ask_later(self.path) as end:
-            self._router.send(self.path, Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline))
+            self._send(Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline), answer)
         answer.when_done(lambda done: end(not done.cancelled() and answer.outcome()[0]))
         return answer
+
+    def _send(self, message: Message, answer: Answer[Any]) -> None:
+        try:
+            self._router.send(self.path, message)
+        except NotSerializable:
+            raise
+        except SuitkaiseError as error:  # in a worker's process it would come later, from the program
+            answer.settle(False, Payload(error))
 
     def _timed_out(self, timeout: float | None) -> AskTimeout:
         now: Doing | None = None
@@ -252,7 +264,7 @@ class WorkerRef:
             DeadlockError: the caller is this worker or below it, or is being started by the supervisor of this worker.
             AskTimeout: the worker is not up after `timeout` seconds (default: wait for ever).
         """
-        self._refuse_self("waits for")
+        self._refuse_own_wait()
         refuse_while_starting(self.path.rpartition("/")[0])
         checked_timeout(timeout)
         answer = self._router.request(RequestKind.RECALL, self.path)
@@ -284,7 +296,7 @@ class WorkerRef:
         return self._wait(RequestKind.RESULT, timeout)
 
     def _wait(self, kind: RequestKind, timeout: float | None) -> Any:
-        self._refuse_self("waits for")
+        self._refuse_own_wait()
         checked_timeout(timeout)
         answer = self._router.request(kind, self.path)
         answer.waits_for = "waits for the end of", self.path
@@ -296,11 +308,11 @@ class WorkerRef:
             answer.cancel()
             raise AskTimeout(f"{self.path!r} still runs after {timeout} s", path=self.path) from None
 
-    def _refuse_self(self, what: str) -> None:
+    def _refuse_own_wait(self) -> None:
         own = current_path()
         if own and f"{own}/".startswith(f"{self.path}/"):
             target = "itself" if own == self.path else f"{self.path!r}, which it is a part of,"
-            raise DeadlockError(f"{own!r} {what} {target} and would wait for ever", path=self.path)
+            raise DeadlockError(f"{own!r} waits for {target} and would wait for ever", path=self.path)
 
     def monitor(self) -> Answer[Down]:
         """Watch the incarnation that is alive now: when it ends, the answer becomes a `Down`, exactly once (rule 60).

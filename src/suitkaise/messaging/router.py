@@ -16,7 +16,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes
-from suitkaise.messaging.identity import current_path, handles_alone, reads_answers, set_reads_answers
+from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import (
     DEFAULT_TIMEOUT,
     Answer,
@@ -296,7 +296,7 @@ class _Accepted(Answer[bool]):
 
 def waits_for_itself(path: str) -> bool:
     """Return whether this thread is the one that handles the messages to the worker at `path`: it cannot wait."""
-    return handles_alone() is not None and current_path() == path
+    return own_thread_of() == path
 
 
 def await_room(path: str, room: Answer[bool], withdraw: Callable[[], Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 from suitkaise.messaging.ask_timeout import limited
-from suitkaise.messaging.messages import Answer, MessageKind, Payload, checked_timeout
+from suitkaise.messaging.messages import Answer, MessageKind, Payload, checked_timeout, refuse_own_ask
 from suitkaise.specs.recipe import is_async_function
 
 __all__ = ["Askable", "TypedProxy"]
@@ -16,9 +16,9 @@ __all__ = ["Askable", "TypedProxy"]
 class Askable(Protocol):
     """What a proxy needs of the ref of its worker."""
 
-    def _ask(self, kind: MessageKind, body: Payload, timeout: float | None = None) -> Answer[Any]: ...
+    path: str
 
-    def _refuse_self(self, what: str) -> None: ...
+    def _ask(self, kind: MessageKind, body: Payload, timeout: float | None = None) -> Answer[Any]: ...
 
 
 class TypedProxy:
@@ -62,6 +62,6 @@ def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) ->
 
 
 def _ask_and_wait(ref: Askable, kind: MessageKind, body: Any, timeout: float | None) -> Any:
-    ref._refuse_self("asks")
+    refuse_own_ask(ref.path)
     seconds = limited(timeout)
     return ref._ask(kind, Payload(body), seconds).get(seconds)

@@ -103,6 +103,10 @@ class AsyncLifecycle(Lifecycle):
         else:
             super()._answer(message, answer)
 
+    def _awaits_alone(self) -> bool:
+        """Return whether a hook has to wait for the caller: it is the hook, or a task that the hook has started."""
+        return self.context.opened is None or self.context.opened.is_part_of_hook()
+
     def _pass_on(self, pass_on: Callable[[asyncio.Future[Any]], None], answer: asyncio.Future[Any]) -> None:
         """Answer with what a future of the event loop has got, unless it was cancelled because the worker ends."""
         if self.outcome is None or not answer.cancelled():

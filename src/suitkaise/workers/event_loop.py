@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -23,6 +25,11 @@ while a plain hook runs, so that their senders get `MailboxFull`."""
 _SHOWN = 20
 """How many tasks a stack dump shows."""
 
+_HOOK: contextvars.ContextVar[int] = contextvars.ContextVar("suitkaise_hook")
+"""The number of the hook that runs; a task that it starts inherits it."""
+
+_numbers = itertools.count(1)
+
 
 class EventLoop:
     """An event loop that runs one hook, or until the mailbox gets something (it is the mailbox's `Sleeper`).
@@ -39,6 +46,7 @@ class EventLoop:
         self._log_error = log_error
         self._thread = threading.get_ident()
         self._job: Callable[[], Any] | None = None
+        self._number = 0  # of the job
         self._done: tuple[Any, BaseException | None] | None = None
         self._ending = False
         self._reading: int | None = None
@@ -72,6 +80,8 @@ class EventLoop:
             try:
                 await self._job_ready
                 assert self._job is not None
+                self._number = next(_numbers)
+                _HOOK.set(self._number)
                 value = self._job()
                 if asyncio.iscoroutine(value):
                     value = await value
@@ -166,6 +176,10 @@ class EventLoop:
     def is_in_hook(self) -> bool:
         """Return whether the caller runs in the worker's own task."""
         return self.is_inside() and asyncio.current_task(self._loop) is self._task
+
+    def is_part_of_hook(self) -> bool:
+        """Return whether the caller runs in the current hook, or in a task that this hook has started."""
+        return self._job is not None and self.is_inside() and _HOOK.get(0) == self._number
 
     def interrupt(self) -> None:
         """Cancel the current hook, if there is one; may be called from any thread."""

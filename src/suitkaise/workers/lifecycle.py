@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from suitkaise.errors import AskTimeout, Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
-from suitkaise.messaging.identity import set_handles_alone, set_starting, set_worker
+from suitkaise.messaging.identity import current_path, set_own_thread, set_starting, set_worker
 from suitkaise.messaging.inbox import Taken, dropped_from
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
@@ -103,7 +103,10 @@ class Lifecycle:
         words[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
-        set_handles_alone(self._handles_alone, self._deadline)
+        in_background = current_path() not in ("", self.path)
+        set_own_thread(
+            self.path, None if in_background else self._handles_alone, self._awaits_alone, self._deadline
+        )
         try:
             phase = "__init__"
             self._worker = worker = self._build()
@@ -326,7 +329,7 @@ class Lifecycle:
         """Release the resources of the life cycle itself."""
         self.context.timers.close()
         self._end_background()
-        set_handles_alone(None)
+        set_own_thread("")
         set_worker(None)
 
     def _end_background(self) -> None:
@@ -370,6 +373,10 @@ class Lifecycle:
     def _handles_alone(self) -> bool:
         """Return whether nothing but this thread can answer the worker's messages now."""
         return self.incarnation.concurrency == 1 and not self._replies.open
+
+    def _awaits_alone(self) -> bool:
+        """Return whether this worker answers nothing while the caller, in this thread, awaits something."""
+        return True
 
     def _deadline(self) -> float | None:
         """Return until when (monotonic) somebody waits for what the handler that runs returns; None: for ever."""
