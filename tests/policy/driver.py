@@ -77,7 +77,7 @@ def story_of(action: Action) -> str | None:
             return f"stop {id}"
         case Kill(id, _, why):
             return f"kill {id} ({why})"
-        case Removed(id):
+        case Removed(id, _):
             return f"removed {id}"
         case Respond():
             return "reply"

@@ -9,6 +9,7 @@ import pytest
 
 from suitkaise import Child, DeadlockError, DynamicSupervisor, Process, Supervisor, Thread, WorkerDead
 from suitkaise.exits import Normal, Shutdown
+from suitkaise.status import Status
 
 
 class Tells(Thread):
@@ -72,7 +73,7 @@ class AsksItself(Thread):
         if message == "hello":
             return "hello"
         answer = self.ref.ask_future("hello") if message == "future" else self.ref.proxy().on_receive("hello")
-        with pytest.raises(DeadlockError, match="has asked itself"):
+        with pytest.raises(DeadlockError, match="asks itself"):
             answer.get()
         return "refused"
 
@@ -111,3 +112,21 @@ def test_an_asker_is_told_at_once_when_the_thread_that_handles_its_message_is_ab
         assert not handlers[0].is_alive()
         with pytest.raises(WorkerDead, match="was abandoned"):  # what the thread has returned since is dropped
             answer.get(0)
+
+
+@pytest.mark.parametrize("how", ["why", "force"])
+@pytest.mark.parametrize("restart", ["temporary", "transient"])
+def test_a_worker_that_ends_by_itself_has_finished_whatever_its_reason_and_restart_type(how: str, restart: Any) -> None:
+    class Job(Thread):
+        def on_receive(self, message: str) -> None:
+            self.force_finish() if message == "force" else self.rejoin(message)
+
+    class Waits(Thread):
+        def on_receive(self, message: str) -> None: ...
+
+    with Supervisor("tree", Child(Job, restart=restart), Child(Waits, restart=restart)).start() as running:
+        job, waits = running["job"], running["waits"]
+        job.tell(how)
+        job.join(15)
+        running.terminate_child("waits")
+        assert (job.status, waits.status) == (Status.FINISHED, Status.STOPPED)

@@ -122,6 +122,7 @@ class Address:
         self.incarnation: int = 0
         self.reason: ExitReason | None = None
         self.ignored: bool = False  # whether the last incarnation declined to run
+        self.last_status: Status | None = None  # of a child that was removed
         self.result: Payload | None = None
         self.fetched: bool = False  # whether the result was handed out
         self.dropped: bool = False  # whether there was a result, for which no room was left
@@ -152,6 +153,8 @@ class Address:
         except ChildNotFound:  # temporary and ended, or deleted
             if self.ignored:
                 return Status.IGNORED
+            if self.last_status is not None:
+                return self.last_status
             status = Status.STOPPED if self.reason is None else status_after(self.reason)
             by_order = status is Status.FINISHED and isinstance(self.reason, Shutdown)  # as far as is known yet
             return Status.STOPPED if by_order else status

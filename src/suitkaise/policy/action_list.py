@@ -78,7 +78,7 @@ class ActionList:
 
     def removed(self, child: ChildState) -> None:
         """Report that a child was removed with its spec."""
-        self._actions.append(Removed(child.spec.id))
+        self._actions.append(Removed(child.spec.id, child.status_at_rest))
 
     # ------------------------------------------------------------ requests
     def respond(self, request: Any, value: Any = None) -> None:

@@ -8,6 +8,7 @@ from suitkaise.events import Event
 from suitkaise.exits import ExitReason
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
+from suitkaise.status import Status
 
 __all__ = [
     "Action",
@@ -215,9 +216,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A child was removed with its spec."""
+    """A child was removed with its spec; `status` is the last one that it had."""
 
     id: str
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.status import Status, status_after
 
-__all__ = ["KILL_CHILD", "ChildInfo", "ChildPhase", "ChildState", "start_error"]
+__all__ = ["KILL_CHILD", "KILL_REF", "ChildInfo", "ChildPhase", "ChildState", "start_error"]
 
 KILL_CHILD = "kill_child()"
-"""Why a child was killed by an order (rule 79)."""
+KILL_REF = "ref.kill()"
+"""Why a child was killed: by an order (rule 79), or by a fault that somebody asked for."""
 
 
 class ChildPhase(Enum):

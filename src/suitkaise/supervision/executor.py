@@ -46,6 +46,7 @@ from suitkaise.policy.static import StaticPolicy
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
+from suitkaise.status import Status
 from suitkaise.supervision.crash_reporter import build_report
 from suitkaise.supervision.environment import Environment, unprepare
 from suitkaise.supervision.hang_detector import watch
@@ -135,6 +136,8 @@ class Executor:
                 case Publish(published):
                     self._env.publish(published)
                 case Started():
+                    if self._root is not None:
+                        self._root.up(self.interface, os.getpid())
                     self.interface.ready.set_result(os.getpid())
                 case Respond(answer, value):
                     answer.set_result(self._ref(value) if isinstance(value, str) else value)
@@ -142,8 +145,8 @@ class Executor:
                     if isinstance(error, ChildAlreadyStarted) and error.path is not None:
                         error.ref = self._ref(error.path.rpartition("/")[2])
                     answer.set_exception(error)
-                case Removed(id):
-                    self._forget(id)
+                case Removed(id, status):
+                    self._forget(id, status)
                 case Terminated(reason):
                     self._end(reason)
         for id in self.policy.gone_for_good(self._ended):
@@ -309,7 +312,7 @@ class Executor:
             self._forget(id)
         unprepare(self._env, self.path, self.spec)
 
-    def _forget(self, id: str) -> None:
+    def _forget(self, id: str, last_status: Status | None = None) -> None:
         self._ended.discard(id)
         self.interface.suspended.discard(id)
         self.interface.contexts.pop(id, None)
@@ -317,6 +320,7 @@ class Executor:
         self._began.pop(id, None)
         address = self._addresses.pop(id, None)
         if address is not None:
+            address.last_status = last_status
             self._env.registry.remove(address.path)
         if id in self._supervisors:
             self._supervisors.pop(id).retire()
