@@ -266,9 +266,14 @@ class Ignore(SuitkaiseError):
 
 
 class Reject(SuitkaiseError):
-    """Raised by a message handler as `Reject(error)`: the asker gets `error`, and the worker goes on."""
+    """Raised by a message handler as `Reject(error)`: the asker gets `error`, and the worker goes on.
 
-    def __init__(self, error: BaseException | str) -> None:
+    A class of errors is called, as `raise` does it; of a text, the asker gets a `SuitkaiseError`.
+    """
+
+    def __init__(self, error: BaseException | type[BaseException] | str) -> None:
+        if isinstance(error, type) and issubclass(error, BaseException):
+            error = error()
         try:
             text = str(error)
         except Exception:  # the error is the user's

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from suitkaise import Child, Normal, Process, Supervisor
+from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
 
@@ -46,3 +48,20 @@ def test_a_process_that_is_cut_off_by_its_shutdown_time_is_logged(caplog: pytest
     [cut] = [one.message for one in caplog.records if "has not ended" in one.message]
     assert cut.startswith("'tree/lingers' has finished, but its process has not ended")
     assert cut.endswith("it is killed: shutdown timeout")
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [lambda running: running["lingers"].kill(), lambda running: running.kill_child("lingers")],
+    ids=["ref.kill", "kill_child"],
+)
+def test_a_process_that_is_killed_by_hand_at_its_end_is_not_told_as_one_that_did_not_end(
+    kill: Callable[[RunningTree], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "suitkaise")
+    with Supervisor("tree", Child(Lingers, shutdown=60.0)).start() as running:
+        running["lingers"].tell("end")
+        eventually(lambda: "its process waits for" in caplog.text)
+        kill(running)
+        assert running["lingers"].join(30) == Normal()
+    assert "has not ended" not in caplog.text

@@ -187,7 +187,8 @@ def test_folded_stacks_and_a_file_for_speedscope(app: App) -> None:
 def test_what_cannot_be_profiled_is_told(app: App) -> None:
     command = app.profile("command")
     assert (command.returncode, "pip install py-spy" in command.stderr) == (2, True)
-    assert app.profile("endless", "--format", "folded", seconds=0.0).returncode in (0, 1)
+    with pytest.raises(SystemExit):
+        app.profile("endless", seconds=0.0)
     with pytest.raises(SystemExit):
         app.profile("endless", "--rate", "0")
 
@@ -305,6 +306,8 @@ def test_a_trace_follows_the_worker_through_its_restarts_and_ends_when_nobody_lo
 def test_what_cannot_be_traced_is_told(app: App) -> None:
     whole = app("trace", "")
     assert (whole.returncode, "is a supervisor" in whole.stderr) == (2, True)
+    command = app("trace", "command", "-n", "1")
+    assert (command.returncode, "which takes no messages" in command.stderr) == (2, True)
     assert app("trace", "nobody").returncode == 2
 
 

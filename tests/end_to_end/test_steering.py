@@ -22,7 +22,7 @@ from tests.support import Finished, Program, eventually, run_program, start_prog
 
 APP = """
 import os, time
-from suitkaise import Child, Command, Process, Supervisor, Thread
+from suitkaise import Child, Command, DynamicSupervisor, Process, Supervisor, Thread
 
 class Steady(Process):
     def on_start(self):
@@ -52,6 +52,7 @@ tree = Supervisor(
     Idle(),
     Child(Slow),
     Child(Command("sh", "-c", "echo a command; exec sleep 600"), id="sleeper"),
+    DynamicSupervisor("guests"),
     max_restarts=50,
 )
 if __name__ == "__main__":
@@ -130,8 +131,10 @@ def test_ps_tells_plain_values_with_json(app: App) -> None:
     (program,) = json.loads(app("ps --json").check().stdout)
     assert program["pid"] == app.program.pid
     (tree,) = program["trees"]
-    assert [child["id"] for child in tree["children"]] == ["jobs", "idle", "slow", "sleeper"]
-    assert [child["kind"] for child in tree["children"]] == ["supervisor", "thread", "process", "command"]
+    assert [child["id"] for child in tree["children"]] == ["jobs", "idle", "slow", "sleeper", "guests"]
+    assert [child["kind"] for child in tree["children"]] == [
+        "supervisor", "thread", "process", "command", "supervisor",
+    ]  # fmt: skip
     jobs = tree["children"][0]
     assert (jobs["strategy"], jobs["max_restarts"], jobs["dynamic"]) == ("rest_for_one", 50, False)
     worker = jobs["children"][0]
@@ -185,6 +188,13 @@ def test_status_tells_all_of_one_worker(app: App) -> None:
     facts = app.facts("jobs/steady-0")
     assert facts["resources"]["rss"] > 1 << 20
     assert facts["last_lines"][0].startswith("steady starts")
+
+
+def test_status_tells_of_a_supervisor_what_tree_tells(app: App) -> None:
+    whole = app("status", app.name).check().stdout
+    assert f"pid {app.program.pid}, incarnation 1, up " in whole
+    assert "one_for_one: 0 of 50 restarts in 5 s; 5 children" in whole
+    assert "dynamic: 0 of 3 restarts in 5 s; 0 children" in app("status", "guests").check().stdout
 
 
 def test_the_name_of_the_tree_may_be_left_out_and_a_near_name_is_suggested(app: App) -> None:

@@ -20,7 +20,7 @@ from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDe
 from suitkaise.exits import Normal
 from suitkaise.messaging import router
 from suitkaise.messaging.groups import Group
-from suitkaise.messaging.identity import set_own_thread, set_owner
+from suitkaise.messaging.identity import set_own_thread
 from suitkaise.messaging.messages import STEP, Answer, Message, Payload
 from suitkaise.messaging.topics import unsubscribe
 

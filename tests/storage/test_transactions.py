@@ -234,6 +234,13 @@ def test_atomically_tries_again_until_no_other_writer_is_faster(tree: Tree) -> N
     assert sorted(tree.get_all_from(P).values()) == [100, 100, 100, 100]
 
 
+def test_atomically_refuses_what_would_run_after_its_transaction(tree: Tree) -> None:
+    async def work(tree: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="atomically: function must be a plain function"):
+        tree.atomically(work)
+
+
 def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
     tree.add("a", 0, path=P)
     calls = []

@@ -1,4 +1,4 @@
-"""`kill` of `suitkaise.testing`: of which incarnation it waits for the next."""
+"""`kill` and `wait_until` of `suitkaise.testing`: of which incarnation `kill` waits for the next, and wrong use."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def test_kill_waits_for_the_incarnation_after_the_one_it_has_killed(monkeypatch:
     actions.kill(cast(WorkerRef, ref))
     assert killed == [200]
     assert ref.asked == 4
+
+
+def test_wait_until_refuses_a_condition_that_is_never_awaited() -> None:
+    async def condition() -> bool:
+        return False
+
+    with pytest.raises(TypeError, match="wait_until: condition is called and not awaited"):
+        actions.wait_until(condition)

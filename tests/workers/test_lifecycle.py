@@ -769,10 +769,10 @@ def test_s85_an_ask_whose_time_is_over_is_not_handled_but_skipped(harness: Harne
 
 def test_a_handler_that_rejects_answers_the_asker_and_leaves_the_worker_alive(harness: Harness) -> None:
     def refuse(worker: Any, message: Any) -> None:
-        raise Reject(PermissionError(message) if message == "no" else "just text")
+        raise Reject({"no": PermissionError(message), "class": LookupError}.get(message, "just text"))
 
     one = harness(Calculator(refuse))
-    answers = [one.ask("no"), one.ask("text"), one.call("locked"), one.call("end")]
+    answers = [one.ask("no"), one.ask("text"), one.call("locked"), one.ask("class"), one.call("end")]
     assert one.run().reason == Normal()
     with pytest.raises(PermissionError, match="no"):
         answers[0].get(0)
@@ -780,7 +780,9 @@ def test_a_handler_that_rejects_answers_the_asker_and_leaves_the_worker_alive(ha
         answers[1].get(0)
     with pytest.raises(PermissionError, match="locked"):
         answers[2].get(0)
-    assert answers[3].get(0) == "bye"
+    with pytest.raises(LookupError):
+        answers[3].get(0)
+    assert answers[4].get(0) == "bye"
 
 
 @pytest.mark.parametrize(

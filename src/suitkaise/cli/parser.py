@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     trace.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     profile = _add(commands, "profile", "sample where a worker spends its time")
     profile.add_argument("path", metavar="PATH", help=f"{_PATH}; a tree's name is for all threads of its program")
-    profile.add_argument("--seconds", type=_seconds, default=10.0, metavar="N", help="for how long (default 10)")
+    profile.add_argument("--seconds", type=_positive, default=10.0, metavar="N", help="for how long (default 10)")
     profile.add_argument("--rate", type=_rate, default=100.0, metavar="N", help="looks a second (default 100)")
     profile.add_argument(
         "--format", choices=PROFILE_FORMATS, default="text", help="folded: for flame graphs (default: text)"
@@ -128,6 +128,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _positive(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds == 0:
+        raise ValueError
+    return seconds
+
+
 def _rate(text: str) -> float:
     rate = float(text)
     if not 1 <= rate <= 1000:
@@ -135,7 +142,10 @@ def _rate(text: str) -> float:
     return rate
 
 
-for _type, _name in ((_count, "number of lines"), (_seconds, "number of seconds"), (_rate, "rate from 1 to 1000")):
+for _type, _name in (
+    (_count, "number of lines"), (_seconds, "number of seconds"), (_positive, "number of seconds above 0"),
+    (_rate, "rate from 1 to 1000"),
+):  # fmt: skip
     _type.__name__ = _name  # argparse names it in its errors
 
 

@@ -19,7 +19,7 @@ from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
 from suitkaise.messaging.log_reader import LogReader, tagged
 from suitkaise.messaging.log_rings import EVENT
-from suitkaise.observer.words import budget, duration
+from suitkaise.observer.words import budget, duration, strategy
 
 __all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
@@ -109,8 +109,7 @@ def tree(options: argparse.Namespace) -> int:
 def _tree_rows(facts: dict[str, Any], first: str, others: str) -> list[list[str]]:
     name = facts["path"] if not first else facts["id"]
     if facts["kind"] == "supervisor":
-        strategy = "dynamic" if facts.get("dynamic") else facts.get("strategy", "")
-        doing = f"{strategy}, {budget(facts)}" if "max_restarts" in facts else _exit(facts)
+        doing = f"{strategy(facts)}, {budget(facts)}" if "max_restarts" in facts else _exit(facts)
         cells = [facts["status"], "", "", _count(facts["restarts"]), "", "", doing]
     else:
         cells = [
@@ -213,7 +212,8 @@ def _details(facts: dict[str, Any]) -> list[str]:
         node = f" on the node {facts['node']}{lost}" if "node" in facts else ""
         lines.append(f"pid {facts['pid']}{node}, incarnation {facts['incarnation']}{up}")
     if facts["kind"] == "supervisor" and "max_restarts" in facts:
-        lines.append(f"{facts['strategy']}: {budget(facts)}; {len(facts['children'])} children")
+        children = len(facts["children"])
+        lines.append(f"{strategy(facts)}: {budget(facts)}; {children} {'child' if children == 1 else 'children'}")
     if facts.get("phase") and facts["pid"] is not None:
         since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
         loops = ""
@@ -236,7 +236,7 @@ def _details(facts: dict[str, Any]) -> list[str]:
         used = facts["resources"]
         below = f" in {used['processes']} processes" if (used["processes"] or 0) > 1 else ""
         cpu = "" if used["cpu"] is None else f", cpu {used['cpu']:.0%}"
-        threads = "" if used["threads"] is None else f", {used['threads']} threads"
+        threads = "" if used["threads"] is None else f", {used['threads']} thread{'s' * (used['threads'] != 1)}"
         lines.append(f"memory {used['rss'] / 2**20:.1f} MiB{below}{cpu}{threads}")
     if facts["crashes"]:
         lines.append(f"crash reports: {', '.join(facts['crashes'])}  (suitkaise crashes ID)")

@@ -28,6 +28,8 @@ def trace(options: argparse.Namespace) -> int:
     target = target_of(options)
     if target.facts["kind"] == "supervisor":
         raise UsageError(f"{target.path!r} is a supervisor, which takes no messages; name a worker")
+    if target.facts["kind"] == "command":
+        raise UsageError(f"{target.path!r} is a program of its own, which takes no messages; see `suitkaise logs`")
     client = target.program.client
     last, printed = None, 0
     with contextlib.suppress(KeyboardInterrupt):

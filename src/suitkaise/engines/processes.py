@@ -75,6 +75,7 @@ from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import Printed, TailReader, last_lines
+from suitkaise.policy.children import KILL_CHILD, KILL_REF
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
@@ -386,7 +387,8 @@ class ProcessHandle:
             if self.process.dead:
                 self.process.end_children()
                 return
-            if self._outcome is not None and self._kill_reason is None:
+            by_hand = why in (KILL_CHILD, KILL_REF)
+            if self._outcome is not None and self._kill_reason is None and not by_hand:
                 logger.warning(
                     "%r has finished, but its process has not ended (a thread that is no daemon, an exit handler); "
                     "it is killed: %s", self.launch.path, why,

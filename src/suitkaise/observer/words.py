@@ -32,6 +32,15 @@ def budget(facts: Mapping[str, Any]) -> str:
     return f"{facts['restarts_used']} of {allowed} restarts{within}"
 
 
+def strategy(facts: Mapping[str, Any]) -> str:
+    """Return the strategy of a supervisor, `dynamic` for a dynamic one.
+
+    >>> strategy({"strategy": "one_for_one", "dynamic": True})
+    'dynamic'
+    """
+    return "dynamic" if facts.get("dynamic") else facts.get("strategy", "")
+
+
 def duration(seconds: float) -> str:
     """Return a span of time as text.
 

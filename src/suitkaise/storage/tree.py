@@ -635,6 +635,7 @@ class Tree:
 
         Raises:
             TransactionConflict: another writer was faster every time.
+            TypeError: the function is async: it would run after its transaction.
 
         >>> from suitkaise import sktree
         >>> tree = sktree.connect()
@@ -646,6 +647,11 @@ class Tree:
         1
         >>> sktree.disconnect()
         """
+        if is_async_function(function):
+            raise TypeError(
+                f"atomically: function must be a plain function, not {function!r}: what it awaits would run after the "
+                f"transaction; use await asyncio.to_thread(tree.atomically, function) with a plain one"
+            )
         for remaining in range(retries, -1, -1):
             try:
                 with self.transaction():

@@ -30,7 +30,7 @@ from suitkaise.policy.actions import (
     TerminateChild,
 )
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
-from suitkaise.policy.children import KILL_CHILD, ChildInfo, start_error
+from suitkaise.policy.children import KILL_CHILD, KILL_REF, ChildInfo, start_error
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Status, status_after
 from suitkaise.supervision.environment import Environment, prepare, unprepare
@@ -260,7 +260,7 @@ class SupervisorInterface:
             case RequestKind.KILL:
                 handle = self.handles.get(id)
                 if handle is not None:
-                    handle.kill("ref.kill()")
+                    handle.kill(KILL_REF)
                 answer.set_result(None)
             case _:
                 assert_never(kind)
@@ -299,7 +299,7 @@ class RootParent:
                 self._root.stop(drain)
                 answer.set_result(None)
             case RequestKind.KILL:
-                self._root.kill("ref.kill()")
+                self._root.kill(KILL_REF)
                 answer.set_result(None)
             case RequestKind.RECALL:
                 answer.set_exception(SuitkaiseError(f"{id!r} is a root, so no supervisor could {kind} it", path=id))

@@ -14,6 +14,7 @@ from typing import TypeVar
 from suitkaise.errors import ChildNotFound, SuitkaiseError
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.specs.recipe import is_async_function
 from suitkaise.status import TreeStatus
 
 __all__ = ["Kill", "chaos", "hang", "kill", "wait_until"]
@@ -33,11 +34,14 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
 
     Raises:
         AssertionError: the condition is not true in time; the error shows its last value.
+        TypeError: the condition is async: its calls are not awaited, and a coroutine is true.
 
     >>> numbers = iter(range(3))
     >>> wait_until(lambda: next(numbers) == 2)
     True
     """
+    if is_async_function(condition):
+        raise TypeError(f"wait_until: condition is called and not awaited, so {condition!r} must not be async")
     deadline = time.monotonic() + timeout
     pause = 0.001
     while not (value := condition()):

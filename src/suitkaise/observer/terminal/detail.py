@@ -9,7 +9,7 @@ from rich.text import Text
 
 from suitkaise.escapes import escaped, one_line
 from suitkaise.observer.observation import Observation
-from suitkaise.observer.words import Mood, budget, duration, memory, mood
+from suitkaise.observer.words import Mood, budget, duration, memory, mood, strategy
 
 __all__ = ["TONES", "detail_of"]
 
@@ -54,7 +54,7 @@ def _facts(row: dict[str, Any], figures: dict[str, Any], now: float) -> list[tup
     facts: list[tuple[str, str]] = []
     if row["kind"] == "supervisor":
         if "max_restarts" in row:
-            facts.append(("strategy", "dynamic" if row.get("dynamic") else row.get("strategy", "")))
+            facts.append(("strategy", strategy(row)))
             facts.append(("restarts", budget(row)))
     else:
         up = "" if row["started"] is None else f", up {duration(max(0.0, now - row['started']))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from suitkaise.escapes import one_line
 from suitkaise.observer.observation import Observation
-from suitkaise.observer.words import budget, duration, memory
+from suitkaise.observer.words import budget, duration, memory, strategy
 
 __all__ = ["COLUMNS", "Column", "Line", "lines_of", "to_rows"]
 
@@ -162,8 +162,7 @@ def _doing(row: dict[str, Any], figures: dict[str, Any]) -> str:
     if row.get("node") and row["pid"] is not None:
         parts.append(f"on {one_line(row['node'])}{', which is lost' if row.get('node_lost') else ''}")
     if row["kind"] == "supervisor" and "max_restarts" in row:
-        strategy = "dynamic" if row.get("dynamic") else row.get("strategy", "")
-        parts.append(f"{strategy}, {budget(row)}")
+        parts.append(f"{strategy(row)}, {budget(row)}")
     if figures.get("in_phase") is not None and figures.get("phase") not in ("", "waiting"):
         parts.append(f"in {figures['phase']} for {duration(figures['in_phase'])}")
     if row["last_exit"] is not None:
