@@ -349,6 +349,7 @@ class Has(Process):
         if isinstance(message, str):
             return f"{message} from {self.name}"
         self.thread = self.start_thread(Asks(*message))
+        return None
 
     def answer(self) -> Any:
         return self.thread.ask_future("?")

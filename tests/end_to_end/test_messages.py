@@ -338,8 +338,8 @@ def errors_of_a_future(path):
 @pytest.mark.parametrize("asker", [None, AsksLaterInProcess, AsksLaterInThread])
 def test_what_is_wrong_with_the_receiver_of_a_future_is_told_by_the_future_whoever_asks(asker):
     begins = threading.Event()
-    children = [Child(Refuses(begins), id="full"), Child(Echo, id="over"), *([Child(asker, id="asker")] if asker else [])]
-    with Supervisor("tree", *children).start() as running:
+    askers = [] if asker is None else [Child(asker, id="asker")]
+    with Supervisor("tree", Child(Refuses(begins), id="full"), Child(Echo, id="over"), *askers).start() as running:
         running.terminate_child("over")
         running["full"].tell("handled")
         assert begins.wait(20)

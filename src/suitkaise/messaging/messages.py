@@ -391,9 +391,10 @@ def refuse_own_ask(path: str) -> None:
         raise DeadlockError(f"{own!r} asks itself, and would wait for its own answer for ever", path=path)
     if own and current_path() == path:
         raise DeadlockError(
-            f"{own!r} asks {path!r}: a background thread cannot wait for its own worker, which waits for it at its end; "
-            f"tell it, and have it tell the answer", path=path,
-        )  # fmt: skip
+            f"{own!r} asks {path!r}: a background thread cannot wait for its worker, which waits for it at the end; "
+            f"tell it, and have it tell the answer",
+            path=path,
+        )
 
 
 def value_of(ok: bool, payload: Payload) -> Any:

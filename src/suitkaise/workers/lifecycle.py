@@ -104,9 +104,7 @@ class Lifecycle:
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
         in_background = current_path() not in ("", self.path)
-        set_own_thread(
-            self.path, None if in_background else self._handles_alone, self._awaits_alone, self._deadline
-        )
+        set_own_thread(self.path, None if in_background else self._handles_alone, self._awaits_alone, self._deadline)
         try:
             phase = "__init__"
             self._worker = worker = self._build()
