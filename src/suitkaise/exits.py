@@ -15,6 +15,8 @@ from suitkaise.escapes import shortened
 from suitkaise.records import dataclass
 
 __all__ = [
+    "KILL_CHILD",
+    "KILL_REF",
     "Crashed",
     "ExitCode",
     "ExitReason",
@@ -41,6 +43,11 @@ class ExitReason:
 
     __slots__ = ()
     clean: ClassVar[bool] = False
+
+
+KILL_CHILD = "kill_child()"
+KILL_REF = "ref.kill()"
+"""Why a child was killed: by an order (rule 79), or by a fault that somebody asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
+from suitkaise.exits import KILL_CHILD, KILL_REF, Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import Connected, TraceReport
 from suitkaise.messaging.identity import current_path
@@ -75,7 +75,6 @@ from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import Printed, TailReader, last_lines
-from suitkaise.policy.children import KILL_CHILD, KILL_REF
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async

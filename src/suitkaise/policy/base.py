@@ -15,7 +15,7 @@ from typing import Literal
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import ExitReason, GaveUp, Killed, Lost, Shutdown, StartFailure, by_sigterm, origin
+from suitkaise.exits import KILL_CHILD, ExitReason, GaveUp, Killed, Lost, Shutdown, StartFailure, by_sigterm, origin
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -32,7 +32,7 @@ from suitkaise.policy.actions import (
     TimerKey,
 )
 from suitkaise.policy.child_table import ChildTable
-from suitkaise.policy.children import KILL_CHILD, ChildInfo, ChildPhase, ChildState
+from suitkaise.policy.children import ChildInfo, ChildPhase, ChildState
 from suitkaise.policy.jobs import Job, JobQueue
 from suitkaise.policy.restart_window import RestartWindow
 from suitkaise.specs import Child, SupervisorSpec

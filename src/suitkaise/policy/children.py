@@ -13,11 +13,7 @@ from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.status import Status, status_after
 
-__all__ = ["KILL_CHILD", "KILL_REF", "ChildInfo", "ChildPhase", "ChildState", "start_error"]
-
-KILL_CHILD = "kill_child()"
-KILL_REF = "ref.kill()"
-"""Why a child was killed: by an order (rule 79), or by a fault that somebody asked for."""
+__all__ = ["ChildInfo", "ChildPhase", "ChildState", "start_error"]
 
 
 class ChildPhase(Enum):

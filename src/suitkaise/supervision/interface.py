@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never
 
 from suitkaise.engines.engine import Exit, Handle
 from suitkaise.errors import SuitkaiseError
-from suitkaise.exits import ExitReason, Shutdown, StartFailure
+from suitkaise.exits import KILL_CHILD, KILL_REF, ExitReason, Shutdown, StartFailure
 from suitkaise.messaging.messages import Answer, Message
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
@@ -30,7 +30,7 @@ from suitkaise.policy.actions import (
     TerminateChild,
 )
 from suitkaise.policy.base import BasePolicy, SupervisorPhase
-from suitkaise.policy.children import KILL_CHILD, KILL_REF, ChildInfo, start_error
+from suitkaise.policy.children import ChildInfo, start_error
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.status import Status, status_after
 from suitkaise.supervision.environment import Environment, prepare, unprepare
