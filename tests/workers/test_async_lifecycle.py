@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import functools
 import logging
-import math
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -237,7 +236,6 @@ def test_wait_async_returns_false_after_its_time(harness: Harness) -> None:
     assert harness(looping(loop), join_after=1).run().result.value is False
 
 
-<<<<<<< HEAD
 def test_a_time_to_wait_async_that_is_none_is_refused(harness: Harness) -> None:
     async def loop(self: Any) -> None:
         for seconds in (float("nan"), None):
@@ -245,14 +243,6 @@ def test_a_time_to_wait_async_that_is_none_is_refused(harness: Harness) -> None:
                 await self.wait_async(seconds)
 
     assert harness(looping(loop), join_after=1).run().reason == Normal()
-=======
-def test_a_wait_of_not_a_number_of_seconds_is_an_error_and_no_wait_without_end(harness: Harness) -> None:
-    async def loop(self: Any) -> None:
-        await self.wait_async(math.nan)
-
-    for one in (looping(loop), looping(lambda self: self.wait(math.nan))):
-        assert "seconds must be a number, not nan" in str(harness(one).run().reason)
->>>>>>> 8c1e883 (Wrong use and misleading output that new users met: nan seconds, async callables, trace, profile, status; CHANGELOG)
 
 
 @pytest.mark.parametrize("how", ["stop", "rejoin"])

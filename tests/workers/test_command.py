@@ -21,10 +21,6 @@ def sleep(**options: Any) -> Command:
     return Command("sleep", "5", **options)
 
 
-async def is_up() -> bool:
-    return False
-
-
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Command(), "a program is needed"),
     (lambda: Command(""), "a program is needed"),
@@ -37,7 +33,6 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(ready=65536), "ready must be"),
     (lambda: sleep(ready=True), "ready must be"),
     (lambda: sleep(ready=1.5), "ready must be"),
-    (lambda: sleep(ready=is_up), "ready is called and not awaited, so .*is_up.* must not be async"),
     (lambda: sleep(ready=b"up"), "ready must be"),
     (lambda: sleep(ready=re.compile(b"up")), "ready must be"),
     (lambda: sleep(ready=("localhost", "80")), "ready must be"),

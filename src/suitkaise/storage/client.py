@@ -107,6 +107,7 @@ class Client:
             except BaseException:  # from a signal handler, for example: nobody expects the write any more
                 if self._pending and self._pending[-1][0] is request:
                     self._pending_bytes -= sum(map(len, self._pending.pop()[1:]))
+                    self._disconnect()  # the next connection sends what is pending, and not this one
                 raise
             finally:
                 self.user = None

@@ -50,8 +50,6 @@ def check_ready(title: str, ready: Any) -> None:
         case _ if is_async_function(ready):
             raise SpecError(f"{title}: ready must be a plain function, not the async {ready!r}: nothing awaits it")
         case _ if callable(ready):
-            if is_async_function(ready):  # a coroutine is true: the command would be ready at once
-                raise SpecError(f"{title}: ready is called and not awaited, so {ready!r} must not be async")
             return
     raise SpecError(
         f"{title}: ready must be a text or an re.Pattern for a line of output, a port from 1 to "

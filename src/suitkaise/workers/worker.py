@@ -359,7 +359,6 @@ class Worker(Startable, metaclass=WorkerType):
         Raises:
             ValueError: `seconds` is no number.
             RuntimeError: called in the event loop of an async worker; use `await self.wait_async(seconds)` there.
-            ValueError: `seconds` is not a number (nan).
         """
         return self._require_context("wait()").wait(_checked_seconds("wait", seconds))
 
@@ -369,7 +368,6 @@ class Worker(Startable, metaclass=WorkerType):
         Raises:
             ValueError: `seconds` is no number.
             RuntimeError: not called in the worker's own event loop.
-            ValueError: `seconds` is not a number (nan).
         """
         return self._require_context("wait_async()").wait_async(_checked_seconds("wait_async", seconds))
 
@@ -718,18 +716,11 @@ def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return cls(*args, **kwargs)
 
 
-<<<<<<< HEAD
 def _checked_seconds(name: str, seconds: Any) -> float:
     with contextlib.suppress(TypeError, OverflowError):
         if not math.isnan(seconds):
             return seconds  # type: ignore[no-any-return]
     raise ValueError(f"{name}: seconds must be a number, not {seconds!r}")
-=======
-def _checked_seconds(method: str, seconds: float) -> float:
-    if math.isnan(seconds):  # no time is later than that: the wait would never end
-        raise ValueError(f"{method}: seconds must be a number, not {seconds!r}")
-    return seconds
->>>>>>> 8c1e883 (Wrong use and misleading output that new users met: nan seconds, async callables, trace, profile, status; CHANGELOG)
 
 
 def _loops_wanted(worker: Worker) -> float:
