@@ -14,9 +14,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +126,29 @@ def test_the_detail_tells_facts_log_and_the_incident_with_its_traceback(app: App
         await terminal.until(lambda: terminal.has("steady-0 steady starts", "steady-1 steady starts"))
         await terminal.press("escape")
         await terminal.until(lambda: not terminal.has("steady-0 steady starts"))
+
+    in_terminal(work, app.name)
+
+
+def test_what_still_looks_when_the_screen_is_removed_is_no_error(app: App) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    async def work(terminal: Terminal) -> None:
+        top = terminal.top
+        lines = top._source.lines
+
+        def late(path: str) -> Any:
+            asked.set()
+            answer.wait(30)
+            return lines(path)
+
+        await terminal.choose(f"{app.name}/idle")
+        await terminal.press("enter")
+        top._source.lines = late
+        await terminal.until(asked.is_set)
+        await top._main.remove_children()
+        answer.set()
+        await terminal.until(lambda: not any(one.is_running for one in top.workers))
 
     in_terminal(work, app.name)
 

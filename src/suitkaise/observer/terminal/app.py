@@ -151,6 +151,8 @@ class TopApp(App[None]):
             look = partial(self._source.look, everything=number < 3)  # figures soon: they need two measurements
             await loop.run_in_executor(self._thread, look)
             await self._show_log()
+            if not self._is_up:
+                return
             self._show()
             await asyncio.sleep(TICK)
 
@@ -164,6 +166,11 @@ class TopApp(App[None]):
     def _main(self) -> Screen[Any]:
         """The screen below the dialogs."""
         return self.screen_stack[0]
+
+    @property
+    def _is_up(self) -> bool:
+        """Whether the widgets are there: at the end they are removed before what goes on beside them is cancelled."""
+        return bool(self.screen_stack) and bool(self._main.query("#log"))
 
     def _show(self) -> None:
         """Show what is known now; what is the same is not drawn again."""
@@ -204,6 +211,8 @@ class TopApp(App[None]):
         if not path or not self._main.has_class("detailed"):
             return
         lines = await asyncio.get_running_loop().run_in_executor(self._thread, self._source.lines, path)
+        if not self._is_up:
+            return
         log = self._main.query_one("#log", VerticalScroll)
         at_end = log.is_vertical_scroll_end or self._shown.get("log of") != path
         self._shown["log of"] = path
