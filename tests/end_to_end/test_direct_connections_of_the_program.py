@@ -240,6 +240,7 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, t
     assert [line for line in lines if not line.startswith("h")] == list(map(str, range(1000)))
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # it may interrupt the making of a socket pair
 def test_an_exception_of_a_signal_handler_mixes_up_no_answers(running: RunningTree) -> None:
     assert senders.raise_in_asks(None, 500) == [[], True, b"well"]
 
