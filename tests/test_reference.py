@@ -21,6 +21,8 @@ MODULES = (
 NOT_FOR_USERS = {
     "suitkaise.errors.no_attribute",
     "suitkaise.errors.with_note",
+    "suitkaise.exits.KILL_CHILD",
+    "suitkaise.exits.KILL_REF",
     "suitkaise.exits.by_sigterm",
     "suitkaise.exits.origin",
 }

@@ -9,9 +9,8 @@ from suitkaise.events import (
     ChildStopped,
     SupervisorStopped,
 )
-from suitkaise.exits import Crashed, ExitCode, ExitReason, Killed, Normal, Shutdown, Signaled
+from suitkaise.exits import KILL_CHILD, Crashed, ExitCode, ExitReason, Killed, Normal, Shutdown, Signaled
 from suitkaise.policy.actions import Begin, Kill, StopAll
-from suitkaise.policy.children import KILL_CHILD
 from tests.policy.driver import BOOM, begun, child, children
 
 
