@@ -18,7 +18,7 @@ import pytest
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whereis_all
 from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
-from suitkaise.messaging import router
+from suitkaise.messaging import codec, router
 from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_own_thread
 from suitkaise.messaging.messages import STEP, Answer, Message, Payload
@@ -216,6 +216,28 @@ def test_an_answer_that_was_cancelled_is_dropped(recorder: RecordingRouter, ref:
     answer.cancel()
     answer.settle(True, Payload(1))
     assert answer.cancelled()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+def test_an_answer_that_comes_just_as_the_wait_ends_is_decoded(seconds: float) -> None:
+    class Late(Answer[Any]):
+        """Gets its answer when its wait has ended in vain."""
+
+        outcome_to_come: tuple[bool, Any]
+
+        def _wait(self, seconds: float | None) -> bool:
+            came = super()._wait(0.0)
+            ok, value = self.outcome_to_come
+            self.settle(ok, Payload(data=codec.dumps(value)))
+            return came
+
+    right, wrong, wrong_too = Late(), Late(), Late()
+    right.outcome_to_come = True, 42
+    wrong.outcome_to_come = wrong_too.outcome_to_come = False, ValueError("no")
+    assert right.result(seconds) == 42
+    with pytest.raises(ValueError, match=r"^no$"):
+        wrong.get(seconds)
+    assert isinstance(wrong_too.exception(seconds), ValueError)
 
 
 def test_an_answer_that_cannot_be_decoded_is_an_error_for_the_asker(recorder: RecordingRouter, ref: WorkerRef) -> None:

@@ -292,16 +292,24 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does."""
         self._refuse_deadlock(timeout)
-        if self._wait(STEP if timeout is None or timeout > STEP else timeout) or self._wait_after_step(timeout):
-            self._decode()
+        if not self._wait(STEP if timeout is None or timeout > STEP else timeout):
+            self._wait_after_step(timeout)
+        self._decode_in_time()
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does."""
         self._refuse_deadlock(timeout)
-        if self.done() or self._wait(self._await(timeout)):
-            self._decode()
+        if not self.done():
+            self._wait(self._await(timeout))
+        self._decode_in_time()
         return super().exception(0)
+
+    def _decode_in_time(self) -> None:
+        """Decode the answer. Raise TimeoutError if it is not there; it may come undecoded at any moment."""
+        if not self.done():
+            raise TimeoutError
+        self._decode()
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait at most `seconds` (None: for ever) until the answer is there; return whether it is.
