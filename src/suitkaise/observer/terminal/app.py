@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
@@ -150,10 +152,11 @@ class TopApp(App[None]):
         for number in itertools.count():
             look = partial(self._source.look, everything=number < 3)  # figures soon: they need two measurements
             await loop.run_in_executor(self._thread, look)
-            await self._show_log()
-            if not self._is_up:
+            try:
+                await self._show_log()
+                self._show()
+            except NoMatches:  # the widgets are being removed, one after the other: it ends
                 return
-            self._show()
             await asyncio.sleep(TICK)
 
     def on_unmount(self) -> None:
@@ -164,13 +167,10 @@ class TopApp(App[None]):
     # ------------------------------------------------------------ what is shown
     @property
     def _main(self) -> Screen[Any]:
-        """The screen below the dialogs."""
+        """The screen below the dialogs. Raises NoMatches when it has been removed."""
+        if not self.screen_stack:
+            raise NoMatches("the screen has been removed")
         return self.screen_stack[0]
-
-    @property
-    def _is_up(self) -> bool:
-        """Whether the widgets are there: at the end they are removed before what goes on beside them is cancelled."""
-        return bool(self.screen_stack) and bool(self._main.query("#log"))
 
     def _show(self) -> None:
         """Show what is known now; what is the same is not drawn again."""
@@ -178,7 +178,7 @@ class TopApp(App[None]):
         self._put("#head", _head(source, now, self._scope))
         banner = _banner(source)
         self._put("#banner", Text(banner))
-        self.query_one("#banner").set_class(bool(banner), "shown").set_class(source.contact == "ended", "bad")
+        self._main.query_one("#banner").set_class(bool(banner), "shown").set_class(source.contact == "ended", "bad")
         lines = []
         if source.observation is not None:
             at = source.ended if source.contact == "ended" else now
@@ -211,8 +211,6 @@ class TopApp(App[None]):
         if not path or not self._main.has_class("detailed"):
             return
         lines = await asyncio.get_running_loop().run_in_executor(self._thread, self._source.lines, path)
-        if not self._is_up:
-            return
         log = self._main.query_one("#log", VerticalScroll)
         at_end = log.is_vertical_scroll_end or self._shown.get("log of") != path
         self._shown["log of"] = path
@@ -222,7 +220,8 @@ class TopApp(App[None]):
 
     @work(exclusive=True, group="log")  # of the same group it would end `_look`
     async def _show_log_soon(self) -> None:
-        await self._show_log()
+        with contextlib.suppress(NoMatches):  # as in `_look`
+            await self._show_log()
 
     def _put(self, where: str, content: Text) -> None:
         if self._shown.get(where) != content:
