@@ -9,6 +9,7 @@ import codecs
 import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ __all__ = [
     "STRANGER",
     "Finished",
     "Program",
+    "alarms",
     "children_named",
     "descriptors_of",
     "eventually",
@@ -95,6 +97,18 @@ def lines_run(call: Callable[[], object]) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+@contextmanager
+def alarms(handler: Callable[..., object], every: float, first: float | None = None) -> Iterator[None]:
+    """Have the signal handler run `every` so many seconds in the block."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, first or every, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def in_background(what: Callable[[], Any]) -> Future[Any]:

@@ -19,6 +19,7 @@ import pytest
 from suitkaise import (
     AskTimeout,
     Child,
+    ChildNotFound,
     Killed,
     Shutdown,
     Supervisor,
@@ -204,7 +205,9 @@ def test_a_message_that_does_not_reach_a_worker_which_does_not_come_back_is_a_de
         await_file(tmp_path / "blocked")
         for _ in range(20):
             TO.tell(bytes(50_000))
-        running["to"].rejoin()
+        running["to"].rejoin()  # returns at once
+        with pytest.raises(ChildNotFound):
+            running.delete_child("any")  # the supervisor answers this when it has given the order to stop
         (tmp_path / "gate").touch()
         assert next_event(happened, DeadLetter).path == TO.path
 

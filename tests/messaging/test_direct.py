@@ -32,7 +32,7 @@ from suitkaise.messaging.protocol import (
 )
 from suitkaise.messaging.route import Connection, Route
 from suitkaise.messaging.unawaited import Unawaited
-from tests.support import eventually, in_background
+from tests.support import alarms, eventually, in_background
 
 SOON = 15.0
 
@@ -373,6 +373,22 @@ def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer
     assert answer.get(SOON) == ("answer", 1)
     assert hub.posted == []
     eventually(lambda: route.closed)
+
+
+@pytest.mark.parametrize("size,count", [(10 << 20, 1), (20_000, 100)])
+def test_a_timer_of_the_program_does_not_prolong_the_wait_for_a_sender_that_reads_nothing(
+    size: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suitkaise.messaging.incoming.PATIENCE", 0.2)
+    sender, receives = socket.socketpair()
+    receiver = Incoming(receives.detach())
+    with sender, contextlib.closing(receiver), alarms(lambda *_: None, 0.02):
+        rescue = threading.Timer(SOON, sender.shutdown, (socket.SHUT_RDWR,))
+        rescue.start()
+        for _ in range(count):
+            receiver.answer(1, True, Payload(bytes(size)))
+        assert rescue.is_alive()
+        rescue.cancel()
 
 
 def test_asks_that_the_receiver_got_and_did_not_answer_fail_with_its_exit_reason(hub: Hub) -> None:

@@ -23,7 +23,7 @@ from suitkaise.storage.client import SOCKET, Client, client_of, clients_of
 from suitkaise.storage.protocol import WINDOW
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
-from tests.support import ROOT, eventually, in_background, run_program
+from tests.support import GRACE, ROOT, alarms, eventually, in_background, run_program
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,6 @@ def stopped(storage: Storage) -> Iterator[None]:
         yield
     finally:
         storage.server.send_signal(signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def alarms(handler: Callable[..., object], every: float, first: float | None = None) -> Iterator[None]:
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, first or every, every)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_writes_succeed_across_kills_and_restarts_of_the_server(storage: Storage) -> None:
@@ -110,6 +99,29 @@ def test_a_stopped_server_makes_writes_timeout_and_bounds_the_posted_writes(stor
     tree.flush()
     assert tree.increment("b", path="p", start=5) in (1, 2)
     assert tree.get("a", path="p") <= posted + 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda tree: tree.add("b", 1, path="p"), id="a write"),
+        pytest.param(lambda tree: tree.add("b", bytes(10 << 20), path="p"), id="a large write"),
+        pytest.param(lambda tree: Tree(tree.directory, timeout=0.1).add("b", 1, path="p"), id="the first use"),
+        pytest.param(lambda tree: (tree.add("b", 1, path="p", wait=False), tree.flush()), id="a flush"),
+    ],
+)
+def test_a_timer_of_the_program_prolongs_no_timeout(storage: Storage, use: Callable[[Tree], object]) -> None:
+    storage.tree.add("a", 0, path="p")
+    tree = Tree(storage.directory, timeout=0.5)
+    tree.add("a", 1, path="p")
+    with stopped(storage), alarms(lambda *_: None, 0.02):
+        assert storage.server is not None
+        rescue = threading.Timer(GRACE, storage.server.send_signal, (signal.SIGCONT,))
+        rescue.start()
+        with pytest.raises(StorageError, match="did not answer"):
+            use(tree)
+        rescue.cancel()
+    tree.close()
 
 
 def test_a_signal_handler_may_write_while_its_thread_writes(storage: Storage) -> None:

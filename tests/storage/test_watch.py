@@ -16,7 +16,7 @@ from suitkaise.storage.history import Change
 from suitkaise.storage.tree import Tree
 from suitkaise.storage.watch import Watch
 from tests.storage.support import Storage, run_in_process
-from tests.support import eventually, in_background
+from tests.support import GRACE, alarms, eventually, in_background
 
 SOON = 20.0  # seconds
 
@@ -126,6 +126,15 @@ def test_the_timeout_of_get_is_a_number_and_may_be_infinite(tree: Tree) -> None:
             watch.get(timeout="5")  # type: ignore[arg-type]
         tree.add("a", 1, "w")
         assert watch.get(timeout=math.inf).name == "a"
+
+
+def test_a_timer_of_the_program_does_not_prolong_the_wait_for_a_change(tree: Tree) -> None:
+    with tree.watch("p") as watch, alarms(lambda *_: None, 0.02):
+        rescue = threading.Timer(GRACE, Tree(tree.directory).add, ("late", 1), {"path": "p"})
+        rescue.start()
+        with pytest.raises(TimeoutError, match="changed in time"):
+            watch.get(0.2)
+        rescue.cancel()
 
 
 def test_a_watch_whose_thread_cannot_be_started_is_closed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import socket
 import threading
 from collections import deque
@@ -237,10 +238,18 @@ class SendBuffer:
 
 
 class FrameWriter:
-    """Writes frames one after the other to a blocking socket. No frame is ever cut by a signal handler's exception."""
+    """Writes frames one after the other to a blocking socket. No frame is ever cut by a signal handler's exception.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: the socket.
+        patience: seconds after which a peer that reads nothing is given up; None: wait for ever. It is not left to the
+            kernel (`SO_SNDTIMEO`), whose time begins anew after each signal handler.
+    """
+
+    def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
         self._sock = sock
+        self._patience = patience
+        self._flags = _FLAGS if patience is None else _NOT_WAITING
         self._lock = threading.RLock()
         self._frames: deque[_PendingFrame] = deque()
         self._writer: int | None = None
@@ -258,12 +267,12 @@ class FrameWriter:
 
         Raises:
             NotSerializable: it is over the limits.
-            OSError: as the socket raises it.
+            OSError: as the socket raises it; TimeoutError: the peer has read nothing for as long as `patience`.
         """
         frame = None
         with self._lock:
             if not self._frames and self._writer is None and len(payload) <= _SMALL:
-                self._write_small(wire.encode(header, payload, long_header=long_header))
+                frame = self._write_small(wire.encode(header, payload, long_header=long_header))
                 if not self._frames:
                     return
             else:
@@ -274,13 +283,16 @@ class FrameWriter:
             self._writer = threading.get_ident()
             try:
                 while self._frames:
-                    self._frames[0].write_to(self._sock)
-                    self._frames.popleft()
+                    try:
+                        self._frames[0].write_to(self._sock, self._flags)
+                        self._frames.popleft()
+                    except BlockingIOError:
+                        self._await_room()
             except OSError:
                 self._frames.clear()
                 raise
             except BaseException:
-                if frame is not None and frame.sent:
+                if frame is not None and any(frame.sent):
                     frame.keep()
                 elif frame is not None:
                     with contextlib.suppress(ValueError):
@@ -289,18 +301,29 @@ class FrameWriter:
             finally:
                 self._writer = None
 
-    def _write_small(self, data: bytes) -> None:
-        """Write a frame where none waits, at half the cost. If a part of it was sent, the rest waits after that."""
+    def _write_small(self, data: bytes) -> _PendingFrame | None:
+        """Write a frame where none waits, at half the cost. What the socket does not take waits after that."""
         sent: list[int] = []
+        frame = None
         self._writer = threading.get_ident()
         try:
-            _send_and_record(sent, self._sock.send, data, _FLAGS)
+            _send_and_record(sent, self._sock.send, data, self._flags)
+        except BlockingIOError:
+            sent.append(0)
         finally:
             self._writer = None
             if sent and sent[0] < len(data):
                 frame = _PendingFrame((data,))
                 frame.sent += sent
                 self._frames.appendleft(frame)  # ahead of those of a signal handler
+        return frame
+
+    def _await_room(self) -> None:
+        assert self._patience is not None
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        if not poll.poll(self._patience * 1000):
+            raise TimeoutError(f"the peer has read nothing for {self._patience:g} s")
 
     @property
     def waiting(self) -> bool:

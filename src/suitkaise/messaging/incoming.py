@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import FrameWriter
@@ -13,7 +12,7 @@ from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_dire
 
 __all__ = ["PATIENCE", "DirectReply", "Incoming"]
 
-PATIENCE = 5
+PATIENCE = 5.0
 """Seconds for which an answer waits for a sender that does not read; then its connection is closed."""
 
 
@@ -30,9 +29,8 @@ class Incoming:
         self.counted = counted
         self._sender = sender
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
         self._parser = wire.Parser(decode=decode_direct, lends=True)
-        self._writer = FrameWriter(self._sock)
+        self._writer = FrameWriter(self._sock, PATIENCE)
         self._sends_back = False
 
     def receive(self) -> list[Message]:

@@ -11,13 +11,13 @@ Writes with `wait=False` are collected and sent many at a time; the thread of `p
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from suitkaise.storage.protocol import (
     error_for,
 )
 
-__all__ = ["CONNECTION_LOST", "SOCKET", "Client", "client_of", "clients_of", "open_socket", "set_timeout"]
+__all__ = ["CONNECTION_LOST", "SOCKET", "Client", "await_input", "client_of", "clients_of", "open_socket"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
@@ -48,12 +48,14 @@ SOCKET = "store.sock"
 """The name of the listening socket in a storage's directory."""
 
 _TIMEVAL = struct.Struct("ll")
+_SENDING = wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _BUFFER = 1 << 20
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
 _MAX_PENDING_BYTES = 1 << 24
 _SENT_BY_ITSELF = 1 << 17  # bytes
 _MOMENT = 0.05  # seconds
+_LONGEST = 1e6  # seconds; `poll` counts milliseconds in 32 bits
 CONNECTION_LOST = (OSError, wire.WireError)
 
 
@@ -84,6 +86,7 @@ class Client:
         self._down_since: float | None = None
         self._sock: socket.socket | None = None
         self._polled = False  # whether the thread of `pipeline` may be waiting for replies on the socket
+        self._poll = select.poll()  # for its input
         self._parser = wire.Parser(decode=decode_answer)
 
     def __del__(self) -> None:
@@ -103,7 +106,7 @@ class Client:
             try:
                 number = self._add(request, payload, quiet=False)
                 self._awaited, self._answer = number, None
-                self._run_until(lambda: self._acknowledged >= number, self.timeout)
+                self._run_until(number, self.timeout)
             except BaseException:  # from a signal handler, for example: nobody expects the write any more
                 if self._pending and self._pending[-1][0] is request:
                     self._pending_bytes -= sum(map(len, self._pending.pop()[1:]))
@@ -130,7 +133,7 @@ class Client:
                         self._disconnect()  # the next connection sends the pending requests again
                 if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
                     half = self._pending[len(self._pending) // 2][0].request
-                    self._run_until(lambda: self._acknowledged >= half, self.timeout)
+                    self._run_until(half, self.timeout)
             finally:
                 try:
                     self._schedule()
@@ -144,7 +147,7 @@ class Client:
                 pipeline.schedule(self)
                 self.scheduled = True
             except (OSError, RuntimeError):  # no thread or descriptor is left; or the program ends (Python 3.12)
-                self._run_until(lambda: not self._pending, self.timeout)
+                self._run_until(self._number, self.timeout)
 
     def drain(self, timeout: float) -> None:
         """Wait until everything that was posted is stored; after `timeout` seconds, record an error instead."""
@@ -160,7 +163,7 @@ class Client:
                 last = self._pending[-1][0].request
                 self.user = threading.get_ident()
                 try:
-                    self._run_until(lambda: self._acknowledged >= last, timeout - (time.monotonic() - began))
+                    self._run_until(last, timeout - (time.monotonic() - began))
                 finally:
                     self.user = None
         except StorageError:
@@ -174,7 +177,7 @@ class Client:
             self.user = threading.get_ident()
             try:
                 self._disconnect()
-                self._run_until(lambda: self._sock is not None, self.timeout)
+                self._run_until(None, self.timeout)
             finally:
                 self.user = None
 
@@ -242,21 +245,23 @@ class Client:
         self._unsent_bytes += size
         return number
 
-    def _run_until(self, done: Callable[[], bool], timeout: float) -> None:
-        """Connect, send and receive until `done()`, over as many connections as it takes."""
-        if done():
+    def _run_until(self, number: int | None, timeout: float) -> None:
+        """Connect, send and receive until that request is acknowledged, over as many connections as it takes.
+
+        Without a number: until the client is connected.
+        """
+        if number is not None and self._acknowledged >= number:
             return
         deadline = time.monotonic() + timeout
         attempts = 0
-        while not done():
+        while self._sock is None if number is None else self._acknowledged < number:
             try:
                 self._push(max(_MOMENT, deadline - time.monotonic()))
-                if self._sock is not None and not done():
-                    if timeout < self.timeout:  # than the socket's own
-                        set_timeout(self._sock, max(_MOMENT, deadline - time.monotonic()))
-                    self._process_replies(self._parser.receive(self._sock))
+                if self._sock is not None and number is not None and self._acknowledged < number:
+                    await_ready(self._poll, deadline)
+                    self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
                 continue
-            except BlockingIOError:  # the socket's timeout
+            except BlockingIOError:  # nothing has come in time
                 pass
             except CONNECTION_LOST:
                 self._disconnect()
@@ -273,8 +278,6 @@ class Client:
                 no_answer = self._no_answer(timeout)
                 self._give_up(no_answer)
                 raise no_answer
-        if timeout < self.timeout and self._sock is not None:
-            set_timeout(self._sock, self.timeout)
         self._end_poll()
 
     def _end_poll(self) -> None:
@@ -315,7 +318,8 @@ class Client:
             if len(parts) > 1 and max(map(len, parts)) < _SENT_BY_ITSELF:
                 parts = [b"".join(parts)]
             for part in parts:
-                self._sock.sendall(part, wire.MSG_NOSIGNAL)
+                if (sent := _send_now(self._sock, part)) < len(part):
+                    self._send_rest(memoryview(part)[sent:])
         except BlockingIOError as error:
             self._disconnect()
             raise ConnectionError("the storage actor does not read") from error
@@ -325,6 +329,15 @@ class Client:
         self._unsent.clear()
         self._unsent_bytes = 0
 
+    def _send_rest(self, data: memoryview) -> None:
+        assert self._sock is not None
+        deadline = time.monotonic() + self.timeout
+        room = select.poll()
+        room.register(self._sock, select.POLLOUT)
+        while data:
+            await_ready(room, deadline)
+            data = data[_send_now(self._sock, data) :]
+
     def _connect(self, timeout: float) -> None:
         """Connect, and mark all requests as unsent that the actor has not carried out.
 
@@ -333,7 +346,8 @@ class Client:
             StorageGone: the listening socket is gone.
         """
         self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
-        set_timeout(self._sock, self.timeout)
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
         for reply in welcome.replies:
             self._process_reply(reply)
         self._acknowledge(welcome.last)
@@ -426,13 +440,15 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
+    deadline = time.monotonic() + timeout
     sock = open_socket(directory, timeout)
     try:
         wire.send(sock, Hello(VERSION, client))
         parser = wire.Parser(decode=decode_answer)
         frames: list[wire.Frame] = []
         while not frames:
-            frames = parser.receive(sock)
+            await_input(sock, deadline)
+            frames = parser.receive(sock, socket.MSG_DONTWAIT)
         welcome = frames[0][0]
         if isinstance(welcome, Reply) and welcome.status is not ReplyCode.OK:
             raise StorageError(f"the storage cannot be used: {welcome.detail}")
@@ -449,16 +465,18 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
 
     Args:
         directory: the storage's directory.
-        timeout: seconds after which sending and receiving raise `BlockingIOError`.
+        timeout: seconds for which the actor may have no room for a further connection.
 
     Raises:
         StorageGone: the listening socket is gone.
         StorageError: another user listens there.
-        OSError: the connection failed.
+        OSError: the connection failed; `BlockingIOError`: not in time.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        set_timeout(sock, timeout)
+        microseconds = int(min(timeout, threading.TIMEOUT_MAX) * 1e6)
+        limit = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         connect_own(sock, Path(directory, SOCKET))
@@ -476,9 +494,32 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
     return sock
 
 
-def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Set the kernel's timeout, which raises `BlockingIOError`: Python's own timeout is a `poll` at every call."""
-    microseconds = int(min(seconds, threading.TIMEOUT_MAX) * 1e6)
-    value = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+def _send_now(sock: socket.socket, data: wire.Data) -> int:
+    """Send what the socket takes without waiting; return how many bytes that are."""
+    try:
+        return sock.send(data, _SENDING)
+    except BlockingIOError:
+        return 0
+
+
+def await_input(sock: socket.socket, deadline: float | None) -> None:
+    """Wait until there is something to read. Raises what `await_ready` raises."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    await_ready(poll, deadline)
+
+
+def await_ready(poll: select.poll, deadline: float | None) -> None:
+    """Wait until a socket that is registered with `poll` is ready, or has lost its connection.
+
+    A timeout of the kernel's (`SO_RCVTIMEO`) would save a system call. But a signal handler interrupts the call, Python
+    makes it again, and the timeout begins anew: with a timer of the program's it would never end.
+
+    Raises:
+        BlockingIOError: it is not ready at that time (monotonic; None: wait for ever).
+    """
+    while not poll.poll(
+        (_LONGEST if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST)) * 1000
+    ):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise BlockingIOError("not in time")

@@ -24,7 +24,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.messages import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
-from suitkaise.storage.client import CONNECTION_LOST, open_socket, set_timeout
+from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket
 from suitkaise.storage.history import KINDS, Change
 from suitkaise.storage.pipeline import RETRY_AFTER
 from suitkaise.storage.protocol import VERSION, Changes, decode_answer
@@ -201,13 +201,13 @@ class Watch:
 
     def _receive(self, deadline: float | None) -> None:
         """Wait for bytes of the storage actor until `deadline`; connect first if necessary."""
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             if self._sock is None:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 self._connect(self._timeout if left is None else min(left, self._timeout))
             assert self._sock is not None
-            set_timeout(self._sock, threading.TIMEOUT_MAX if left is None else left)
-            self._take(self._parser.receive(self._sock))
+            await_input(self._sock, deadline)
+            self._take(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
         except BlockingIOError:
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"nothing at or below {self.path!r} changed in time") from None
