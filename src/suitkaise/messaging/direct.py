@@ -55,11 +55,13 @@ class Routes:
     Args:
         hub: makes the connections.
         bell_of: returns the bell that a sender to the worker in this slot of the status board sets.
+        may_wait: returns whether the calling thread may wait until the hub has made a connection.
     """
 
-    def __init__(self, hub: Hub, bell_of: Callable[[int], memoryview[Any]]) -> None:
+    def __init__(self, hub: Hub, bell_of: Callable[[int], memoryview[Any]], may_wait: Callable[[], bool]) -> None:
         self.hub = hub
         self._bell_of = bell_of
+        self._may_wait = may_wait
         self._begin()
         _in_this_process.add(self)
 
@@ -137,6 +139,8 @@ class Routes:
                 return known
             known.await_settled()
             known = 0.0
+        if not self._may_wait():
+            return None
         if known is None:
             if len(routes) >= _PATHS:
                 _forget_unconnected(routes)

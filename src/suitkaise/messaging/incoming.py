@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 
 from suitkaise.messaging import wire
@@ -45,7 +46,7 @@ class Incoming:
             Message(
                 header.kind,
                 Payload(data=payload),
-                None if header.number is None else DirectReply(self, header.number),
+                None if header.number is None else DirectReply(self.answer, header.number),
                 sender,
                 header.carrier,
                 self,
@@ -80,7 +81,7 @@ class Incoming:
         A sender reads only while it waits for an answer. So a tell goes back to the sender if an ask has gone back
         before: then the sender sends both again, in their order.
         """
-        number = message.reply.number if isinstance(message.reply, DirectReply) else None
+        number = message.reply.args[0] if isinstance(message.reply, DirectReply) else None
         self._sends_back = self._sends_back or number is not None
         if self._sends_back:
             header = DirectReturn(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
@@ -104,14 +105,8 @@ class Incoming:
             self._sock.close()
 
 
-class DirectReply:
-    """Sends the answer to one message over the connection by which the message came."""
+class DirectReply(functools.partial[None]):
+    """Sends the answer to one message over the connection by which the message came: `answer` of that, with a number.
 
-    __slots__ = ("_connection", "number")
-
-    def __init__(self, connection: Incoming, number: int) -> None:
-        self._connection = connection
-        self.number: int = number
-
-    def __call__(self, ok: bool, payload: Payload) -> None:
-        self._connection.answer(self.number, ok, payload)
+    To make one and to call it takes no function in Python.
+    """

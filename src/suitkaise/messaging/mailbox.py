@@ -421,12 +421,9 @@ class SocketMailbox(Mailbox):
         self._incoming.clear()
 
     def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
-        self._take(messages)
+        self._waiting.extend(map(envelope, messages))
         if not incoming.counted:
             self._words[DIRECT] += len(messages)
-
-    def _take(self, messages: list[Message]) -> None:
-        self._waiting.extend(map(envelope, messages))
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:

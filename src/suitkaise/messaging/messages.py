@@ -69,9 +69,9 @@ def checked_timeout(timeout: float | None) -> float | None:
     Raises:
         TypeError: it is neither a number nor None.
     """
-    if timeout is None:
-        return None
-    if timeout is not DEFAULT_TIMEOUT and not is_number(timeout):
+    if timeout is None or timeout is DEFAULT_TIMEOUT:
+        return timeout
+    if not is_number(timeout):
         raise TypeError(f"timeout must be seconds, or None for ever, not {timeout!r}")
     return min(timeout, threading.TIMEOUT_MAX)
 
@@ -395,9 +395,11 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 def refuse_own_ask(path: str) -> None:
     """Raise DeadlockError if this thread must not wait for an answer of the worker at `path`."""
     own = own_thread_of()
+    if not own.startswith(path):  # a background thread has a path below that of its worker
+        return
     if own == path:
         raise DeadlockError(f"{own!r} asks itself, and would wait for its own answer for ever", path=path)
-    if own and current_path() == path:
+    if current_path() == path:
         raise DeadlockError(
             f"{own!r} asks {path!r}: a background thread cannot wait for its worker, which waits for it at the end; "
             f"tell it, and have it tell the answer",

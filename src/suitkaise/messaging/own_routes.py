@@ -58,12 +58,13 @@ class OwnRoutes:
         self._registry = registry
         self._reactor = reactor
         self._closed = False
-        self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
-
-    def find(self, path: str) -> Route | None:
-        """Return this thread's connection to the worker at `path`, if there is one or one can be made."""
-        route = self._routes.known(path)
-        return route if route is not None or supervises() or in_io_thread() else self._routes.find(path)
+        self._routes = Routes(
+            self,
+            lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1],
+            lambda: not supervises() and not in_io_thread(),
+        )
+        self.find: Callable[[str], Route | None] = self._routes.find
+        """Return this thread's connection to the worker at a path, if there is one or one can be made."""
 
     def send(self, path: str, message: Message) -> bool:
         """Send a message over this thread's connection to the worker at `path`; return False if there is none.

@@ -86,11 +86,8 @@ class Owner(Protocol):
 class _Awaited:
     """Takes the answer for a thread that reads the connection itself, or has left that to the I/O thread."""
 
-    __slots__ = ("later", "outcome")
-
-    def __init__(self) -> None:
-        self.outcome: Outcome | None = None
-        self.later: queue.SimpleQueue[None] | None = None
+    outcome: Outcome | None = None
+    later: queue.SimpleQueue[None] | None = None
 
     def __call__(self, ok: bool, payload: Payload) -> None:
         self.outcome = ok, payload
@@ -194,13 +191,12 @@ class Route:
             self._watch()
         return True
 
-    def ask(self, payload: Payload, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
+    def ask(self, data: bytes | Pieces, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
         """Send an ask and read its answer in this thread; None if it was not sent and has to go another way.
 
         Raises:
             AskTimeout: no answer came in time.
         """
-        data = payload.parts
         awaited = _Awaited()
         number = next(self._numbers)
         began = time.monotonic()
@@ -266,18 +262,18 @@ class Route:
     def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
         """Read until the answer is there; return False if it has to come another way, or too late."""
         poll = self._poll.poll
-        wait, step = None, STEP
+        wait, step, now = None, STEP, began
         try:
             while awaited.outcome is None:
-                left = step if deadline is None else min(step, max(0.0, deadline - time.monotonic()))
+                left = step if deadline is None or deadline - now > step else max(0.0, deadline - now)
                 if not poll(left * 1000):
                     if left < step:
                         return False
                     wait = wait or Wait("asks", self.path, began)
                     step = wait.look()
-                    continue
-                if not self._read_some():
+                elif not self._read_some():
                     return False
+                now = time.monotonic()
         finally:
             if wait is not None:
                 wait.end()

@@ -141,7 +141,9 @@ class HubClient:
         self._path = path
         self._routes: Routes | None = None
         if board is not None:
-            self._routes = Routes(self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1])
+            self._routes = Routes(
+                self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1], lambda: not reads_answers()
+            )
         self._connections: list[_HubConnection] = []
         self._closed = False
         self._renew_lock()
@@ -180,13 +182,13 @@ class HubClient:
         if message.reply is None and reads_answers():
             run_callback(lambda: self.post_unawaited(path, message))
             return True
-        return self._send(self._find(path), path, message)
+        return self._send(None if self._routes is None else self._routes.find(path), path, message)
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
-        payload.parts  # noqa: B018
-        route = self._find(path)
-        if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
+        data = payload.parts
+        route = None if self._routes is None else self._routes.find(path)
+        if route is not None and (outcome := route.ask(data, timeout, carrier)) is not None:
             return outcome
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
@@ -219,10 +221,6 @@ class HubClient:
         """Wait until all messages that were told have left this process; drop the others after `seconds`."""
         if self._routes is not None:
             self._routes.finish(seconds)
-
-    def _find(self, path: str) -> Route | None:
-        """Return the direct connection to use; a thread that reads answers could not wait for one."""
-        return None if self._routes is None or reads_answers() else self._routes.find(path)
 
     def _send(self, route: Route | None, path: str, message: Message) -> bool:
         if route is not None and route.send(message):

@@ -248,24 +248,25 @@ class Parser:
         if large is not None:
             large.filled += count
             return self._take_large()
-        self._filled += count
-        if self._filled < self._needed:
+        self._filled = filled = self._filled + count
+        if filled < self._needed:
             return []
-        return self._parse()
-
-    def _parse(self) -> list[Frame]:
-        buffer, filled, decode = self._buffer, self._filled, self._decode
+        buffer = self._buffer
         if _PREFIX <= filled <= _SMALLEST_BUFFER and filled < len(buffer) <= _KEPT_BUFFER:
             head_length, payload_length = _unpack_lengths(buffer)
             middle = _PREFIX + head_length
             fits = head_length <= self._max_header and payload_length <= self._max_payload
             if fits and middle + payload_length == filled:  # one whole frame, as nearly always; at half the cost
                 try:
-                    header = decode(buffer[_PREFIX:middle])
+                    header = self._decode(buffer[_PREFIX:middle])
                 except Exception as error:
                     raise WireError(f"the header of a frame is invalid: {error}") from None
                 self._filled = self._needed = 0
                 return [(header, bytes(buffer[middle:filled]))]
+        return self._parse()
+
+    def _parse(self) -> list[Frame]:
+        buffer, filled, decode = self._buffer, self._filled, self._decode
         position, needed = 0, 0
         frames: list[Frame] = []
         with memoryview(buffer) as view:

@@ -107,6 +107,10 @@ class AsyncLifecycle(Lifecycle):
         """Return whether a hook has to wait for the caller: it is the hook, or a task that the hook has started."""
         return self.context.opened is None or self.context.opened.is_part_of_hook()
 
+    def _deadline(self) -> float | None:
+        message = self.context.current_message()
+        return None if message is None else message.deadline
+
     def _pass_on(self, pass_on: Callable[[asyncio.Future[Any]], None], answer: asyncio.Future[Any]) -> None:
         """Answer with what a future of the event loop has got, unless it was cancelled because the worker ends."""
         if self.outcome is None or not answer.cancelled():

@@ -378,7 +378,7 @@ class Lifecycle:
 
     def _deadline(self) -> float | None:
         """Return until when (monotonic) somebody waits for what the handler that runs returns; None: for ever."""
-        message = self.context.current_message()
+        message = self._replies.handled
         return None if message is None else message.deadline
 
     def _end_fork(self, error: BaseException | None = None) -> None:

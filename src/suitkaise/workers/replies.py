@@ -46,7 +46,7 @@ class Replies:
         elif isinstance(value, concurrent.futures.Future) and message.kind != "get":
             self.follow(message, value.when_done if isinstance(value, Answer) else value.add_done_callback)
         else:
-            send_answer(message, value)
+            send_answer(message, True, Payload(value))
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer with an error that the handler has raised, which the worker survives."""
@@ -63,13 +63,13 @@ class Replies:
         if not self.take(message):
             return
         if isinstance(future, Answer) and not future.cancelled():
-            _send(message, *future.outcome())
+            send_answer(message, *future.outcome())
         elif future.cancelled():
             message.fail(concurrent.futures.CancelledError(f"{self._path!r} has cancelled the answer"))
         elif (error := future.exception()) is not None:
             self.fail(message, error)
         else:
-            send_answer(message, future.result())
+            send_answer(message, True, Payload(future.result()))
 
     def fail(self, message: Message, error: BaseException) -> None:
         """Answer with an error, in a form that can be sent."""
@@ -121,7 +121,7 @@ class ReplyTo:
     def reply(self, value: Any = None) -> None:
         """Give the asker this value. Only the first answer counts; a message that was told has no asker."""
         if self._replies.take(self._message):
-            send_answer(self._message, value)
+            send_answer(self._message, True, Payload(value))
 
     def fail(self, error: Exception) -> None:
         """Have the asker's call raise this error; the worker goes on."""
@@ -132,12 +132,8 @@ class ReplyTo:
         raise TypeError("reply_to() answers from its own process only; send the other worker a ref of this one")
 
 
-def send_answer(message: Message, value: Any) -> None:
+def send_answer(message: Message, ok: bool, payload: Payload) -> None:
     """Answer a message that was asked; a value that cannot be sent is an error of the ask, not of the worker."""
-    _send(message, True, Payload(value))
-
-
-def _send(message: Message, ok: bool, payload: Payload) -> None:
     assert message.reply is not None
     try:
         message.reply(ok, payload)
