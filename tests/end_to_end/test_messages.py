@@ -124,9 +124,9 @@ def test_a_crash_answers_with_the_exception_and_its_remote_traceback(running, id
 
 
 def test_a_message_or_an_answer_that_cannot_be_pickled_is_an_error_for_the_asker(running):
-    with pytest.raises(NotSerializable):
+    with pytest.raises(NotSerializable, match=r"^message: cannot pickle"):
         running["process"].ask(threading.Lock())
-    with pytest.raises(NotSerializable):
+    with pytest.raises(NotSerializable, match=r"^answer: cannot pickle"):
         running["process"].ask("lock")
     assert running["process"].incarnation == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 
@@ -9,7 +10,7 @@ import pytest
 
 from suitkaise.events import Event
 from suitkaise.messaging import event_bus as module
-from suitkaise.messaging.event_bus import Bus
+from suitkaise.messaging.event_bus import Bus, Subscription
 
 
 def happened(path: str) -> Event:
@@ -73,6 +74,55 @@ def test_close_ends_an_iteration_that_waits() -> None:
     timer.start()
     assert list(events) == []
     timer.join()
+
+
+def test_async_for_waits_without_blocking_the_event_loop_and_ends_when_the_subscription_is_closed() -> None:
+    bus = Bus()
+
+    async def main() -> list[str]:
+        with bus.events("app") as events:
+            bus.publish(happened("app/1"))
+            reading = asyncio.create_task(read(events))
+            await asyncio.sleep(0)
+            other = asyncio.create_task(read(events))  # an event is for one of the two
+            timer = threading.Timer(0.02, bus.publish, [happened("app/2")])
+            timer.start()
+            await asyncio.wait([reading, other], return_when=asyncio.FIRST_COMPLETED, timeout=0.05)
+            await asyncio.to_thread(timer.join)
+            events.close()
+            return sorted(await reading + await other)
+
+    async def read(events: Subscription) -> list[str]:
+        return [event.path async for event in events]
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == ["app/1", "app/2"]
+
+
+def test_an_async_wait_for_an_event_that_is_cancelled_loses_nothing() -> None:
+    bus = Bus()
+
+    async def main() -> str:
+        with bus.events("app") as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            bus.publish(happened("app/1"))
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            return (await anext(events)).path
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == "app/1"
+
+
+def test_an_event_loop_that_has_ended_harms_no_publisher() -> None:
+    bus = Bus()
+    loop = asyncio.new_event_loop()
+    with bus.events("app") as events:
+        waiting = loop.create_task(events.__anext__())
+        loop.run_until_complete(asyncio.sleep(0))
+        waiting.cancel()
+        loop.close()
+        bus.publish(happened("app"))
+        assert events.get(10) is not None
 
 
 def test_a_listener_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -91,6 +91,15 @@ def test_what_is_no_function_is_refused_at_once(either: Pool, method: str) -> No
         getattr(either, method)([1, 2])
 
 
+@pytest.mark.parametrize("method", ["submit", "map", "imap", "imap_unordered"])
+def test_an_async_function_for_a_pool_of_processes_is_refused_at_once(pool: ProcessPool, method: str) -> None:
+    async def fetch(url: str) -> str:
+        return url
+
+    with pytest.raises(TypeError, match=rf"{method} takes .*fetch is async.*asyncio\.run\(.*fetch\(\.\.\.\)\)"):
+        getattr(pool, method)(fetch, ["a"])
+
+
 def test_a_timeout_that_is_no_number_is_refused_at_once(either: Pool) -> None:
     with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '1'"):
         either.map(abs, [1], timeout="1")  # type: ignore[arg-type]

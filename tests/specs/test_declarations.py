@@ -745,7 +745,7 @@ def test_what_replaces_a_copy_is_that_copy() -> None:
 def test_reprs_say_what_was_given() -> None:
     assert repr(Child(work)) == "Child(work, id='work')"
     assert repr(Child(Plain, id="p", restart="transient")) == "Child(Plain, id='p', restart='transient')"
-    assert repr(Supervisor("app", work)) == "Supervisor('app', 1 children, strategy='one_for_one')"
+    assert repr(Supervisor("app", work)) == "Supervisor('app', 1 child, strategy='one_for_one')"
 
 
 # ---------------------------------------------------------------- warnings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from suitkaise.events import Event, SupervisorStopped
 from suitkaise.messaging.messages import checked_timeout
@@ -22,7 +23,8 @@ BACKLOG = 10_000
 class Subscription:
     """An iterator over the events of a part of a tree, from now until that part stops.
 
-    Close it to end it earlier, or use it as a context manager.
+    In an event loop, `async for event in events:` waits without blocking it. Close it to end it earlier, or use it as a
+    context manager.
 
     At most 10,000 events wait; beyond that the oldest are dropped, and `dropped` counts them.
 
@@ -47,6 +49,7 @@ class Subscription:
         self._events: deque[Event] = deque()
         self._condition = threading.Condition()
         self._closed = False
+        self._awaiting: list[Callable[[], object]] = []  # each wakes a task
 
     def put(self, event: Event) -> None:
         """Add an event, if it belongs to the subscription's part of the tree."""
@@ -60,7 +63,7 @@ class Subscription:
             if isinstance(event, SupervisorStopped) and event.path == self._prefix:
                 self._closed = True  # nothing can follow
                 self._bus.unsubscribe(self.put)
-            self._condition.notify_all()
+            self._wake()
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None after `timeout` seconds (None: for ever) or if the subscription is closed."""
@@ -73,7 +76,13 @@ class Subscription:
         self._bus.unsubscribe(self.put)
         with self._condition:
             self._closed = True
-            self._condition.notify_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._condition.notify_all()
+        for wake in self._awaiting:
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                wake()
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -83,6 +92,28 @@ class Subscription:
         if event is None:
             raise StopIteration
         return event
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        import asyncio  # takes 35 ms: only an event loop pays for it
+
+        loop = asyncio.get_running_loop()
+        while True:
+            woken = asyncio.Event()
+            wake = functools.partial(loop.call_soon_threadsafe, woken.set)
+            with self._condition:
+                if self._events:
+                    return self._events.popleft()
+                if self._closed:
+                    raise StopAsyncIteration
+                self._awaiting.append(wake)
+            try:
+                await woken.wait()
+            finally:
+                with self._condition:
+                    self._awaiting.remove(wake)
 
     def __enter__(self) -> Subscription:
         return self

@@ -33,6 +33,7 @@ __all__ = [
     "Outcome",
     "Payload",
     "ReplyCallback",
+    "Returned",
     "checked_timeout",
     "crash",
     "crash_and_answer",
@@ -80,6 +81,9 @@ class Payload:
     """A value that is encoded and decoded only when the other form is needed."""
 
     __slots__ = ("_data", "_pieces", "_value")
+
+    kind = "message"
+    """The first word of the path in an error about a part of the value that cannot be sent."""
 
     def __init__(self, value: Any = None, *, data: bytes | None = None) -> None:
         self._value = value
@@ -142,14 +146,22 @@ class Payload:
         data: bytes | Pieces | None = self._data or self._pieces
         if data is None:
             encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
-            data = encode(self._value, root="message")
+            data = encode(self._value, root=self.kind)
             if len(data) > wire.MAX_PAYLOAD:
-                wire.check_length("the message", len(data))
+                wire.check_length(f"the {self.kind}", len(data))
             if isinstance(data, Pieces):
                 self._pieces = data
             else:
                 self._data = data
         return data
+
+
+class Returned(Payload):
+    """The answer that a handler has returned."""
+
+    __slots__ = ()
+
+    kind = "answer"
 
 
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]

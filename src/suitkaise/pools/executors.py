@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import itertools
 import os
 import weakref
@@ -19,7 +20,7 @@ from suitkaise.pools import batches
 from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
-from suitkaise.pools.task import Limits, PoolFuture, Task
+from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, is_number
 
 __all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count"]
@@ -83,6 +84,12 @@ class Pool(Executor, ABC):
     def _default_workers() -> int:
         """Return the number of workers of a pool that was given none."""
 
+    def _check_function(self, method: str, fn: object) -> None:
+        if not callable(fn):
+            raise TypeError(
+                f"{method} takes the function itself first, and what it is called with after it; got {fn!r}"
+            )
+
     @staticmethod
     @abstractmethod
     def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
@@ -122,9 +129,9 @@ class Pool(Executor, ABC):
             PoolBroken: no worker can be started, or the supervisor has ended.
             RuntimeError: the pool was shut down.
             SuitkaiseError: this is a worker process, which cannot have a pool of its own.
-            TypeError: `fn` cannot be called.
+            TypeError: `fn` cannot be called; or it is async, in a pool of processes.
         """
-        _check_function("submit", fn)
+        self._check_function("submit", fn)
         future: PoolFuture[T] = PoolFuture()
         self._scheduler.submit(Task(self._scheduler, future, self._limits, fn, args, kwargs))
         return future
@@ -165,7 +172,7 @@ class Pool(Executor, ABC):
             TypeError: `fn` cannot be called, or the timeout is no number.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
-        _check_function("map", fn)
+        self._check_function("map", fn)
         size = self._chunk(chunksize)
         return batches.map_all(self._submitter(fn, size), iterables, checked_timeout(timeout), size, progress)
 
@@ -184,7 +191,7 @@ class Pool(Executor, ABC):
     def _map_lazily(
         self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int, progress: bool, *, ordered: bool
     ) -> Iterator[T]:
-        _check_function("imap" if ordered else "imap_unordered", fn)
+        self._check_function("imap" if ordered else "imap_unordered", fn)
         submit, ahead = self._submitter(fn, size), _AHEAD * self.max_workers
         return batches.map_lazily(submit, iterables, size, progress, ordered=ordered, ahead=ahead)
 
@@ -255,6 +262,15 @@ class ProcessPool(Pool):
     def _default_workers() -> int:
         return _cores()
 
+    def _check_function(self, method: str, fn: object) -> None:
+        super()._check_function(method, fn)
+        if getattr(getattr(fn, "__code__", None), "co_flags", 0) & inspect.CO_COROUTINE:
+            name = name_of(fn)
+            raise TypeError(
+                f"{method} takes a function that returns its result, and {name} is async: a worker of a pool has no "
+                f"event loop. Give it a function that calls asyncio.run({name}(...)), or use running.task(...)"
+            )
+
     @staticmethod
     def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
         return ProcessWorker(id, initializer)
@@ -288,11 +304,6 @@ def _maker(cls: type[Pool], initializer: Initializer) -> Callable[[Scheduler, st
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _check_function(method: str, fn: object) -> None:
-    if not callable(fn):
-        raise TypeError(f"{method} takes the function itself first, and what it is called with after it; got {fn!r}")
 
 
 def checked_count(name: str, value: Any) -> int:

@@ -162,7 +162,9 @@ class SupervisorSpec(AnySupervisor):
         return f"{self.max_restarts:g} restarts in {self.max_seconds:g} s"
 
     def __repr__(self) -> str:
-        return f"Supervisor({self.name!r}, {len(self.children)} children, strategy={self.strategy!r})"
+        count = len(self.children)
+        children = "1 child" if count == 1 else f"{count} children"
+        return f"Supervisor({self.name!r}, {children}, strategy={self.strategy!r})"
 
 
 def _checked_log_dir(title: str, value: Any) -> str | None:
@@ -275,7 +277,11 @@ class DynamicSupervisorSpec(SupervisorSpec):
         return type(self)(**{**{name: fields[name] for name in fields.keys() - _FIXED.keys()}, **changes})
 
     def _headline(self) -> str:
-        most = "" if self.max_children is None else f", at most {self.max_children} children"
+        most = (
+            ""
+            if self.max_children is None
+            else f", at most {self.max_children} {'child' if self.max_children == 1 else 'children'}"
+        )
         return f"{self.name}  dynamic supervisor{most}, {self._intensity()}"
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from suitkaise.errors import Reject, SuitkaiseError, WorkerFailed, with_note
-from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
+from suitkaise.messaging.messages import Answer, Message, Payload, Returned, portable_error
 
 __all__ = ["Replies", "ReplyTo", "send_answer"]
 
@@ -46,7 +46,7 @@ class Replies:
         elif isinstance(value, concurrent.futures.Future) and message.kind != "get":
             self.follow(message, value.when_done if isinstance(value, Answer) else value.add_done_callback)
         else:
-            send_answer(message, True, Payload(value))
+            send_answer(message, True, Returned(value))
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer with an error that the handler has raised, which the worker survives."""
@@ -69,7 +69,7 @@ class Replies:
         elif (error := future.exception()) is not None:
             self.fail(message, error)
         else:
-            send_answer(message, True, Payload(future.result()))
+            send_answer(message, True, Returned(future.result()))
 
     def fail(self, message: Message, error: BaseException) -> None:
         """Answer with an error, in a form that can be sent."""
@@ -121,7 +121,7 @@ class ReplyTo:
     def reply(self, value: Any = None) -> None:
         """Give the asker this value. Only the first answer counts; a message that was told has no asker."""
         if self._replies.take(self._message):
-            send_answer(self._message, True, Payload(value))
+            send_answer(self._message, True, Returned(value))
 
     def fail(self, error: Exception) -> None:
         """Have the asker's call raise this error; the worker goes on."""
