@@ -165,6 +165,40 @@ def test_an_exception_with_its_own_constructor_comes_back_exactly() -> None:
     assert (back.args, back.code, back.where, back.__notes__) == (error.args, 3, "here", ["a note"])
 
 
+class Reserved(ValueError):
+    __slots__ = ("__private", "count", "unset")
+
+    def __init__(self, count: int, *, private: str) -> None:
+        super().__init__(f"{count} is too much")
+        self.count = count
+        self.__private = private
+
+    @property
+    def private(self) -> str:
+        return self.__private
+
+
+class ReservedToo(Reserved):
+    """Has a `__dict__`, too."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declared(Exception):
+    code: int
+    why: str = "unknown"
+
+
+def test_what_exceptions_hold_in_slots_comes_back() -> None:
+    error = ReservedToo(3, private="secret")
+    error.other = [1]  # type: ignore[attr-defined]
+    error.add_note("a note")
+    back = codec.loads(codec.dumps(error))
+    assert (type(back), back.args, back.count, back.private) == (ReservedToo, error.args, 3, "secret")
+    assert (vars(back), hasattr(back, "unset")) == ({"other": [1], "__notes__": ["a note"]}, False)
+    declared = codec.loads(codec.dumps(Declared(code=4)))
+    assert (declared, declared.why) == (Declared(4), "unknown")
+
+
 def test_exceptions_that_keep_their_attributes_in_c_come_back_exactly() -> None:
     missing = codec.loads(codec.dumps(OddFileError("some/file")))
     assert (missing.errno, missing.filename, missing.wanted) == (2, "some/file", "some/file")

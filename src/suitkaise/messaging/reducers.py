@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copyreg
 import functools
 import importlib
 import struct
@@ -221,7 +222,8 @@ if sys.version_info >= (3, 12):
 def reduce_exception(error: BaseException) -> Any:
     """Rebuild an exception without its own `__init__`, which pickle would call with the wrong arguments.
 
-    One that has a way of its own to be rebuilt keeps its notes, among them the remote traceback.
+    What it holds in `__slots__` comes along, which pickle leaves out. One that has a way of its own to be rebuilt keeps
+    its notes, among them the remote traceback.
     """
     kind = type(error)
     if isinstance(kind.__reduce__, types.FunctionType) or isinstance(kind.__reduce_ex__, types.FunctionType):
@@ -230,12 +232,31 @@ def reduce_exception(error: BaseException) -> Any:
         if notes and isinstance(reduced, tuple):
             return _rebuild_with_notes, (notes, *reduced[:3])
         return NotImplemented
-    if not isinstance(kind.__init__, types.FunctionType) or isinstance(kind.__new__, types.FunctionType):
+    slots = _slots_of(error)
+    if not (slots or isinstance(kind.__init__, types.FunctionType)) or isinstance(kind.__new__, types.FunctionType):
         return NotImplemented
     reduced = error.__reduce__()
     if not isinstance(reduced, tuple) or reduced[0] is not kind:
         return NotImplemented
-    return (_rebuild_exception, (kind, reduced[1]), *reduced[2:])
+    made = _rebuild_exception, (kind, reduced[1])
+    if slots:
+        return (*made, (slots, *reduced[2:]), None, None, _set_state)
+    return (*made, *reduced[2:])
+
+
+def _slots_of(error: BaseException) -> dict[str, Any]:
+    """Return the values in the slots of classes that were made by a class statement."""
+    names: list[str] = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+    return {name: getattr(error, name) for name in names if hasattr(error, name)}
+
+
+def _set_state(error: BaseException, state: tuple[dict[str, Any], ...]) -> None:
+    slots, *others = state
+    for name, value in slots.items():
+        object.__setattr__(error, name, value)  # also in a frozen dataclass
+    for other in others:
+        if other is not None:
+            error.__setstate__(other)
 
 
 def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
