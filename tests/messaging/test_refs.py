@@ -291,6 +291,12 @@ def test_waiting_for_the_end_takes_a_time_out(recorder: RecordingRouter, ref: Wo
         getattr(ref, wait)(timeout=0.01)
 
 
+def test_a_recall_that_takes_too_long_says_what_it_waited_for(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    with pytest.raises(AskTimeout, match=r"'tree/one' is not up after 0.01 s; its recall goes on") as caught:
+        ref.recall(timeout=0.01)
+    assert caught.value.path == "tree/one"
+
+
 def test_errors_of_the_router_are_raised(recorder: RecordingRouter, ref: WorkerRef) -> None:
     recorder.answers["result"] = WorkerDead("over")
     with pytest.raises(WorkerDead):

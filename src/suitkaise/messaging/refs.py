@@ -269,7 +269,12 @@ class WorkerRef:
         checked_timeout(timeout)
         answer = self._router.request(RequestKind.RECALL, self.path)
         answer.waits_for = "recalls", self.path
-        answer.get(timeout)
+        try:
+            answer.get(timeout)
+        except AskTimeout:
+            if answer.done():  # the error of the recall itself
+                raise
+            raise AskTimeout(f"{self.path!r} is not up after {timeout} s; its recall goes on", path=self.path) from None
 
     def join(self, timeout: float | None = None) -> ExitReason | None:
         """Wait until the last incarnation has ended, at most `timeout` seconds; return the exit reason.
