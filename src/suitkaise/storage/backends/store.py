@@ -44,7 +44,9 @@ MAX_DEAD_OWNERS = 1 << 16
 
 _MAX_CLIENT_RECORDS = 1024
 
-_REVISION = b"revision"  # the key of the last revision, in the table of facts
+_REVISION = b"revision"
+"""The key of the last revision: among the records of clients, of which nearly each commit changes one. LMDB writes pages
+for each table that has changed, so the table of facts would cost another 2 us."""
 _CHANGES = b"changes"  # with the place in a ring: the key of the changes of a commit, in the table of facts
 _AFTER_CHANGES = b"changet"
 _U64 = struct.Struct("<Q")
@@ -87,7 +89,7 @@ class Store:
         self.facts: Table = tables[4]
         self.by_metadata: Table = tables[5]
         with self.opened.begin() as transaction:
-            stored = transaction.get(_REVISION, db=self.facts)
+            stored = transaction.get(_REVISION, db=self.clients)
             self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
             """The revision that was committed last."""
             self.dead_owners: dict[bytes, int] = {
@@ -151,7 +153,7 @@ class Store:
             gone = [
                 bytes(client)
                 for client, stored in scan(transaction.raw, self.clients, b"", None)
-                if client not in connected and _decode_client(stored).time < oldest
+                if client != _REVISION and client not in connected and _decode_client(stored).time < oldest
             ]
             for client in gone:
                 transaction.forget_client(client)
@@ -366,7 +368,7 @@ class WriteTransaction:
             state.time = self.time
             self.raw.put(client, _encode_client(state), db=self._store.clients)
         if self.revision != self._store.revision:
-            self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.facts)
+            self.raw.put(_REVISION, _U64.pack(self.revision), db=self._store.clients)
             if self._store.is_watched:
                 self._store_changes()
             return True
