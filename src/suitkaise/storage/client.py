@@ -518,8 +518,9 @@ def await_ready(poll: select.poll, deadline: float | None) -> None:
     Raises:
         BlockingIOError: it is not ready at that time (monotonic; None: wait for ever).
     """
-    while not poll.poll(
-        (_LONGEST if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST)) * 1000
-    ):
+    while True:
+        left = _LONGEST if deadline is None else max(0.0, min(deadline - time.monotonic(), _LONGEST))
+        if poll.poll(left * 1000):
+            return
         if deadline is not None and time.monotonic() >= deadline:
             raise BlockingIOError("not in time")
