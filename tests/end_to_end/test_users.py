@@ -75,9 +75,9 @@ class CrashesAsNobody(Process):
 
 
 def test_its_crash_report_has_the_last_lines_and_the_error() -> None:
-    with Supervisor("app", Child(CrashesAsNobody, user="nobody")).start() as running, running.events() as events:
-        assert "a fault" in str(next_exit(events))
-        [report] = running.crashes()
+    with Supervisor("app", Child(CrashesAsNobody, user="nobody")).start() as running:
+        [report] = eventually(running.crashes)
+        assert "a fault" in str(report.reason)
         assert "the last words" in report.lines
         assert "ValueError: a fault" in report.traceback
 
