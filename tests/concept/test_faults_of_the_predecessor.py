@@ -75,8 +75,8 @@ class SwallowsEverything(Process):
 
 def test_a_hung_hook_that_catches_every_exception_is_killed_after_a_fraction_of_a_second() -> None:
     """There, the time-out was an exception, which the hook swallowed; and it was rounded to whole seconds."""
-    with Supervisor("app", Child(SwallowsEverything)).start() as running, running.events() as events:
-        reason = next_exit(events)
+    with Supervisor("app", Child(SwallowsEverything), Supervisor("others")).start() as running:
+        reason = running["swallows_everything"].join(15.0)
         assert isinstance(reason, Hung)
         assert reason.phase == "loop"
         assert reason.seconds < 10.0

@@ -34,6 +34,7 @@ class Grows(Process):
 
     def loop(self) -> None:
         if self.ref.incarnation == 1:
+            eventually((self.folder / "begin").exists, timeout=60)
             self.more = bytearray(self.mebibytes * MIB)
             self.note("grown")
             self.wait(1000)
@@ -55,6 +56,7 @@ def test_s83_above_the_limit_a_worker_is_restarted_at_the_end_of_its_loop_and_th
 ) -> None:
     child = Child(Grows, args=(tmp_path, MORE), id="w", max_memory=LIMIT, shutdown=60.0)
     with Supervisor("tree", child, max_restarts=0).start() as running, running.events() as events:
+        (tmp_path / "begin").touch()
         over = next_event(events, ChildOverMemory)
         assert over.memory > 100 * MIB == over.max_memory
         assert "more than its max_memory of 100 MiB: it is restarted" in str(over)
@@ -123,9 +125,11 @@ def test_s83_a_command_above_the_limit_is_restarted(tmp_path: Path) -> None:
     grows_once = (
         f"import pathlib, time; seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
         "first = not seen.exists(); seen.touch()\n"
+        "while not seen.with_name('begin').exists(): time.sleep(0.01)\n"
         f"more = bytearray(first and {MORE} << 20); time.sleep(1000)"
     )
     child: Any = Child(Command(sys.executable, "-c", grows_once), id="w", max_memory=LIMIT)
     with Supervisor("tree", child, max_restarts=0).start() as running, running.events() as events:
+        (tmp_path / "begin").touch()
         assert next_event(events, ChildOverMemory).path == "tree/w"
         assert next_event(events, ChildStarted).restarts == 1

@@ -11,6 +11,7 @@ import pytest
 from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
+from tests.support import eventually
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")

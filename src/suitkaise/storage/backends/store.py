@@ -45,8 +45,8 @@ MAX_DEAD_OWNERS = 1 << 16
 _MAX_CLIENT_RECORDS = 1024
 
 _REVISION = b"revision"
-"""The key of the last revision: among the records of clients, of which nearly each commit changes one. LMDB writes pages
-for each table that has changed, so the table of facts would cost another 2 us."""
+"""The key of the last revision. It is among the records of clients, of which nearly each commit changes one: LMDB
+writes pages of each table that has changed, so the table of facts would cost another 2 us."""
 _CHANGES = b"changes"  # with the place in a ring: the key of the changes of a commit, in the table of facts
 _AFTER_CHANGES = b"changet"
 _U64 = struct.Struct("<Q")
