@@ -17,7 +17,9 @@ class Model(Process):
 
 
 with Supervisor("desk", Child(Model, spares=1, early_restart=True)).start() as running, running.events() as events:
-    os.kill(running["model"].pid or 0, signal.SIGKILL)
+    pid = running["model"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     for event in events:
         if isinstance(event, ChildExited):
             print("it has ended:", event.reason)

@@ -47,6 +47,7 @@ __all__ = [
     "only_root",
     "processes_with_variable",
     "run_program",
+    "send_signal",
     "small_file_system",
     "start_program",
     "started_programs",
@@ -146,6 +147,11 @@ def start_io_thread_of_connections() -> None:
     assert runtime is not None
     assert runtime.registry._routes is not None
     assert runtime.registry._routes._routes.reactor is not None
+
+
+def send_signal(one: Any, number: int) -> None:
+    """Send a signal to a worker or process when it has a pid: to send it to 0 would mean the test's whole group."""
+    os.kill(eventually(lambda: one.pid), number)
 
 
 def wait_gone(pid: int, timeout: float = 15.0) -> None:

@@ -22,7 +22,7 @@ from suitkaise.runtime.runtime import current
 from tests.cluster.processes import ProcessCluster
 from tests.cluster.workers import Member, nodes
 from tests.end_to_end.terminal import Terminal, in_terminal
-from tests.support import eventually, in_background, start_program
+from tests.support import eventually, in_background, send_signal, start_program
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -174,7 +174,7 @@ def test_the_log_of_a_worker_on_a_node_is_followed_through_a_crash(shared: objec
         command = [sys.executable, "-m", "suitkaise", "logs", "-f", "--pid", str(os.getpid()), "followed"]
         with start_program(command) as follower:
             follower.expect("followed/one: the first words")
-            os.kill(one.pid or 0, signal.SIGKILL)
+            send_signal(one, signal.SIGKILL)
             follower.expect("followed/one: event: is back")
             one.ask(("print", "the words of the next one"), timeout=30.0)
             follower.expect("followed/one: the words of the next one")

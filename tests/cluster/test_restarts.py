@@ -30,7 +30,7 @@ from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from suitkaise.platform import death_lock
 from tests.cluster.processes import ProcessCluster
 from tests.cluster.workers import AsksAtItsStart, Member, ended, nodes
-from tests.support import eventually, wait_gone
+from tests.support import eventually, send_signal, wait_gone
 
 MakeCluster = Callable[..., ProcessCluster]
 
@@ -42,7 +42,7 @@ def test_the_reason_of_an_end_is_exact_and_the_worker_is_recalled_on_its_node(cl
         ref = running["one"]
         ref.ask(("keep", {"so far": 3}), timeout=30.0)
         before = nodes(running)
-        assert ended(running, lambda: os.kill(ref.pid or 0, signal.SIGKILL)) == Signaled(signal.SIGKILL)
+        assert ended(running, lambda: send_signal(ref, signal.SIGKILL)) == Signaled(signal.SIGKILL)
         assert eventually(lambda: ref.is_alive())
         assert nodes(running) == before
         recalled = ref.ask("who", timeout=30.0)[2]

@@ -14,14 +14,14 @@ from suitkaise import Child, Process, Supervisor, WorkerFailed
 from suitkaise.exits import Hung, Signaled
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, start_program, wait_gone
+from tests.support import eventually, send_signal, start_program, wait_gone
 
 
 def test_a_killed_process_has_no_result() -> None:
     """There, it returned None, as if it had succeeded."""
     with Supervisor("app", Child(Echo, restart="temporary")).start() as running:
         ref = running["echo"]
-        os.kill(ref.pid or 0, signal.SIGKILL)
+        send_signal(ref, signal.SIGKILL)
         with pytest.raises(WorkerFailed) as failed:
             ref.result(timeout=15.0)
         assert failed.value.reason == Signaled(9)

@@ -33,7 +33,7 @@ from suitkaise.concept.declare import SPECIAL, Call, declared
 from suitkaise.runtime import runtime
 from suitkaise.specs import Child
 from suitkaise.xprocess import CrossProcessing
-from tests.support import eventually, run_program, wait_gone
+from tests.support import eventually, run_program, send_signal, wait_gone
 
 LIMIT = 30.0
 
@@ -505,7 +505,7 @@ def test_the_processes_are_children_of_a_supervisor(xp: CrossProcessing) -> None
     supervisor = whereis("xprocess")
     assert isinstance(supervisor, suitkaise.SupervisorRef)
     assert [line.ref for line in supervisor.which_children()] == [ref]
-    os.kill(ref.pid or 0, signal.SIGKILL)
+    send_signal(ref, signal.SIGKILL)
     eventually(lambda: xp.get_process_stats("work")["restarts"] == 1 and ref.is_alive())
     assert "work  process  running" in str(xp.status())
     assert supervisor.which_children()[0].last_exit == Signaled(9)

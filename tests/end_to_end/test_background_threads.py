@@ -433,7 +433,7 @@ class StartsOne(InAProcess):
 
 
 def test_the_threads_of_an_abandoned_thread_end(tmp_path: Path) -> None:
-    child = Child(InAThread, args=(str(tmp_path),), id="worker", receive_timeout=0.2)
+    child = Child(InAThread, args=(str(tmp_path),), id="worker", receive_timeout=1.0)
     with Supervisor("app", child).start() as running:
         worker = running["worker"]
         worker.ask(("start", tick, str(tmp_path)))

@@ -31,7 +31,7 @@ from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
-from tests.support import descriptors_of, eventually
+from tests.support import descriptors_of, eventually, send_signal
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -384,7 +384,8 @@ def test_a_forked_child_of_the_receiver_does_not_keep_the_connection(running: Ru
     child = running["to"].ask("fork")
     answer = running["from"].ask_future((ask_held,))
     await_file(tmp_path / "blocked")
-    os.kill(running["to"].ask_future("pid") and (running["to"].pid or 0), signal.SIGKILL)
+    running["to"].ask_future("pid")
+    send_signal(running["to"], signal.SIGKILL)
     with pytest.raises(WorkerDead):
         answer.get(30)
     assert child

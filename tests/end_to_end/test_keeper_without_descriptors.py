@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from suitkaise import Child, ChildStartFailed, Command, Supervisor
 from suitkaise.exits import Signaled
 from tests.end_to_end.kinds import keeper_pid, next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, run_program, wait_gone
+from tests.support import eventually, run_program, send_signal, wait_gone
 
 
 def files_of(pid: int) -> list[int]:
@@ -66,7 +67,7 @@ def test_a_keeper_with_one_free_descriptor_starts_a_worker_from_the_reserve() ->
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + 1, limits[1]))
         assert running.start_child(Child(Echo)).ask("hello") == "hello"
         with running.events() as events:
-            os.kill(running["echo"].pid or 0, 9)
+            send_signal(running["echo"], signal.SIGKILL)
             assert next_exit(events) == Signaled(9)
         assert keeper_pid() == pid
 
@@ -99,7 +100,7 @@ def test_a_keeper_without_descriptors_kills_all_processes_of_a_command(tmp_path:
         orphans = [int(line) for line in out.read_text().split() if line.isdecimal()]
         pid = keeper_pid(for_commands=True)
         with no_descriptor_left(pid):
-            os.kill(running["c"].pid or 0, 9)
+            send_signal(running["c"], signal.SIGKILL)
             assert next_exit(events) == Signaled(9)
             for orphan in orphans:
                 wait_gone(orphan, 0.0)

@@ -20,7 +20,7 @@ from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event, next_exit
 from tests.sample_workers import Echo
-from tests.support import children_named, eventually, start_program, wait_gone
+from tests.support import children_named, eventually, send_signal, start_program, wait_gone
 
 
 def keeper() -> psutil.Process:
@@ -171,7 +171,7 @@ def test_a_worker_in_a_former_spare_has_the_usual_exit_reasons() -> None:
                 next_event(events, ChildStarted)
             wait_for_spares(1)
             with running.events() as events:
-                os.kill(running["w"].pid or 0, signal.SIGSEGV)
+                send_signal(running["w"], signal.SIGSEGV)
                 assert next_exit(events) == Signaled(signal.SIGSEGV)
                 next_event(events, ChildStarted)
 
@@ -233,7 +233,7 @@ def test_when_the_keeper_is_killed_its_spares_are_replaced() -> None:
         new = wait_for_spares(1)
         assert crash(running) in new
         with running.events() as events:
-            os.kill(running["w"].pid or 0, signal.SIGSEGV)
+            send_signal(running["w"], signal.SIGSEGV)
             assert next_event(events, ChildExited).reason == Signaled(signal.SIGSEGV)
 
 

@@ -18,7 +18,7 @@ from suitkaise.runtime import runtime, storage_service
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
-from tests.support import eventually, run_program, wait_gone
+from tests.support import eventually, is_alive, run_program, wait_gone
 
 ENGINES = ("lmdb", "sqlite")
 
@@ -56,7 +56,12 @@ class ThreadMarker(Thread):
 
 
 def kill_storage() -> int:
-    pid = eventually(lambda: whereis("sktree/storage").pid)
+    def running() -> int | None:
+        pid = whereis("sktree/storage").pid
+        return pid if pid is not None and is_alive(pid) else None  # the supervisor may not know of the last end yet
+
+    pid = eventually(running)
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
     return pid
 

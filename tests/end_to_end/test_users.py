@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually
+from tests.support import eventually, send_signal
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
@@ -63,7 +64,7 @@ def test_it_reaches_other_workers_and_the_storage_and_so_does_its_next_incarnati
             ref = running["reports"]
             assert ref.ask("ask", timeout=15.0) == "hello"
             assert ref.ask("storage", timeout=15.0) is True
-            os.kill(ref.pid or 0, 9)
+            send_signal(ref, signal.SIGKILL)
             next_exit(events)
 
 
@@ -88,7 +89,7 @@ def test_a_spare_becomes_the_user_too() -> None:
     with Supervisor("app", Child(Echo), child).start() as running, running.events() as events:
         for _ in range(3):
             assert running["reports"].ask("who", timeout=15.0)[1][0] == (NOBODY,) * 3
-            os.kill(running["reports"].pid or 0, 9)
+            send_signal(running["reports"], signal.SIGKILL)
             next_exit(events)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.runtime import runtime
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually
+from tests.support import eventually, send_signal
 
 
 class Calls(Process):
@@ -34,7 +35,7 @@ def test_workers_start_and_reach_each_other_after_the_directory_was_removed(capl
     with Supervisor("app", Child(Echo), Child(Calls, id="before")).start() as running, running.events() as events:
         shutil.rmtree(home())
         with caplog.at_level(logging.WARNING, "suitkaise"):
-            os.kill(running["echo"].pid or 0, 9)
+            send_signal(running["echo"], signal.SIGKILL)
             next_exit(events)
             assert running["echo"].ask("hello", timeout=15.0) == "hello"
             after = running.start_child(Child(Calls, id="after"))
@@ -49,7 +50,7 @@ def test_workers_start_and_reach_each_other_after_the_directory_was_removed(capl
 def test_after_that_hangs_are_noticed_and_states_are_read_as_before() -> None:
     with Supervisor("app", Child(Echo)).start() as running, running.events() as events:
         shutil.rmtree(home())
-        os.kill(running["echo"].pid or 0, 9)
+        send_signal(running["echo"], signal.SIGKILL)
         next_exit(events)
         assert running["echo"].ask("hello", timeout=15.0) == "hello"
         eventually(lambda: running["echo"].status == "running")  # its supervisor hears of the start after the worker

@@ -16,7 +16,7 @@ from suitkaise.engines import keeper_client, keeper_process
 from suitkaise.runtime import runtime
 from tests.end_to_end.kinds import keeper_pid, kill_the_keeper, next_exit
 from tests.sample_workers import Echo
-from tests.support import descriptors_of, eventually, in_background, run_program
+from tests.support import descriptors_of, eventually, in_background, run_program, send_signal
 
 RealPopen = subprocess.Popen
 PIDFD = "anon_inode:[pidfd]"
@@ -69,7 +69,7 @@ def test_a_worker_that_dies_while_there_is_no_keeper_is_restarted_by_its_backoff
     with Supervisor("app", child, max_restarts=10_000).start() as running, running.events() as events:
         system = Full(monkeypatch)
         kill_the_keeper()
-        os.kill(running["a"].pid or 0, signal.SIGKILL)
+        send_signal(running["a"], signal.SIGKILL)
         assert next_exit(events) == Lost("its exit status: the keeper was killed")
         eventually(lambda: system.refused > 2)
         system.full = False
@@ -95,7 +95,7 @@ def test_a_killed_keeper_is_replaced_after_attempts_with_growing_pauses(
         assert pauses == [0.2, 0.4, 0.8]
         assert now.processes.keeper._pause == 0.1
         with running.events() as events:  # the new keeper has a list of the workers that the old one has forked
-            os.kill(running["echo"].pid or 0, signal.SIGKILL)
+            send_signal(running["echo"], signal.SIGKILL)
             assert isinstance(next_exit(events), Lost)
         assert running["echo"].ask("back?") == "back?"
 

@@ -15,7 +15,7 @@ from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import SpareReady, decode_keeper_answer
 from tests.engines.processes import SOON, Owner
-from tests.support import eventually, wait_gone
+from tests.support import eventually, send_signal, wait_gone
 
 
 class Client(KeeperClient):
@@ -58,7 +58,7 @@ def check_now(context: EngineContext, client: Client) -> None:
 
 def test_a_process_is_started_and_its_exit_code_reported(context: EngineContext, client: Client) -> None:
     owner = spawned(context, client)
-    os.kill(owner.process.pid or 0, signal.SIGKILL)
+    send_signal(owner.process, signal.SIGKILL)
     assert owner.next() == ("exit", -signal.SIGKILL)
 
 
@@ -67,7 +67,7 @@ def test_a_killed_keeper_is_replaced_and_no_process_is_lost(context: EngineConte
     os.kill(old, signal.SIGKILL)
     assert client.await_new_keeper() == client.pid != old
     assert spawned(context, client).process.pid
-    os.kill(owner.process.pid or 0, signal.SIGKILL)
+    send_signal(owner.process, signal.SIGKILL)
     assert owner.next() == ("exit", None)
 
 
@@ -79,7 +79,7 @@ def test_a_start_that_the_dead_keeper_did_not_answer_is_repeated(context: Engine
     owner.process.start()
     os.kill(old, signal.SIGKILL)
     assert owner.next() == ("started", owner.process.pid)
-    os.kill(owner.process.pid or 0, signal.SIGKILL)
+    send_signal(owner.process, signal.SIGKILL)
     while (happened := owner.next())[0] != "exit":
         pass
     assert happened == ("exit", -signal.SIGKILL)
@@ -125,7 +125,7 @@ def test_a_keeper_that_sends_invalid_data_is_replaced(
         assert client.await_new_keeper() != old
     assert f"invalid data from the keeper (pid {old}), which is replaced" in caplog.text
     wait_gone(old)
-    os.kill(owner.process.pid or 0, signal.SIGKILL)
+    send_signal(owner.process, signal.SIGKILL)
     assert owner.next() == ("exit", None)
 
 
@@ -140,7 +140,7 @@ def test_a_request_after_the_end_fails(context: EngineContext) -> None:
 def test_without_the_io_thread_all_processes_end_and_are_reported(context: EngineContext) -> None:
     client = Client(context)
     owner, stopped = spawned(context, client), spawned(context, client)
-    os.kill(stopped.process.pid or 0, signal.SIGSTOP)
+    send_signal(stopped.process, signal.SIGSTOP)
     context.reactor.close()
     client.kill_all()
     assert [owner.next(), stopped.next()] == [("exit", None)] * 2

@@ -81,7 +81,9 @@ def main(what: set[str]) -> None:
         if "worker" in what:
             ref = running[at["left"]]
             began = time.monotonic()
-            os.kill(ref.pid or 0, signal.SIGKILL)
+            pid = ref.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
             assert wait_for_next(events, at["left"]).reason == Signaled(signal.SIGKILL)
             assert ask_again(ref)[1] == Signaled(signal.SIGKILL)
             print(f"worker killed: answers again after {(time.monotonic() - began) * 1000:.0f} ms", flush=True)
