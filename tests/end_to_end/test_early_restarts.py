@@ -21,7 +21,7 @@ from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
 from tests.end_to_end.test_spares import keeper, wait_for_spares
-from tests.support import eventually, wait_gone
+from tests.support import eventually, send_signal, wait_gone
 
 pytestmark = pytest.mark.skipif(bool(death_lock.refusal()), reason=death_lock.refusal())
 
@@ -129,12 +129,27 @@ def test_a_restart_waits_for_a_reason_that_is_not_certain(running: RunningTree, 
     assert early == []
 
 
-def test_a_restart_waits_until_nothing_is_left_of_the_worker(running: RunningTree, early: list[int]) -> None:
+def test_a_restart_waits_until_nothing_is_left_of_the_worker(
+    running: RunningTree, early: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    leaves_anything = ForkedProcess.leaves_anything
+
+    def look(process: ForkedProcess) -> bool:
+        looks.append(leaves_anything(process))
+        return looks[-1]
+
+    monkeypatch.setattr(ForkedProcess, "leaves_anything", look)
     ready(running)
     left = running["w"].ask("child", timeout=10)
-    assert end(running, signal.SIGKILL) == Signaled(signal.SIGKILL)
+    with running.events() as events:
+        with suspended(keeper()):  # which would end what is left
+            send_signal(running["w"], signal.SIGKILL)
+            eventually(lambda: looks)
+        assert next_event(events, ChildExited).reason == Signaled(signal.SIGKILL)
+        next_event(events, ChildStarted)
     wait_gone(left, 0.0)
-    assert early == []
+    assert (looks, early) == ([True], [])
 
 
 def test_a_worker_that_the_program_has_killed_is_restarted_for_that_reason(
