@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,6 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread
 from suitkaise.events import Event
-from suitkaise.exits import ExitReason
 from suitkaise.runtime import runtime
 from suitkaise.runtime.service_manager import ServiceManager
 from tests.support import eventually, in_background, start_program
@@ -133,26 +133,25 @@ class Never(Process):
         raise ValueError("no")
 
 
-def started(manager: Manager, monkeypatch: pytest.MonkeyPatch, *, watchdog: str) -> Callable[[], ExitReason]:
-    """Run a tree in a thread of this program; return a function that stops it."""
+@contextlib.contextmanager
+def started(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a tree in a thread of this program, with a watchdog of 0.4 s."""
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
-    monkeypatch.setenv("WATCHDOG_USEC", watchdog)
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
     ended = in_background(Supervisor("app", Idle).run)
-    manager.expect("READY=1")
-
-    def stop() -> ExitReason:
-        runtime.running_trees()["app"].stop()
-        reason: ExitReason = ended.result(20)
-        return reason
-
-    return stop
+    try:
+        manager.expect("READY=1")
+        yield
+    finally:
+        if (tree := runtime.running_trees().get("app")) is not None:
+            tree.stop()
+        ended.result(20)
 
 
 def test_the_watchdog_is_told_again_and_again(one_manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = started(one_manager, monkeypatch, watchdog="100000")
-    for _ in range(5):
-        one_manager.expect("WATCHDOG=1")
-    stop()
+    with started(one_manager, monkeypatch):
+        for _ in range(5):
+            one_manager.expect("WATCHDOG=1")
 
 
 def block_the_io_thread(gate: threading.Event) -> None:
@@ -179,20 +178,19 @@ def test_the_watchdog_is_not_told_while_the_supervision_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stop = started(one_manager, monkeypatch, watchdog="400000")
-    one_manager.expect("WATCHDOG=1")
-    gate = threading.Event()
-    block(gate)
-    try:
-        eventually(lambda: caplog.text.count("is not told that 'app' is alive") > 0)
-        one_manager.drain()
-        silent = caplog.text.count("is not told that 'app' is alive")
-        eventually(lambda: caplog.text.count("is not told that 'app' is alive") > silent + 2)
-        assert "WATCHDOG=1" not in one_manager.drain()
-    finally:
-        gate.set()
-    one_manager.expect("WATCHDOG=1")
-    stop()
+    with started(one_manager, monkeypatch):
+        one_manager.expect("WATCHDOG=1")
+        gate = threading.Event()
+        block(gate)
+        try:
+            eventually(lambda: caplog.text.count("is not told that 'app' is alive") > 0)
+            one_manager.drain()
+            silent = caplog.text.count("is not told that 'app' is alive")
+            eventually(lambda: caplog.text.count("is not told that 'app' is alive") > silent + 2)
+            assert "WATCHDOG=1" not in one_manager.drain()
+        finally:
+            gate.set()
+        one_manager.expect("WATCHDOG=1")
 
 
 def test_a_tree_that_cannot_start_is_never_ready(one_manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
