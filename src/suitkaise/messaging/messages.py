@@ -8,7 +8,7 @@ import re
 import threading
 import traceback
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
@@ -82,7 +82,7 @@ class Payload:
 
     __slots__ = ("_data", "_pieces", "_value")
 
-    kind = "message"
+    kind: ClassVar[str] = "message"
     """The first word of the path in an error about a part of the value that cannot be sent."""
 
     def __init__(self, value: Any = None, *, data: bytes | None = None) -> None:
@@ -161,7 +161,7 @@ class Returned(Payload):
 
     __slots__ = ()
 
-    kind = "answer"
+    kind: ClassVar[str] = "answer"
 
 
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]
