@@ -63,7 +63,7 @@ class OwnRoutes:
             lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1],
             lambda: not supervises() and not in_io_thread(),
         )
-        self.find: Callable[[str], Route | None] = self._routes.find
+        self.find: Callable[[str], Route | None] = self._routes.find  # itself, since every ask passes here
         """Return this thread's connection to the worker at a path, if there is one or one can be made."""
 
     def send(self, path: str, message: Message) -> bool:

@@ -108,6 +108,7 @@ class AsyncLifecycle(Lifecycle):
         return self.context.opened is None or self.context.opened.is_part_of_hook()
 
     def _deadline(self) -> float | None:
+        """Return the same for the handler that runs in this task."""
         message = self.context.current_message()
         return None if message is None else message.deadline
 
