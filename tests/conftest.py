@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
+from suitkaise import Supervisor, preload
 from tests.fast import is_fast
 from tests.leaks import MARK, Footprint, clean_up, private_base, wait_for_leaks_to_go
 
@@ -70,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = str(base)
     os.environ["SUITKAISE_STATE"] = str(base / "state")
+    preload("pytest", "tests.support", "tests.end_to_end.kinds")  # what a worker imports with its class: 0.3 s each
     if not hasattr(config, "workerinput"):  # not in the processes of xdist
         config.pluginmanager.register(FailuresAtOnce(config.pluginmanager))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs this in the background has it ignored
@@ -140,6 +142,20 @@ def _on_a_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]
 
     with all_trees_on_a_cluster(which) as forget:
         yield forget
+
+
+@pytest.fixture(scope="module")
+def one_runtime_for_all() -> Iterator[None]:
+    """Keep the runtime and its keeper during all tests of a module: a tree without children runs meanwhile.
+
+    Nine tenths of what a test with a process worker costs is a keeper of its own. Modules whose tests are about the
+    start and the end of a program, or about its keeper, do without this.
+    """
+    from tests.support import start_io_thread_of_connections
+
+    with Supervisor("keeps-the-runtime").start():
+        start_io_thread_of_connections()
+        yield
 
 
 @pytest.fixture(autouse=True)

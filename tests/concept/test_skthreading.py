@@ -25,6 +25,8 @@ from suitkaise import (
 from suitkaise.skthreading import SKThread, create_thread
 from tests.support import eventually, in_background
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LIMIT = 30.0
 
 

@@ -15,6 +15,8 @@ import pytest
 from suitkaise import AskTimeout, Backoff, Child, Process, Status, Supervisor, Thread, WorkerRef
 from tests.support import eventually, in_background
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Slow:
     """Stays in a hook while a file exists."""

@@ -29,6 +29,8 @@ from tests.end_to_end import workers_async
 from tests.end_to_end.kinds import next_event, notes
 from tests.support import eventually, run_program, start_program, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 both = pytest.mark.parametrize("kind", ["process", "thread"])
 
 

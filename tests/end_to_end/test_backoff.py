@@ -12,6 +12,8 @@ from suitkaise.events import ChildStarted
 from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LONG = Backoff(initial=600.0, maximum=600.0, jitter=0.0)
 
 

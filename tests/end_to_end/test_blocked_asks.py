@@ -12,6 +12,8 @@ from suitkaise.exits import Crashed
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually, in_background
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LONG = 600.0  # a test that waits so long fails
 
 

@@ -13,6 +13,8 @@ from suitkaise import Child, Crashed, NotSerializable, Process, Recalled, Shutdo
 from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import wait_for_incarnation
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Remembers(Worker):
     """Makes checkpoints, and may die right after; answers what it knows of the incarnation before."""

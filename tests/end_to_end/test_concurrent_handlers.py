@@ -15,6 +15,8 @@ from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Meets(Worker):
     """A message `("meet", n)` returns when n of them are being handled; others have a meaning of their own."""

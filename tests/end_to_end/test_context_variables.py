@@ -6,8 +6,12 @@ import asyncio
 import contextvars
 from typing import Any
 
+import pytest
+
 from suitkaise import Child, DynamicSupervisor, Process, Supervisor, Thread, pools
 from tests.support import eventually
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("REQUEST", default="none")
 

@@ -10,6 +10,8 @@ import pytest
 from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 COPIES = 6
 
 

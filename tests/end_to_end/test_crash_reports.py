@@ -18,6 +18,8 @@ from tests.end_to_end.kinds import wait_for_incarnation
 from tests.end_to_end.workers_hanging import HangingProcess
 from tests.support import eventually, run_program, start_program
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Talks(Process):
     """Prints and logs in its loops; the first incarnation ends in its fifth loop."""
@@ -129,11 +131,10 @@ class FailsToStart(Process):
         raise OSError("no disk")
 
 
-@pytest.mark.one_machine("the report is written at the end of the runtime, and on a cluster all tests share one")
 def test_s58_a_failed_start_has_a_report() -> None:
     with pytest.raises(ChildStartFailed):
         Supervisor("unlucky", FailsToStart).start()
-    report = read_reports()[0][-1]
+    [report] = eventually(lambda: [one for one in read_reports()[0] if one.path.startswith("unlucky/")])
     assert (report.path, report.phase, report.verdict) == ("unlucky/fails_to_start", "on_start", "stays down")
     assert report.lines == ("I try",)
     assert "OSError: no disk" in report.traceback

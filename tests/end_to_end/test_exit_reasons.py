@@ -25,6 +25,8 @@ from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LONG = 200_000  # bytes: several reads of the wire; an exit reason has no longer text complete
 
 

@@ -30,6 +30,8 @@ from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Member(Worker):
     """Joins the groups and subscribes to the patterns that it is given; carries out what a message says."""

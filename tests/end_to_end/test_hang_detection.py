@@ -34,6 +34,8 @@ from tests.end_to_end.workers_hanging import (
 )
 from tests.support import ROOT, eventually, start_program, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LIMIT = 0.3
 START_LIMIT = 3.0  # a start that does not hang may take a while
 LIMIT_OF = {

@@ -32,6 +32,8 @@ from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import wait_for_incarnation
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Linking(Worker):
     """Monitors, links, sends or ends as a message names; collects all other messages."""

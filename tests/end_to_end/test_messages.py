@@ -31,6 +31,8 @@ from suitkaise.messaging import connection
 from tests.sample_workers import Echo
 from tests.support import eventually, in_background
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LONG = 1_500_000  # bytes: many frames of the wire
 
 

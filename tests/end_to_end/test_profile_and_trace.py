@@ -28,6 +28,8 @@ from suitkaise.engines.worker_signals import PROFILE
 from suitkaise.errors import SuitkaiseError
 from tests.support import Finished, Program, children_named, eventually, in_background, start_program, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 APP = """
 import time
 from suitkaise import Child, Command, Process, Supervisor, Thread, whereis

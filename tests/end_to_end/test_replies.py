@@ -14,6 +14,8 @@ from suitkaise.events import ChildExited
 from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class Desk(Worker):
     """Answers some messages later."""

@@ -22,6 +22,8 @@ from tests.end_to_end.kinds import family, kill_child, next_exit, notes, pids
 from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, run_program, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 def test_s01_s44_children_start_in_order_and_stop_in_reverse(tmp_path):
     with family(tmp_path, "a", "b", "c").start():

@@ -43,6 +43,8 @@ from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.sample_workers import CutsItselfOff, FailingProcess, FailingThread, Fails, Tallies, TallyProcess, TallyThread
 from tests.support import eventually, in_background, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 RESTARTS = ("permanent", "transient", "temporary")
 
 

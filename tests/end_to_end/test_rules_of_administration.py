@@ -21,6 +21,8 @@ from tests.end_to_end.kinds import family
 from tests.sample_workers import Echo, Recorder
 from tests.support import eventually, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 def test_s07_s08_s09_s10_start_child_starts_a_new_child_or_raises(tmp_path):
     with family(tmp_path, "a").start() as running:

@@ -28,6 +28,8 @@ from tests.end_to_end.kinds import Kinds, next_event, statuses
 from tests.sample_workers import HandlesSlowly, SlowLoopingProcess, SlowProcess
 from tests.support import eventually, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 ODD = {
     "raises_at_the_end": ("process", Crashed),
     "exits_at_the_end": ("process", ExitCode(3)),

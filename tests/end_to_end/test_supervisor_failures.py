@@ -19,6 +19,8 @@ from tests.end_to_end.kinds import next_event
 from tests.sample_workers import Echo
 from tests.support import eventually, in_background, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LINKED = 300  # two ends a link, some calls each: more than fit on one stack
 
 

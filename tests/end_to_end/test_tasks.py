@@ -34,6 +34,8 @@ from suitkaise import (
 )
 from tests.support import eventually, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 def add(a: int, b: int = 0) -> int:
     return a + b

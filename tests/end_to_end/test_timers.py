@@ -14,6 +14,8 @@ from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 KINDS = ("process", "thread", "async process", "async thread")
 
 

@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from suitkaise import Supervisor
 from suitkaise.pools import Pool, ProcessPool, ThreadPool
-
-
-@pytest.fixture(scope="module")
-def one_runtime_for_all() -> Iterator[None]:
-    """Keep the runtime and its keeper during all tests of a module: a tree without children runs meanwhile."""
-    with Supervisor("keeps-the-runtime").start():
-        yield
 
 
 @pytest.fixture
