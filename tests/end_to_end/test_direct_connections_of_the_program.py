@@ -161,8 +161,11 @@ def test_messages_that_a_busy_worker_has_not_read_yet_are_counted(running: Runni
         TO.ask("late", timeout=0.01)
     (tmp_path / "gate").touch()
     TO.ask(b"last", timeout=30)
-    with pytest.raises(AskTimeout, match="no messages wait for it"):
-        TO.ask("hold", timeout=1.0)  # by then the worker has taken it
+    (tmp_path / "blocked").unlink()
+    TO.tell("hold")
+    await_file(tmp_path / "blocked")
+    with pytest.raises(AskTimeout, match="1 message waits for it"):
+        TO.ask("late", timeout=0.01)
 
 
 def test_s72_a_kill_counts_the_messages_that_came_directly(running: RunningTree, tmp_path: Path) -> None:
