@@ -151,10 +151,10 @@ def one_runtime_for_all() -> Iterator[None]:
     Nine tenths of what a test with a process worker costs is a keeper of its own. Modules whose tests are about the
     start and the end of a program, or about its keeper, do without this.
     """
-    from tests.support import start_io_thread_of_connections
+    from tests.support import start_threads_of_the_runtime
 
     with Supervisor("keeps-the-runtime").start():
-        start_io_thread_of_connections()
+        start_threads_of_the_runtime()
         yield
 
 

@@ -141,10 +141,14 @@ def small_file_system(size: int) -> Iterator[Path]:
         folder.rmdir()
 
 
-def start_io_thread_of_connections() -> None:
-    """Start the thread that the first late answer over a direct connection of this program would start."""
+def start_threads_of_the_runtime() -> None:
+    """Start the threads that the first late answer over a direct connection, and the first request, would start."""
     runtime = current()
     assert runtime is not None
+    started = threading.Event()
+    server = runtime._hub_server
+    server.reactor.call_soon_threadsafe(lambda: server.administration.submit(started.set))
+    assert started.wait(15)
     assert runtime.registry._routes is not None
     assert runtime.registry._routes._routes.reactor is not None
 

@@ -12,7 +12,7 @@ from suitkaise.cluster import ray_cluster
 from suitkaise.runtime import choices
 from suitkaise.runtime.runtime import current
 from tests.cluster.processes import ProcessCluster
-from tests.support import start_io_thread_of_connections
+from tests.support import start_threads_of_the_runtime
 
 __all__ = ["all_trees_on_a_cluster"]
 
@@ -38,7 +38,7 @@ def all_trees_on_a_cluster(which: str) -> Iterator[Callable[[], None]]:
             machines = ProcessCluster({"left": {}, "right": {}})
             patch.setattr(ray_cluster, "join", lambda spec: machines)
         stack.enter_context(Supervisor("keeps-the-nodes", Child(Here, copies=3)).start())
-        start_io_thread_of_connections()
+        start_threads_of_the_runtime()
         runtime = current()
         assert runtime is not None
         yield runtime.crashes._reports.clear

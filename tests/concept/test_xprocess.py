@@ -35,6 +35,8 @@ from suitkaise.specs import Child
 from suitkaise.xprocess import CrossProcessing
 from tests.support import eventually, run_program, send_signal, wait_gone
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 LIMIT = 30.0
 
 

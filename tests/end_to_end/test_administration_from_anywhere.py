@@ -31,6 +31,8 @@ from suitkaise.messaging.router import router
 from tests.sample_workers import CountingProcess, CountingThread, Echo, EchoThread
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
 
 class _Caller:
     """Calls a method of a supervisor's ref and answers its value."""

@@ -26,11 +26,12 @@ from suitkaise import (
     Thread,
     WorkerDead,
     WorkerFailed,
-    sktree,
 )
 from suitkaise.concept.group import current_worker
 from suitkaise.workers.worker import Worker
 from tests.support import eventually, run_program, wait_gone
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 
 def tick(folder: str, name: str = "tick") -> None:
@@ -481,40 +482,6 @@ def test_a_thread_is_a_worker_of_its_own_and_may_have_threads_itself() -> None:
         assert running["knows"].result(15) == [("app/knows/knows", True, 1, 1), ("app/knows/knows/below", True)]
 
 
-class Stores(Process):
-    restart = "transient"
-
-    def on_start(self) -> None:
-        self.stored = threading.Event()
-        self.start_thread(self.store)
-
-    def store(self) -> None:
-        tree = sktree.connect()
-        tree.add("kept", 1, path="entries")
-        tree.add("removed", 2, path="entries", metadata={"remove_on_process_join": True})
-        self.stored.set()
-        worker = current_worker()
-        assert worker is not None
-        worker.wait(60)
-
-    def loop(self) -> None:
-        if self.stored.wait(0.01):
-            self.rejoin()
-
-    def result(self) -> Any:
-        return self.tree.get_all_from("entries")
-
-
-def test_what_a_thread_puts_into_the_storage_belongs_to_its_worker() -> None:
-    tree = sktree.connect()
-    try:
-        with Supervisor("app", Stores()).start() as running:
-            assert running["stores"].result(15) == {"kept": 1, "removed": 2}
-            eventually(lambda: tree.get_all_from("entries") == {"kept": 1})
-    finally:
-        sktree.disconnect()
-
-
 class Awaits(Process):
     restart = "transient"
 
@@ -544,8 +511,11 @@ def test_an_async_worker_may_have_background_threads() -> None:
 class StartsTooLate(Process):
     restart = "transient"
 
+    def __init__(self, error: Path) -> None:
+        self.error = error
+
     def on_start(self) -> None:
-        self.start_thread(LateStart(self))
+        self.start_thread(LateStart(self, self.error))
 
     def loop(self) -> None:
         self.rejoin()
@@ -554,8 +524,8 @@ class StartsTooLate(Process):
 class LateStart(Thread):
     """Tries to start a thread of its worker when that is about to end."""
 
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
+    def __init__(self, worker: Any, error: Path) -> None:
+        self.worker, self.error = worker, error
 
     def loop(self) -> None:
         self.wait(60)
@@ -564,10 +534,10 @@ class LateStart(Thread):
         try:
             self.worker.start_thread(stay_for_ever)
         except WorkerDead as error:
-            print(error, flush=True)
+            self.error.write_text(str(error))
 
 
-def test_no_thread_is_started_when_the_worker_ends(capfd: pytest.CaptureFixture[str]) -> None:
-    with Supervisor("app", StartsTooLate()).start() as running:
+def test_no_thread_is_started_when_the_worker_ends(tmp_path: Path) -> None:
+    with Supervisor("app", StartsTooLate(tmp_path / "error")).start() as running:
         assert running["starts_too_late"].join(15) == Normal()
-    assert "'app/starts_too_late' ends, so it can start no background thread" in capfd.readouterr().out
+    assert (tmp_path / "error").read_text() == "'app/starts_too_late' ends, so it can start no background thread"

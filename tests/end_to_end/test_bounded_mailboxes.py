@@ -35,7 +35,7 @@ from suitkaise.platform.board import SlotView
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
 from tests.end_to_end.kinds import next_event
-from tests.support import eventually, in_background, start_io_thread_of_connections
+from tests.support import eventually, in_background, start_threads_of_the_runtime
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -115,7 +115,7 @@ def program() -> Iterator[RunningTree]:
     with Supervisor("tree", Child(Sender, id="from", shutdown=30.0), max_restarts=1000).start() as running:
         for _ in range(2):
             run(running, is_known)  # it connects to the program
-        start_io_thread_of_connections()
+        start_threads_of_the_runtime()
         yield running
 
 

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from suitkaise import Child, Process, Supervisor
-from tests.end_to_end.kinds import kill_the_keeper
-from tests.support import eventually, is_alive, kill_and_wait, start_program, wait_gone
+from tests.support import eventually, kill_and_wait, start_program, wait_gone
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
 IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 POLITE = """
@@ -202,13 +203,6 @@ def test_s73_keep_children_leaves_them_running(how):
         assert all(map(psutil.pid_exists, pids))
     finally:
         kill_and_wait([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)])
-
-
-def test_s73_nothing_is_left_although_the_keeper_was_killed(running):
-    pids = [running["parent"].ask(way) for way in ("plain", "daemon", "without_environment")]
-    kill_the_keeper()
-    end(running, "killed")
-    assert not [pid for pid in pids if is_alive(pid)]  # without their keeper, init reaps them
 
 
 PROGRAM = """

@@ -11,8 +11,9 @@ from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Superviso
 from suitkaise.events import ChildExited
 from tests.end_to_end.kinds import keeper_pid, kill_the_keeper, next_event
 from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
+from tests.end_to_end.test_children_of_workers import Parent, end
 from tests.sample_workers import Echo
-from tests.support import eventually, run_program, wait_gone
+from tests.support import eventually, is_alive, run_program, wait_gone
 
 
 def kill_and_await_restart(ref) -> None:
@@ -203,3 +204,11 @@ def test_a_worker_that_is_killed_is_restarted():
         it.program.send_signal(signal.SIGKILL)
         it.all_gone()
         eventually(lambda: not directories_of(it.hub))
+
+
+def test_s73_nothing_of_a_worker_is_left_although_the_keeper_was_killed():
+    with Supervisor("tree", Child(Parent, id="parent", receive_timeout=20.0)).start() as running:
+        pids = [running["parent"].ask(way) for way in ("plain", "daemon", "without_environment")]
+        kill_the_keeper()
+        end(running, "killed")
+        assert not [pid for pid in pids if is_alive(pid)]  # without their keeper, init reaps them

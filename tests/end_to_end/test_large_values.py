@@ -15,7 +15,7 @@ from suitkaise import Child, ChildNotFound, Process, Supervisor, Thread, WorkerD
 from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
-from tests.support import eventually, in_background, start_io_thread_of_connections
+from tests.support import eventually, in_background, start_threads_of_the_runtime
 
 numpy = pytest.importorskip("numpy")
 
@@ -79,7 +79,7 @@ def running() -> Iterator[RunningTree]:
             for _ in range(2):
                 running["sender"].ask((asks, f"big/{name}", 10))
                 asks(f"big/{name}", 10)
-        start_io_thread_of_connections()
+        start_threads_of_the_runtime()
         yield running
 
 

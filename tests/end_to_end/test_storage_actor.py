@@ -7,12 +7,15 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
+from suitkaise.concept.group import current_worker
 from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
 from suitkaise.runtime import runtime, storage_service
 from suitkaise.storage.backends.store import Store
@@ -357,5 +360,39 @@ def test_a_storage_that_cannot_be_opened_again_is_given_up_and_its_clients_are_t
                 tree.add("name", 2, path="")
         assert "is gone" in str(gone.value)
         eventually(lambda: any("is given up: it could not be opened 3 times" in line for line in caplog.messages))
+    finally:
+        sktree.disconnect()
+
+
+class Stores(Process):
+    restart = "transient"
+
+    def on_start(self) -> None:
+        self.stored = threading.Event()
+        self.start_thread(self.store)
+
+    def store(self) -> None:
+        tree = sktree.connect()
+        tree.add("kept", 1, path="entries")
+        tree.add("removed", 2, path="entries", metadata={"remove_on_process_join": True})
+        self.stored.set()
+        worker = current_worker()
+        assert worker is not None
+        worker.wait(60)
+
+    def loop(self) -> None:
+        if self.stored.wait(0.01):
+            self.rejoin()
+
+    def result(self) -> Any:
+        return self.tree.get_all_from("entries")
+
+
+def test_what_a_thread_puts_into_the_storage_belongs_to_its_worker() -> None:
+    tree = sktree.connect()
+    try:
+        with Supervisor("app", Stores()).start() as running:
+            assert running["stores"].result(15) == {"kept": 1, "removed": 2}
+            eventually(lambda: tree.get_all_from("entries") == {"kept": 1})
     finally:
         sktree.disconnect()
