@@ -37,10 +37,6 @@ from tests.end_to_end.kinds import next_event, next_exit
 from tests.sample_workers import Echo
 from tests.support import eventually, in_background, is_alive, run_program, wait_gone
 
-PROGRAMS = Path(__file__).with_name("programs")
-WAYS = ("plain", "session", "daemon", "bare")
-MARKED = WAYS[:3]  # these still have the environment that they were given
-
 
 def python(source, *args, **options):
     return Command(sys.executable, "-u", "-c", source, *args, **{"name": "it", **options})
