@@ -30,6 +30,7 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.concept.declare import SPECIAL, Call, declared
+from suitkaise.messaging.registry import Registry
 from suitkaise.runtime import runtime
 from suitkaise.specs import Child
 from suitkaise.xprocess import CrossProcessing
@@ -569,6 +570,29 @@ def test_a_temporary_process_that_ended_before_the_shutdown_is_known_after_it() 
     assert xp.get_process_stats("once")["loops"] == 1
     with pytest.raises(WorkerFailed):
         xp.get_process_result("bad")
+
+
+def test_a_temporary_process_that_is_just_being_removed_at_the_shutdown_is_known_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = threading.Event()
+    remove, removed_below = Registry.remove, Registry.removed_below
+
+    def remove_late(registry: Registry, path: str) -> None:
+        looked.wait(LIMIT)
+        remove(registry, path)
+
+    def look(registry: Registry, path: str) -> list[str]:
+        found = removed_below(registry, path)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(Registry, "remove", remove_late)
+    monkeypatch.setattr(Registry, "removed_below", look)
+    with CrossProcessing() as xp:
+        xp.create_process("once", product, args=(4,), kwargs={"restart": "temporary", "join_after": 1})
+        eventually(lambda: not xp.list_processes())
+    assert (xp.get_status("once"), xp.get_process_result("once")) == (Status.FINISHED, 4)
 
 
 # ---------------------------------------------------------------- in a process

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Container
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -286,12 +287,10 @@ class WorkerGroup:
             if running is None or self._pid != os.getpid():
                 return
             ask = router().request  # the registry that knows these workers
-            for path in running._runtime.registry.removed_below(running.path):
-                gone = self._removed_line(path.rpartition("/")[2])
-                stats = ask(RequestKind.STATS, path).get()
-                self._kept_removed[gone.id] = gone, ask(RequestKind.RESULT, path), stats
+            kept = self._keep_removed(running)
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
             running.stop(timeout)
+            self._keep_removed(running, but=(*kept, *results))  # those that were just being removed
             lines = {line.id: line for line in running.which_children()}
             for name, result in results.items():
                 line = lines.get(name) or self._removed_line(name)
@@ -300,6 +299,17 @@ class WorkerGroup:
         from suitkaise.concept import at_exit
 
         at_exit.forget(self)
+
+    def _keep_removed(self, running: RunningTree, but: Container[str] = ()) -> list[str]:
+        """Keep what is known of the temporary workers that have ended; return their names."""
+        ask = router().request
+        names = [path.rpartition("/")[2] for path in running._runtime.registry.removed_below(running.path)]
+        names = [name for name in names if name not in but]
+        for name in names:
+            gone = self._removed_line(name)
+            path = gone.ref.path
+            self._kept_removed[name] = gone, ask(RequestKind.RESULT, path), ask(RequestKind.STATS, path).get()
+        return names
 
     def _kill(self) -> None:
         """Kill all, now."""
