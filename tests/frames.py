@@ -28,6 +28,9 @@ Everything that goes over a socket is a typed struct in one of four modules, and
 `u32 header length | u32 payload length | msgpack header | payload` (`messaging/wire.py`): the struct is the header, and
 only the receiver looks into the payload. The keeper takes and sends single datagrams instead.
 
+A message or an answer that holds objects of `__main__` begins with the bundles of their classes and functions
+(`messaging/bundle_tables.py`): each of them comes over a connection once, and both ends keep it.
+
 Hub, keeper, storage and workers are of one program and one version, so nothing is negotiated. A frame that does not
 decode ends its connection; a worker that sends one is killed, a keeper that sends one is replaced.
 

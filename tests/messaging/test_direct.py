@@ -209,7 +209,7 @@ def test_a_connection_whose_answer_a_thread_reads_closes_after_that(hub: Hub) ->
         answer_all(messages)
 
     serving = in_background(serve)
-    assert route.ask(Payload("question").parts, SOON) is not None
+    assert route.ask(Payload("question"), SOON) is not None
     serving.result(SOON)
     assert route.fileno() == -1
 
@@ -249,7 +249,7 @@ def test_connections_that_have_ended_are_no_trouble_in_a_forked_child(hub: Hub) 
 
 def test_at_the_end_of_all_connections_a_thread_that_asks_gets_an_error(hub: Hub) -> None:
     route = hub.route()
-    asking = in_background(lambda: hub.route().ask(Payload("question").parts, SOON))
+    asking = in_background(lambda: hub.route().ask(Payload("question"), SOON))
     eventually(lambda: len(hub.incoming) == 2)
     received(hub.incoming[1], 1)
     later, message = future("later")
@@ -266,7 +266,7 @@ def test_at_the_end_of_all_connections_a_thread_that_asks_gets_an_error(hub: Hub
 def test_the_asking_thread_reads_its_answer_itself(hub: Hub) -> None:
     route = hub.route()
     serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
-    outcome = route.ask(Payload("question").parts, SOON)
+    outcome = route.ask(Payload("question"), SOON)
     serving.result(SOON)
     assert outcome is not None
     assert (outcome[0], outcome[1].value) == (True, ("answer", "question"))
@@ -281,12 +281,12 @@ def test_futures_are_answered_by_the_io_thread_and_then_threads_read_again(hub: 
         answer, message = future(number)
         answers.append(answer)
         assert route.send(message)
-    assert route.ask(Payload("now").parts, SOON) is None  # the I/O thread reads
+    assert route.ask(Payload("now"), SOON) is None  # the I/O thread reads
     answer_all(received(hub.incoming[0], 20))
     assert [answer.get(SOON) for answer in answers] == [("answer", number) for number in range(20)]
     serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
     eventually(lambda: not route._watched)
-    assert route.ask(Payload("again").parts, SOON) is not None
+    assert route.ask(Payload("again"), SOON) is not None
     serving.result(SOON)
 
 
@@ -307,11 +307,11 @@ def test_what_waits_is_sent_although_an_earlier_future_is_not_answered_yet(hub: 
 def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
     route = hub.route()
     with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.01 s"):
-        route.ask(Payload("slow").parts, 0.01)
+        route.ask(Payload("slow"), 0.01)
     answer_all(received(hub.incoming[0], 1))
     eventually(lambda: not route._watched)
     serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
-    outcome = route.ask(Payload("next").parts, SOON)
+    outcome = route.ask(Payload("next"), SOON)
     serving.result(SOON)
     assert outcome is not None
     assert outcome[1].value == ("answer", "next")
@@ -409,7 +409,7 @@ def test_a_thread_that_waits_for_its_answer_gets_the_exit_reason_too(hub: Hub) -
         hub.incoming[0].close()
 
     ending = in_background(end)
-    outcome = route.ask(Payload(1).parts, SOON)
+    outcome = route.ask(Payload(1), SOON)
     ending.result(SOON)
     assert outcome is not None
     assert not outcome[0]
@@ -523,7 +523,7 @@ def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twi
     helpers = [in_background(serve), in_background(flush)]
     for number in range(300):
         body = number, bytes(60_000 if number % 2 else 10)
-        if route.ask(Payload(body).parts, SOON) is None:
+        if route.ask(Payload(body), SOON) is None:
             answer, message = future(body)
             assert route.send(message)
             answer.get(SOON)

@@ -16,6 +16,7 @@ from suitkaise.cluster.protocol import AnswerOfHub, RequestOfWorker, WorkerGone
 from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.messaging.pieces import Pieces
@@ -115,6 +116,7 @@ class _Connection:
         self.number = number
         self.pid = pid
         self._relay = relay
+        self._known = Known()
         self._parser = wire.Parser(decode=decode_request, lends=True)
         self._out = SendBuffer(relay.reactor, sock, f"process {pid}", self._on_event, corked=False)
         self._out.resume_reading()
@@ -129,6 +131,9 @@ class _Connection:
             self._close("" if isinstance(error, OSError) else f"invalid frame: {error}")
             return
         for frame, payload in frames:
+            if payload[:1] == b"\x01":
+                self._known.note_arrived(payload)
+                payload = NOTHING.for_peer(payload)
             self._pass_on(frame, payload)
 
     def _pass_on(self, frame: WorkerFrame, payload: bytes) -> None:

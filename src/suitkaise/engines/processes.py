@@ -60,6 +60,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import KILL_CHILD, KILL_REF, Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import Connected, TraceReport
+from suitkaise.messaging.bundle_tables import Known, has_table
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
@@ -256,6 +257,7 @@ class ProcessHandle:
         self._lock = threading.RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
+        self.known: Known = Known()
         self.inbox: Inbox = Inbox(self._slot)
         self.on_room: Callable[[int], None] = lambda dropped: None
         self.on_checkpoint: Callable[[Payload], None] = lambda checkpoint: None
@@ -290,7 +292,7 @@ class ProcessHandle:
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Encode the message and send it; see `Receiver.deliver`."""
-        payload = message.body.parts
+        payload = message.body.parts_for(self.known)
         with self._lock:
             if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
                 raise WorkerDead.just_ended(self.launch.path)
@@ -303,6 +305,8 @@ class ProcessHandle:
                 if self._tracer is not None:
                     order.sender = message.asker or current_path()
                 self._send(order, payload, force=accepted)
+                if has_table(payload):
+                    self.known.note_sent(payload)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
@@ -492,6 +496,8 @@ class ProcessHandle:
         match report:
             case MessageAnswered():  # without patterns for its fields, which would take twice the time
                 message = self._asked.pop(report.number, None)
+                if payload[:1] == b"\x01":
+                    self.known.note_arrived(payload)
                 if message is not None and message.reply is not None:
                     message.reply(report.ok, Payload(data=payload))
             case RoomReport(dropped):

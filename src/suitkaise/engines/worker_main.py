@@ -52,6 +52,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.escapes import encodable
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.messaging.bundle_tables import Known, behind_table, has_table
 from suitkaise.messaging.child_processes import share_definitions
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
@@ -308,6 +309,7 @@ class WorkerProcess:
         share_tracker()
         share_definitions()
         self._tail = Tail()
+        self.known: Known = Known()
         self._tail.send = self._send_printed
         self._tail.record_output()
         forward_all(self._send_log)
@@ -357,6 +359,8 @@ class WorkerProcess:
         assert self._mailbox is not None
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
+                if payload[:1] == b"\x01":
+                    self.known.note_arrived(payload)
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(
                     Message(
@@ -472,7 +476,8 @@ class WorkerProcess:
                 if count > MOST or size > MOST_BYTES:  # the hub would not keep more for a worker that is restarting
                     message.fail(MailboxFull(f"too many messages wait for {path!r}", path=path))
                 elif isinstance(message.reply, _AnswerSender):
-                    kept = b"" if not is_in_pieces(message.body.data) else message.body.data
+                    data = message.body.data
+                    kept = data if is_in_pieces(behind_table(data)) else b""
                     self.send(ReturnMessage(message.kind, message.reply.number), kept)
                 elif message.origin is None or not message.origin.send_back(message):
                     self.send(ReturnMessage(message.kind, None, message.carrier), message.body.data)
@@ -506,7 +511,11 @@ class _AnswerSender:
         self.number: int = number
 
     def __call__(self, ok: bool, payload: Payload) -> None:
-        self._process.send(MessageAnswered(self.number, ok), payload.parts)
+        known = self._process.known
+        data = payload.parts_for(known)
+        self._process.send(MessageAnswered(self.number, ok), data)
+        if has_table(data):
+            known.note_sent(data)
 
 
 class _OutputSender:

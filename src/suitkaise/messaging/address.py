@@ -14,6 +14,7 @@ from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerD
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.bounded import BoundedMailbox
+from suitkaise.messaging.bundle_tables import NOTHING
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Answer, Message, Payload
@@ -205,7 +206,8 @@ class Address:
         if self.kind == "supervisor":
             raise SuitkaiseError(f"{self.path!r} is a supervisor; it takes no messages", path=self.path)
         if self.kind in ("process", "command"):
-            message.body.parts  # noqa: B018  (encode before the lock is taken: only the sender waits for that)
+            # Encode before the lock is taken: only the sender waits for that.
+            message.body.parts_for(getattr(self._receiver, "known", NOTHING))
         with self._lock:
             if self._bounded is not None:
                 return self._send_bounded(self._bounded, message, room)

@@ -1,8 +1,9 @@
-"""Bundles: a class or function of `__main__` with all that it uses, encoded once and sent along with each value.
+"""Bundles: a class or function of `__main__` with all that it uses, encoded once and sent along with its values.
 
 A value of a class of `__main__` carries the bytes of its class, for any process that does not know it: a new
 incarnation, a worker that the value is passed on to, a store. Encoding a class takes milliseconds, so the bytes are
-kept until something that they hold changes. A process that knows the class does not even decode them.
+kept until something that they hold changes. A process that knows the class does not even decode them; and over one
+connection they are sent once, see `bundle_tables`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from suitkaise.messaging import definitions
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.reducers import REDUCERS
 
-__all__ = ["reduce_to_bundle"]
+__all__ = ["bundle_of", "bundle_with", "definition_known", "definition_with", "keep", "reduce_to_bundle"]
 
 _PROTOCOL = 5
 
@@ -36,19 +37,56 @@ def reduce_to_bundle(definition: Any) -> Any:
     Raises:
         Exception: it cannot be encoded.
     """
+    found = bundle_of(definition)
+    return None if found is None else (definition_with, found)
+
+
+def bundle_of(definition: Any) -> tuple[str, bytes] | None:
+    """Return the key and the bundle of a class or function; None if its module has it under no name.
+
+    Raises:
+        Exception: it cannot be encoded.
+    """
     bundle = _bundles.get(id(definition))
     if bundle is None or bundle.definition is not definition or not bundle.is_current():
         if not definitions.is_at_top_level(definition):
             return None
         bundle = _bundles[id(definition)] = _Bundle(definition)
-    return _unbundle, (bundle.key, bundle.data)
+    return bundle.key, bundle.data
 
 
-def _unbundle(key: str, data: bytes) -> Any:
+def definition_with(key: str, data: bytes) -> Any:
+    """Return the class or function with this key, from its bundle if this process does not know it."""
     found = definitions.known(key)
     if found is None or not definitions.is_finished(key):
         found = pickle.loads(data)
     return found
+
+
+def definition_known(key: str) -> Any:
+    """Return the class or function with this key, which this process knows or whose bundle it keeps.
+
+    Raises:
+        pickle.UnpicklingError: it does neither.
+    """
+    found = definitions.known(key)
+    if found is not None and definitions.is_finished(key):
+        return found
+    data = bundle_with(key)
+    if not data:
+        raise pickle.UnpicklingError(f"this process has no definition of {definitions.text_of(key)}")
+    return pickle.loads(data)
+
+
+def keep(key: str, data: bytes) -> None:
+    """Keep a bundle that has arrived, for values of the class or function that come without it."""
+    _arrived[key] = data
+
+
+def bundle_with(key: str) -> bytes:
+    """Return the last bundle with this key that was made here, or that has arrived; empty if there is none."""
+    bundle = _bundles.get(id(definitions.known(key)))
+    return bundle.data if bundle is not None and bundle.key == key else _arrived.get(key, b"")
 
 
 class _Bundle:
@@ -65,6 +103,9 @@ class _Bundle:
 
 _bundles: dict[int, _Bundle] = {}
 """From the ids of definitions, which their bundles keep alive."""
+
+_arrived: dict[str, bytes] = {}
+"""From keys to the bundles that have come from other processes: one for each class and function of `__main__`."""
 
 
 class _Snapshot:

@@ -27,9 +27,11 @@ import cloudpickle  # type: ignore[import-untyped]
 from suitkaise.errors import NotSerializable, WorkerFailed
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
-from suitkaise.messaging.bundles import reduce_to_bundle
+from suitkaise.messaging import bundle_tables
+from suitkaise.messaging.bundle_tables import NOTHING, Known
+from suitkaise.messaging.bundles import bundle_of, definition_known, definition_with
 from suitkaise.messaging.by_value import ByValue
-from suitkaise.messaging.definitions import MAIN, is_by_value
+from suitkaise.messaging.definitions import MAIN, is_by_value, key_of, text_of
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 
@@ -119,40 +121,55 @@ def dumps_apart(value: object, *, root: str = "value") -> tuple[bytes, list[memo
     >>> loads_apart(data, buffers)["picture"] == bytes(10_000)
     True
     """
+    data, buffers, _ = _dump_apart(value, root, None)
+    return data, buffers
+
+
+def _dump_apart(value: object, root: str, known: Known | None) -> tuple[bytes, list[memoryview], dict[str, bytes]]:
+    """Return the bytes, the buffers beside them, and the bundles beside them, unless `known` is None."""
     try:
         pickler, buffer, apart = _idle_picklers_apart.pop()
     except IndexError:
         buffer, apart = io.BytesIO(), []
         pickler = _ByName(buffer, _PROTOCOL, buffer_callback=functools.partial(_set_apart, apart))
+    pickler.known = known
     try:
         pickler.dump(value)
     except Exception:
-        return _dumps_by_value(value, root), []
-    data, buffers = buffer.getvalue(), []
+        return _dumps_by_value(value, root), [], {}
+    data, buffers, table = buffer.getvalue(), [], {}
     if apart:
         buffers = apart.copy()
         apart.clear()
+    if pickler.table:
+        table, pickler.table = pickler.table, {}
     if len(data) <= _LARGEST_REUSE and len(_idle_picklers_apart) < _MAX_IDLE:
         pickler.clear_memo()
         buffer.seek(0)
         buffer.truncate()
         _idle_picklers_apart.append((pickler, buffer, apart))
-    return data, buffers
+    return data, buffers, table
 
 
-def dumps_in_pieces(value: object, *, root: str = "value") -> bytes | Pieces:
+def dumps_in_pieces(value: object, *, root: str = "value", known: Known = NOTHING) -> bytes | Pieces:
     """Encode `value` for `loads`; if it holds large buffers, in pieces that were not copied.
+
+    The classes and functions of `__main__` in it go without their bundles where they are `known`: only to processes
+    that have them, see `bundle_tables`.
 
     Raises:
         NotSerializable: as for `dumps`.
     """
     if type(value) in _ATOMS:
         return pickle.dumps(value, _PROTOCOL)
-    data, buffers = dumps_apart(value, root=root)
-    if not buffers:
+    data, buffers, table = _dump_apart(value, root, known)
+    if not (buffers or table):
         return data
-    pieces = in_pieces(data, buffers)
-    return pieces if len(pieces) >= _SMALLEST_IN_PIECES else bytes(pieces)
+    pieces: bytes | Pieces = data
+    if buffers:
+        pieces = in_pieces(data, buffers)
+        pieces = pieces if len(pieces) >= _SMALLEST_IN_PIECES else bytes(pieces)
+    return bundle_tables.with_table(table, pieces) if table else pieces
 
 
 def loads_apart(data: bytes | bytearray | memoryview, buffers: Sequence[bytearray | memoryview]) -> Any:
@@ -177,8 +194,13 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
 
     Use it only for bytes from processes of the same user: pickle runs code.
     """
-    if not data or data[0]:  # it is not in pieces
+    if not data or data[0] > 1:  # it has no table, and is not in pieces
         return pickle.loads(data)
+    if data[0]:
+        definitions, rest = bundle_tables.opened(data)
+        value = loads(rest)
+        del definitions  # which had to live until now
+        return value
     encoded, *buffers = split(data)
     return pickle.loads(encoded, buffers=map(bytearray, buffers) if encoded.readonly else buffers)
 
@@ -241,25 +263,37 @@ class _NeedsValue(Exception):
 class _ByName(pickle.Pickler):
     """The C pickler, stopped at the first object that only cloudpickle sends correctly."""
 
+    known: Known | None = None
+    """The definitions that go without a bundle; the bundles of others are put into `table`. None: all go inside."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table: dict[str, bytes] = {}
+
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
         if kind is types.FunctionType or isinstance(value, type):
             # The C pickler itself checks that the name leads back to this object.
             if getattr(value, "__module__", None) in MAIN or cloudpickle.list_registry_pickle_by_value():
-                return _bundle_of(value)
+                return self._reduce_definition(value)
             return NotImplemented
         if kind in _SENT_BY_CLOUDPICKLE:
             raise _NeedsValue
         return _reduce_instance(kind, value)
 
-
-def _bundle_of(definition: Any) -> Any:
-    if is_by_value(definition):
-        reduced = reduce_to_bundle(definition)
-        if reduced is None:
+    def _reduce_definition(self, definition: Any) -> Any:
+        if not is_by_value(definition):
+            return NotImplemented
+        if self.known is not None and (key := key_of(definition)) in self.known:
+            self.table[key] = b""
+            return definition_known, (key,)
+        found = bundle_of(definition)
+        if found is None:
             raise _NeedsValue
-        return reduced
-    return NotImplemented
+        if self.known is None:
+            return definition_with, found
+        key, self.table[key] = found
+        return definition_known, (key,)
 
 
 class _ByValue(ByValue):
@@ -427,6 +461,8 @@ def first_name(data: bytes) -> str:
 
     strings: list[str] = []
     try:
+        for key in bundle_tables.keys_in(data):
+            return text_of(key)
         encoded = bytes(split(data)[0]) if is_in_pieces(data) else data
         for operation, argument, _ in pickletools.genops(encoded):
             if isinstance(argument, str):

@@ -48,6 +48,7 @@ __all__ = [
     "program",
     "register",
     "remember_cells",
+    "text_of",
     "top_name",
 ]
 
@@ -144,6 +145,11 @@ def name_of(definition: Any) -> tuple[str | None, str]:
         if isinstance(name, str):
             return getattr(definition, "__module__", None), name
     return None, ""
+
+
+def text_of(key: str) -> str:
+    """Return the name in the key of what has one, with its module, for an error; else the key."""
+    return ".".join(key.split(_SEPARATOR)[1:3]) if _SEPARATOR in key else key
 
 
 def is_at_top_level(definition: Any) -> bool:

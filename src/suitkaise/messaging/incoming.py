@@ -7,6 +7,7 @@ import functools
 import socket
 
 from suitkaise.messaging import wire
+from suitkaise.messaging.bundle_tables import Known, has_table
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct
@@ -32,6 +33,7 @@ class Incoming:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._parser = wire.Parser(decode=decode_direct, lends=True)
         self._writer = FrameWriter(self._sock, PATIENCE)
+        self._known = Known()
         self._sends_back = False
 
     def receive(self) -> list[Message]:
@@ -42,6 +44,10 @@ class Incoming:
             BlockingIOError: nothing has come.
         """
         sender = self._sender
+        frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+        for _, payload in frames:
+            if payload[:1] == b"\x01":
+                self._known.note_arrived(payload)
         return [
             Message(
                 header.kind,
@@ -52,7 +58,7 @@ class Incoming:
                 self,
                 header.deadline,
             )
-            for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT)
+            for header, payload in frames
         ]
 
     def cut(self) -> list[Message]:
@@ -69,11 +75,13 @@ class Incoming:
 
     def answer(self, number: int, ok: bool, payload: Payload) -> None:
         """Send an answer; if the sender does not read for `PATIENCE`, give up the connection."""
-        data = payload.parts
+        data = payload.parts_for(self._known)
         try:
             self._writer.write(DirectAnswer(number, ok), data)
         except OSError:
             self._give_up()
+        if has_table(data):
+            self._known.note_sent(data)
 
     def send_back(self, message: Message) -> bool:
         """Send a message back to its sender; return False for one that goes back to the hub.

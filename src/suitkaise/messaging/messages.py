@@ -14,6 +14,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bundle_tables import NOTHING, Known, has_table
 from suitkaise.messaging.identity import awaits_alone, current_path, handles_alone, own_thread_of, reads_answers
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.tracing import Carrier
@@ -126,10 +127,11 @@ class Payload:
         Raises:
             NotSerializable: it cannot be sent.
         """
-        if self._data is None:
-            self._data = bytes(self.parts)
-            self._pieces = None
-        return self._data
+        data = self.parts
+        if isinstance(data, Pieces):
+            data = bytes(data)
+        self._data, self._pieces = data, None
+        return data
 
     def keep(self) -> None:
         """Copy a value in pieces: from now on it may change."""
@@ -143,16 +145,27 @@ class Payload:
         Raises:
             NotSerializable: it cannot be sent.
         """
+        return self.parts_for(NOTHING)
+
+    def parts_for(self, known: Known) -> bytes | Pieces:
+        """Return the same for a connection whose ends both have the definitions that are `known`.
+
+        Raises:
+            NotSerializable: it cannot be sent.
+        """
         data: bytes | Pieces | None = self._data or self._pieces
-        if data is None:
-            encode = codec.dumps_error if isinstance(self._value, BaseException) else codec.dumps_in_pieces
-            data = encode(self._value, root=self.kind)
-            if len(data) > wire.MAX_PAYLOAD:
-                wire.check_length(f"the {self.kind}", len(data))
-            if isinstance(data, Pieces):
-                self._pieces = data
-            else:
-                self._data = data
+        if data is not None:
+            return known.for_peer(data) if has_table(data) else data
+        if isinstance(self._value, BaseException):
+            data = codec.dumps_error(self._value, root=self.kind)
+        else:
+            data = codec.dumps_in_pieces(self._value, root=self.kind, known=known)
+        if len(data) > wire.MAX_PAYLOAD:
+            wire.check_length(f"the {self.kind}", len(data))
+        if isinstance(data, Pieces):
+            self._pieces = data
+        else:
+            self._data = data
         return data
 
 

@@ -153,7 +153,7 @@ class Registry:
         address = self._addresses.get(path)
         if address is not None and address.kind == "process" and self._routes is not None and address.bound is None:
             route = self._routes.find(path)
-            if route is not None and (outcome := route.ask(payload.parts, timeout, carrier)) is not None:
+            if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
                 return outcome
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()

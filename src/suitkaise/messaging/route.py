@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
+from suitkaise.messaging.bundle_tables import Known, has_table
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import current_path
@@ -127,6 +128,7 @@ class Route:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
+        self._known = Known()
         self._returned: list[tuple[DirectReturn, bytes]] = []
         self._last_told: Answer[bool] | None = None  # through the hub, in place of this connection
         self._sending = False
@@ -153,7 +155,7 @@ class Route:
             MailboxFull: too much waits to be sent; nothing of this message is.
             NotSerializable: it is over the limits.
         """
-        payload = message.body.parts
+        payload = message.body.parts_for(self._known)
         with self._lock:
             if self.broken or (message.reply is not None and (self._asking or self._sending)):
                 return False  # the latter: a signal handler, which must not wait for an answer here
@@ -185,18 +187,22 @@ class Route:
                 self._settle()
             return False
         self.used = True
+        if has_table(payload):
+            self._known.note_sent(payload)
         if self._note_sent is not None:
             self._note_sent(1)
         if not self._asking and (number is not None or self._outbox.waiting):
             self._watch()
         return True
 
-    def ask(self, data: bytes | Pieces, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
+    def ask(self, payload: Payload, timeout: float | None, carrier: Carrier | None = None) -> Outcome | None:
         """Send an ask and read its answer in this thread; None if it was not sent and has to go another way.
 
         Raises:
             AskTimeout: no answer came in time.
+            NotSerializable: the payload cannot be sent.
         """
+        data = payload.parts_for(self._known)
         awaited = _Awaited()
         number = next(self._numbers)
         began = time.monotonic()
@@ -397,6 +403,8 @@ class Route:
 
     def _dispatch(self, frames: list[wire.Frame]) -> None:
         for header, payload in frames:
+            if payload[:1] == b"\x01":
+                self._known.note_arrived(payload)
             if type(header) is DirectReturn:
                 self._returned.append((header, payload))
             else:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bundle_tables import Known, has_table
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
@@ -178,17 +179,16 @@ class HubClient:
         In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
         refuses is logged.
         """
-        message.body.parts  # noqa: B018  (an error of the encoding comes before anything is sent)
         if message.reply is None and reads_answers():
+            message.body.parts  # noqa: B018  (an error of the encoding comes at once)
             run_callback(lambda: self.post_unawaited(path, message))
             return True
         return self._send(None if self._routes is None else self._routes.find(path), path, message)
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
-        data = payload.parts
         route = None if self._routes is None else self._routes.find(path)
-        if route is not None and (outcome := route.ask(data, timeout, carrier)) is not None:
+        if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
             return outcome
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
@@ -233,9 +233,9 @@ class HubClient:
 
         `waits`: while a bounded mailbox has no room for it; else it is refused then.
         """
-        payload = message.body.parts
-        kind: Any = message.kind  # never a signal: those are made in the hub
         connection = self._current()
+        payload = message.body.parts_for(connection.known)
+        kind: Any = message.kind  # never a signal: those are made in the hub
         if message.reply is None:
             accepted = _Accepted()
             number = connection.expect(accepted.settle)
@@ -381,6 +381,7 @@ class _HubConnection:
         self.closed = False
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
+        self.known: Known = Known()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connect_own(self._sock, path)
@@ -405,6 +406,8 @@ class _HubConnection:
             if not isinstance(error, OSError):
                 raise
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
+        if payload and has_table(payload):
+            self.known.note_sent(payload)
 
     def withdraw(self, number: int) -> None:
         """Stop expecting the answer to request `number`."""
@@ -430,6 +433,8 @@ class _HubConnection:
             while True:
                 for answer, data in parser.receive(self._sock, 0, descriptors):
                     reply = self._expected.pop(answer.number, None)
+                    if data[:1] == b"\x01":
+                        self.known.note_arrived(data)
                     payload = Payload(data=data)
                     if answer.connected:
                         descriptor = descriptors.pop(0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Connect, HubAnswer, decode_request
@@ -114,7 +115,8 @@ class _WorkerConnection:
         self.pid: int = pid
         self._parser = wire.Parser(decode=decode_request, lends=True)
         self._out = SendBuffer(server.reactor, sock, f"process {pid}", self._on_event, corked=False)
-        self._requests = Requests(server.registry, server.administration, self._answer)
+        self._known = Known()
+        self._requests = Requests(server.registry, server.administration, self._answer, self._known)
         self._out.resume_reading()
 
     def _on_event(self) -> None:
@@ -131,6 +133,8 @@ class _WorkerConnection:
             return
         sender = self._server.paths_by_pid.get
         for frame, payload in frames:
+            if payload[:1] == b"\x01":
+                self._known.note_arrived(payload)
             if isinstance(frame, Connect):
                 self._connect(frame.number, frame.path)
             else:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, assert_never
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec
+from suitkaise.messaging.bundle_tables import NOTHING, Known, has_table
 from suitkaise.messaging.inbox import full_mailbox
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.pieces import Pieces
@@ -43,12 +44,16 @@ class Requests:
         registry: knows the workers.
         administration: runs what decodes a declaration of the user's.
         send: sends an answer to the process.
+        known: the definitions that its connection has.
     """
 
-    def __init__(self, registry: Registry, administration: SerialExecutor, send: SendAnswer) -> None:
+    def __init__(
+        self, registry: Registry, administration: SerialExecutor, send: SendAnswer, known: Known = NOTHING
+    ) -> None:
         self._registry = registry
         self._administration = administration
         self._send = send
+        self._known = known
         self._waits: dict[int, Answer[Any]] = {}  # those that may wait for ever; the others end by themselves
 
     def serve(self, frame: WorkerFrame, payload: bytes, sender: str) -> None:
@@ -122,7 +127,7 @@ class Requests:
     def _answer(self, number: int, ok: bool, payload: Payload) -> None:
         """Send an answer, from any thread."""
         try:
-            data: bytes | Pieces = payload.parts
+            data: bytes | Pieces = payload.parts_for(self._known)
         except NotSerializable as error:
             value = payload.value
             substitute = (
@@ -130,6 +135,8 @@ class Requests:
             )
             ok, data = False, codec.dumps(substitute)
         self._send(HubAnswer(number, ok), data)
+        if has_table(data):
+            self._known.note_sent(data)
 
     def close(self) -> None:
         """End the waits: the process is gone."""

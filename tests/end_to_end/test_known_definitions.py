@@ -1,0 +1,154 @@
+"""A class of `__main__` is sent once over a connection, and is known wherever a message goes without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import run_program
+
+KINDS = """
+import os, threading, time
+from suitkaise import Process, Supervisor, Thread, events, whereis
+
+class Prices:
+    def __getstate__(self):  # each time that the class of the jobs is encoded, or looked at for changes
+        os.encoded = getattr(os, "encoded", 0) + 1
+        return {"of": {"apple": 3}, "padding": "x" * 50_000}
+
+PRICES = Prices()
+
+class Job:
+    def __init__(self, fruit):
+        self.fruit = fruit
+
+    def cost(self):
+        return PRICES.of[self.fruit] if hasattr(PRICES, "of") else 3
+"""
+
+ENDS = """
+def await_file(name):
+    while not os.path.exists(name):
+        time.sleep(0.001)
+
+class Worker(Process):
+    restart = "permanent"
+
+    def on_start(self):
+        self.total = 0
+
+    def on_receive(self, message):
+        if isinstance(message, Job):
+            self.total += message.cost()
+        elif message == "renew":
+            open("busy", "w").close()
+            await_file("sent")
+            self.rejoin()  # what waits is for the next incarnation
+        return self.total
+
+def send(ref, end):
+    for _ in range(3):
+        ref.ask(Job("apple"))  # the first goes through the hub, and the second makes a connection
+    if end == "renews":
+        ref.tell("renew")
+        await_file("busy")
+    else:
+        ref.kill()
+    for _ in range(5):
+        ref.tell(Job("apple"))
+    answer = ref.ask_future(Job("apple"))
+    open("sent", "w").close()
+    return answer.get(20)
+
+class Sender(Process):
+    def on_receive(self, end):
+        return send(self.whereis("tree/worker"), end)
+
+with Supervisor("tree", Worker, Sender).start() as running:
+    print(SEND)
+"""
+
+
+def test_a_class_is_encoded_once_for_a_connection_whatever_goes_over_it() -> None:
+    program = (
+        KINDS
+        + """
+import json
+from suitkaise import flush
+
+class Echo(Process):
+    def on_receive(self, message):
+        if message == "make":
+            return Job("apple")
+        return getattr(os, "encoded", 0) if message == "encoded" else message
+
+class Count(Thread):
+    def on_receive(self, message):
+        return message.cost()
+
+class Asker(Process):
+    def on_receive(self, message):
+        way, path = message
+        ref = self.whereis(path)
+        for _ in range(20):
+            self.send(way, ref)
+        before = os.encoded
+        for _ in range(20):
+            self.send(way, ref)
+        return os.encoded - before
+
+    def send(self, way, ref):
+        if way == "ask":
+            ref.ask(Job("apple"))
+        elif way == "tell":
+            ref.tell(Job("apple"))
+        else:
+            ref.ask_future(Job("apple")).get(20)
+
+def encoded(send):
+    for _ in range(20):
+        send()
+    before = os.encoded
+    for _ in range(20):
+        send()
+    return os.encoded - before
+
+os.encoded = 0
+with Supervisor("tree", Echo, Supervisor("more", Echo), Supervisor("makes", Echo), Count, Asker).start() as running:
+    echo, fresh, maker = running["echo"], running["more/echo"], running["makes/echo"]
+    found = {
+        "tell": encoded(lambda: echo.tell(Job("apple"))),
+        "ask": encoded(lambda: echo.ask(Job("apple"))),
+        "future": encoded(lambda: fresh.ask_future(Job("apple")).get(20)),
+    }
+    for name, ref, message in (("answer", echo, Job("apple")), ("answer of its own", maker, "make")):
+        for _ in range(20):
+            ref.ask(message)
+        before = ref.ask("encoded")
+        for _ in range(20):
+            assert ref.ask(message).cost() == 3
+        found[name] = ref.ask("encoded") - before
+    for way in ("ask", "tell", "future"):
+        for path in ("tree/echo", "tree/count"):
+            found[f"{way} {path}"] = running["asker"].ask((way, path), timeout=20)
+print(json.dumps(found))
+"""
+    )
+    found: dict[str, Any] = json.loads(run_program(program).check().stdout)
+    assert found == dict.fromkeys(found, 0)
+
+
+@pytest.mark.parametrize("end", ["is killed", "renews"])
+@pytest.mark.parametrize(
+    "send",
+    [
+        pytest.param('send(running["worker"], END)', id="program"),
+        pytest.param('running["sender"].ask(END, timeout=20)', id="worker"),
+    ],
+)
+def test_messages_without_the_class_are_understood_by_the_next_incarnation(send: str, end: str, tmp_path: Path) -> None:
+    program = KINDS + ENDS.replace("SEND", send).replace("END", repr(end))
+    assert run_program(program, cwd=tmp_path).check().stdout.split() == ["18"]
