@@ -179,7 +179,7 @@ def test_the_pool_survives_an_application_that_cannot_be_imported_for_a_while(
             first = last = next_event(happened, ChildStartFailure, timeout=30)
             while last.at - first.at < 4.0:
                 last = next_event(happened, ChildStartFailure, timeout=30)
-        assert "failed to start: ModuleNotFoundError" in caplog.text
+        eventually(lambda: "failed to start: ModuleNotFoundError" in caplog.text)
         application.write_text("from supervisors.pool import hello as application")
         assert get(url).startswith("hello")
 

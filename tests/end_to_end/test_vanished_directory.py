@@ -41,7 +41,7 @@ def test_workers_start_and_reach_each_other_after_the_directory_was_removed(capl
             after = running.start_child(Child(Calls, id="after"))
             assert after.ask("from the new", timeout=15.0) == "from the new"
         assert running["before"].ask("from the old", timeout=15.0) == "from the old"
-        assert [line for line in caplog.messages if "was removed; it is made anew" in line]
+        eventually(lambda: "was removed; it is made anew" in caplog.text)
         assert home().is_dir()
         place = home()
     assert not place.exists()

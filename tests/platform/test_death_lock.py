@@ -77,6 +77,12 @@ def watch() -> Iterator[DeathWatch]:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a watch look at an ending process for as long as the machine needs to end its threads."""
+    monkeypatch.setattr(death_lock, "_LONGEST_PAUSE", SOON)
+
+
+@pytest.fixture
 def holders(tmp_path: Path) -> Iterator[list[Holder]]:
     """Two processes that hold locks."""
     file = tmp_path / "board"
@@ -110,6 +116,7 @@ def reap(holder: Holder) -> int:
     return result.si_status << 8 if result.si_code == os.CLD_EXITED else result.si_status
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "code, is_known",
     [
@@ -131,6 +138,7 @@ def test_the_end_is_told_once_with_the_status_that_waitpid_gives_if_it_is_known(
     assert told.empty()
 
 
+@pytest.mark.usefixtures("patient")
 def test_each_end_is_told_of_its_own_process(
     watch: DeathWatch, holders: list[Holder], told: queue.SimpleQueue[int]
 ) -> None:
@@ -170,6 +178,7 @@ def test_another_program_in_the_same_process_is_no_end(
     assert told.empty() or told.get() == 0
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_forked_process_does_not_hold_the_lock(
     watch: DeathWatch, holder: Holder, told: queue.SimpleQueue[int]
 ) -> None:
@@ -181,6 +190,7 @@ def test_a_forked_process_does_not_hold_the_lock(
     assert told.get(timeout=SOON) == signal.SIGKILL
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_process_that_is_watched_no_longer_is_not_told_of(
     watch: DeathWatch, holders: list[Holder], told: queue.SimpleQueue[int]
 ) -> None:
