@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Child, Process, Supervisor, sktree
+from suitkaise.messaging import wire
+from suitkaise.messaging.protocol import HubAnswer, Tell, decode_answer
 from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.runtime import hub_server, runtime
 from suitkaise.runtime.running_tree import RunningTree
@@ -71,6 +73,24 @@ def test_malformed_bytes_close_that_one_connection(running: RunningTree, name: s
     program = runtime.current()
     assert program is not None
     assert sktree.connect().get("number", path="") == 2
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\1", b"\1" * 500, b"\1\1\0\0\x20\0\0\0" + b"\xff" * 500, b"\0" * 500, b"rubbish"]
+)
+def test_a_message_that_cannot_be_decoded_harms_neither_its_way_nor_its_receiver(
+    running: RunningTree, caplog: pytest.LogCaptureFixture, payload: bytes
+) -> None:
+    with connected(HUB_SOCKET) as sock:
+        sock.sendall(wire.encode(Tell(1, "message", "app/busy"), payload))
+        frames: list[wire.Frame] = []
+        parser = wire.Parser(decode=decode_answer)
+        while not frames:
+            frames = parser.receive(sock)
+        assert frames[0][0] == HubAnswer(1, True)
+        eventually(lambda: "cannot be decoded" in caplog.text)
+        assert running["busy"].ask(5, timeout=15.0) == (5, "running")
+        assert running.which_children()[0].restarts == 0
 
 
 def test_a_frame_that_never_ends_holds_up_nobody(running: RunningTree) -> None:

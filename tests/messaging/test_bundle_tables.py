@@ -147,11 +147,15 @@ def test_a_value_without_definitions_has_no_table() -> None:
         assert keys_in(Payload(value).data) == []
 
 
-@pytest.mark.parametrize("damage", [slice(0, 4), slice(0, 20), slice(0, 7)])
+@pytest.mark.parametrize("damage", [slice(0, 1), slice(0, 4), slice(0, 7), slice(0, 20)])
 def test_a_damaged_table_is_an_error(damage: slice) -> None:
     data = sent(Known(), Point(1))[damage]
     with pytest.raises(ValueError, match="damaged data"):
         codec.loads(data)
+    known = Known()
+    known.note_arrived(data)
+    known.note_sent(data)
+    assert (known, known.for_peer(data)) == (set(), data)
 
 
 def test_the_error_for_what_cannot_be_decoded_names_the_class() -> None:

@@ -12,6 +12,7 @@ passes it on. So each connection has a `Known`, which fills in what is missing f
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -29,25 +30,32 @@ _decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
 
 
 class Known(set[str]):
-    """The keys of the definitions that both ends of one connection have."""
+    """The keys of the definitions that both ends of one connection have.
+
+    Damaged data is passed on as it is, and is an error where it is decoded: who passes it on has no fault in it.
+    """
 
     def for_peer(self, data: Data | Pieces) -> Any:
         """Return data that has a table with the bundles that the other end needs, and no others."""
-        entries = _entries(data)
+        try:
+            entries, rest = _entries(data), _rest(data)
+        except ValueError:
+            return data
         needed = [(key, b"" if key in self else bundle or bundles.bundle_with(key)) for key, bundle in entries]
         if needed == entries:
             return data
-        return _joined(needed, Pieces(data.parts[1:]) if isinstance(data, Pieces) else _rest(data))
+        return _joined(needed, rest)
 
     def note_sent(self, data: Data | Pieces) -> None:
-        """Take note that data which has a table was sent; not before later data can only come behind it."""
-        if _first(data)[1]:
-            self.update(key for key, bundle in _entries(data) if bundle)
+        """Take note that data which has a table was sent, or is queued: what is sent from now on comes behind it."""
+        with contextlib.suppress(ValueError):
+            if _holds_bundles(data):
+                self.update(key for key, bundle in _entries(data) if bundle)
 
     def note_arrived(self, data: Data) -> None:
         """Take note of the bundles in data that has a table, and keep them: later data comes without them."""
-        if data[1]:
-            for key, bundle in _entries(data):
+        with contextlib.suppress(ValueError):
+            for key, bundle in _entries(data) if _holds_bundles(data) else ():
                 if bundle:
                     bundles.keep(key, bundle)
                     self.add(key)
@@ -86,7 +94,7 @@ def opened(data: Data) -> tuple[list[Any], Data]:
         Exception: a bundle cannot be decoded.
     """
     held = []
-    if data[1]:
+    if _holds_bundles(data):
         held = [bundles.definition_with(key, bundle) for key, bundle in _entries(data) if bundle]
     return held, _rest(data)
 
@@ -105,16 +113,22 @@ def _first(data: Data | Pieces) -> Data:
     return data.parts[0] if isinstance(data, Pieces) else data
 
 
+def _holds_bundles(data: Data | Pieces) -> bool:
+    return _first(data)[1:2] != b"\0"
+
+
 def _entries(data: Data | Pieces) -> list[tuple[str, bytes]]:
     try:
         _, _, padding, begin = _HEAD.unpack_from(_first(data))
         with memoryview(_first(data)) as view:
             return _decode(view[_HEAD.size : begin - padding])
-    except (struct.error, msgspec.DecodeError) as error:
+    except (struct.error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"damaged data: {error}") from None
 
 
-def _rest(data: Data) -> memoryview:
+def _rest(data: Data | Pieces) -> Any:
+    if isinstance(data, Pieces):
+        return Pieces(data.parts[1:])
     begin = int.from_bytes(data[4:8], "little")
     if not _HEAD.size < begin < len(data):
         raise ValueError(f"damaged data: its table ends at {begin} of {len(data)} bytes")
