@@ -66,8 +66,8 @@ def test_a_shutdown_can_cancel_all_that_has_not_begun(either: Pool, tmp_path: Pa
 def test_a_shutdown_that_cancels_lets_a_chunk_finish_that_was_taken_apart(pool: ProcessPool, tmp_path: Path) -> None:
     began, go = tmp_path / "began", tmp_path / "go"
     results = pool.map(tasks.die_at_or_wait, range(1, 11), [10] * 10, [str(began)] * 10, [str(go)] * 10, chunksize=10)
-    eventually(began.exists)
-    os.kill(int(began.read_text()), signal.SIGKILL)  # the worker of the chunk
+    worker = eventually(lambda: began.exists() and began.read_text())
+    os.kill(int(worker), signal.SIGKILL)  # that of the chunk
     eventually(lambda: len(began.read_text().split()) == 3)  # two of its items run, each in a worker of its own
     pool.shutdown(wait=False, cancel_futures=True)
     go.touch()
