@@ -9,10 +9,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from suitkaise import Child, Command, Process, Supervisor, Thread
+from suitkaise import Child, Command, Process, Shutdown, Supervisor, Thread
+from suitkaise.events import ChildStopped
+from suitkaise.runtime import runtime
+from tests.end_to_end.kinds import next_event
 from tests.support import eventually, start_program
 
 
@@ -89,7 +93,50 @@ PROGRAM = textwrap.dedent("""
         os.write(1, text.encode() + b"\\n")
 """)
 
+
 # Standard error is a pipe that nobody reads.
+class Floods(Process):
+    """Logs without a pause, and writes down that it was asked to finish."""
+
+    def __init__(self, finished: Path) -> None:
+        super().__init__()
+        self.finished = finished
+
+    def loop(self) -> None:
+        self.log.info("x" * 100)
+
+    def on_finish(self) -> None:
+        self.finished.touch()
+
+
+def test_s76_an_order_to_stop_overtakes_the_log_lines_of_a_worker_that_floods_a_slow_handler(tmp_path: Path) -> None:
+    never = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            never.wait(0.02)
+
+    logger, handler = logging.getLogger("suitkaise.worker"), Slow()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        tree = Supervisor("tree", Child(Floods(tmp_path / "finished"), id="floods", shutdown=30.0))
+        with tree.start() as running, running.events() as events:
+            program = runtime.current()
+            assert program is not None
+            logs = program.engine_context.logs
+            eventually(lambda: logs.waiting > logs.room // 2, timeout=30)  # the worker waits for the handler
+            running.terminate_child("floods")
+            assert (tmp_path / "finished").exists()
+            assert logs.waiting > logs.room // 4, "the lines that waited still do"
+            assert next_event(events, ChildStopped).reason == Shutdown()
+    finally:
+        never.set()
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 UNREAD = PROGRAM + textwrap.dedent("""
     unread, stderr = os.pipe()
     os.dup2(stderr, 2)
