@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from suitkaise.messaging import codec, definitions
@@ -14,6 +11,8 @@ from suitkaise.messaging.bundle_tables import NOTHING, Known, behind_table, has_
 from suitkaise.messaging.bundles import bundle_of, bundle_with, definition_known, keep
 from suitkaise.messaging.messages import Payload, undecodable
 from suitkaise.messaging.pieces import Pieces, is_in_pieces
+
+pytestmark = pytest.mark.usefixtures("by_value")
 
 numpy = pytest.importorskip("numpy")
 
@@ -30,14 +29,6 @@ class Point:
 
 def moved(point: Point) -> Point:
     return Point(point.x + 1)
-
-
-@pytest.fixture(autouse=True)
-def by_value() -> Iterator[None]:
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    yield
-    cloudpickle.unregister_pickle_by_value(module)
 
 
 def bundle(definition: Any) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-import cloudpickle
 import msgspec
 import pytest
 
 from suitkaise.messaging.bundles import reduce_to_bundle
+
+pytestmark = pytest.mark.usefixtures("by_value")
 
 RATE: Any = 3
 TABLE: dict[str, Any] = {"a": 1}
@@ -58,14 +58,6 @@ def limited(limit: Any) -> Any:
 
 class Checked:
     within = limited(10)
-
-
-@pytest.fixture(autouse=True)
-def by_value() -> Iterator[None]:
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    yield
-    cloudpickle.unregister_pickle_by_value(module)
 
 
 def bundle(definition: Any) -> bytes:

@@ -131,10 +131,8 @@ class _Connection:
             self._close("" if isinstance(error, OSError) else f"invalid frame: {error}")
             return
         for frame, payload in frames:
-            if payload[:1] == b"\x01":
-                self._known.note_arrived(payload)
-                payload = NOTHING.for_peer(payload)
-            self._pass_on(frame, payload)
+            self._known.note_arrived(payload)
+            self._pass_on(frame, NOTHING.for_peer(payload))
 
     def _pass_on(self, frame: WorkerFrame, payload: bytes) -> None:
         match frame:

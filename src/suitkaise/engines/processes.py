@@ -60,7 +60,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import KILL_CHILD, KILL_REF, Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import Connected, TraceReport
-from suitkaise.messaging.bundle_tables import Known, has_table
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
@@ -305,8 +305,7 @@ class ProcessHandle:
                 if self._tracer is not None:
                     order.sender = message.asker or current_path()
                 self._send(order, payload, force=accepted)
-                if has_table(payload):
-                    self.known.note_sent(payload)
+                self.known.note_sent(payload)
             except BaseException:
                 if number is not None:
                     del self._asked[number]
@@ -496,8 +495,7 @@ class ProcessHandle:
         match report:
             case MessageAnswered():  # without patterns for its fields, which would take twice the time
                 message = self._asked.pop(report.number, None)
-                if payload[:1] == b"\x01":
-                    self.known.note_arrived(payload)
+                self.known.note_arrived(payload)
                 if message is not None and message.reply is not None:
                     message.reply(report.ok, Payload(data=payload))
             case RoomReport(dropped):

@@ -52,7 +52,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.escapes import encodable
 from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging import codec, definitions, wire
-from suitkaise.messaging.bundle_tables import Known, behind_table, has_table
+from suitkaise.messaging.bundle_tables import Known, behind_table
 from suitkaise.messaging.child_processes import share_definitions
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
@@ -359,8 +359,7 @@ class WorkerProcess:
         assert self._mailbox is not None
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
-                if payload[:1] == b"\x01":
-                    self.known.note_arrived(payload)
+                self.known.note_arrived(payload)
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(
                     Message(
@@ -514,8 +513,7 @@ class _AnswerSender:
         known = self._process.known
         data = payload.parts_for(known)
         self._process.send(MessageAnswered(self.number, ok), data)
-        if has_table(data):
-            known.note_sent(data)
+        known.note_sent(data)
 
 
 class _OutputSender:

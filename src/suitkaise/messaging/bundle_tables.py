@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -22,6 +22,8 @@ from suitkaise.messaging import bundles
 from suitkaise.messaging.pieces import Data, Pieces
 
 __all__ = ["NOTHING", "Known", "behind_table", "has_table", "keys_in", "opened", "with_table"]
+
+D = TypeVar("D", bound="Data | Pieces")
 
 _HEAD = struct.Struct("<B?HI")
 _ALIGNMENT = 16
@@ -35,8 +37,10 @@ class Known(set[str]):
     Damaged data is passed on as it is, and is an error where it is decoded: who passes it on has no fault in it.
     """
 
-    def for_peer(self, data: Data | Pieces) -> Any:
-        """Return data that has a table with the bundles that the other end needs, and no others."""
+    def for_peer(self, data: D) -> D:
+        """Return data with the bundles that the other end needs in its table, if it has one, and no others."""
+        if not has_table(data):
+            return data
         try:
             entries, rest = _entries(data), _rest(data)
         except ValueError:
@@ -44,21 +48,22 @@ class Known(set[str]):
         needed = [(key, b"" if key in self else bundle or bundles.bundle_with(key)) for key, bundle in entries]
         if needed == entries:
             return data
-        return _joined(needed, rest)
+        return cast("D", _joined(needed, rest))
 
     def note_sent(self, data: Data | Pieces) -> None:
-        """Take note that data which has a table was sent, or is queued: what is sent from now on comes behind it."""
-        with contextlib.suppress(ValueError):
-            if _holds_bundles(data):
+        """Take note that data was sent, or is queued: what is sent from now on comes behind it."""
+        if has_table(data) and _holds_bundles(data):
+            with contextlib.suppress(ValueError):
                 self.update(key for key, bundle in _entries(data) if bundle)
 
     def note_arrived(self, data: Data) -> None:
-        """Take note of the bundles in data that has a table, and keep them: later data comes without them."""
-        with contextlib.suppress(ValueError):
-            for key, bundle in _entries(data) if _holds_bundles(data) else ():
-                if bundle:
-                    bundles.keep(key, bundle)
-                    self.add(key)
+        """Take note of the bundles in data that has arrived, and keep them: later data comes without them."""
+        if has_table(data) and _holds_bundles(data):
+            with contextlib.suppress(ValueError):
+                for key, bundle in _entries(data):
+                    if bundle:
+                        bundles.keep(key, bundle)
+                        self.add(key)
 
 
 class _Nothing(Known):
@@ -76,8 +81,8 @@ NOTHING = _Nothing()
 
 
 def has_table(data: Data | Pieces) -> bool:
-    """Return whether data, which is not empty, begins with a table."""
-    return (data.parts[0] if isinstance(data, Pieces) else data)[0] == 1
+    """Return whether data begins with a table."""
+    return _first(data)[:1] == b"\1"
 
 
 def with_table(entries: dict[str, bytes], data: bytes | Pieces) -> bytes | Pieces:
@@ -101,7 +106,7 @@ def opened(data: Data) -> tuple[list[Any], Data]:
 
 def behind_table(data: Data) -> Data:
     """Return the rest behind the table, if data begins with one; else the data."""
-    return _rest(data) if data and has_table(data) else data
+    return _rest(data) if has_table(data) else data
 
 
 def keys_in(data: Data) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import socket
 
 from suitkaise.messaging import wire
-from suitkaise.messaging.bundle_tables import Known, has_table
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct
@@ -46,8 +46,7 @@ class Incoming:
         sender = self._sender
         frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
         for _, payload in frames:
-            if payload[:1] == b"\x01":
-                self._known.note_arrived(payload)
+            self._known.note_arrived(payload)
         return [
             Message(
                 header.kind,
@@ -80,8 +79,7 @@ class Incoming:
             self._writer.write(DirectAnswer(number, ok), data)
         except OSError:
             self._give_up()
-        if has_table(data):
-            self._known.note_sent(data)
+        self._known.note_sent(data)
 
     def send_back(self, message: Message) -> bool:
         """Send a message back to its sender; return False for one that goes back to the hub.

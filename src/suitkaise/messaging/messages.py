@@ -14,7 +14,7 @@ from suitkaise.errors import AskTimeout, DeadlockError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.bundle_tables import NOTHING, Known, has_table
+from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.identity import awaits_alone, current_path, handles_alone, own_thread_of, reads_answers
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.tracing import Carrier
@@ -155,7 +155,7 @@ class Payload:
         """
         data: bytes | Pieces | None = self._data or self._pieces
         if data is not None:
-            return known.for_peer(data) if has_table(data) else data
+            return known.for_peer(data)
         if isinstance(self._value, BaseException):
             data = codec.dumps_error(self._value, root=self.kind)
         else:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
-from suitkaise.messaging.bundle_tables import Known, has_table
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import current_path
@@ -187,8 +187,7 @@ class Route:
                 self._settle()
             return False
         self.used = True
-        if has_table(payload):
-            self._known.note_sent(payload)
+        self._known.note_sent(payload)
         if self._note_sent is not None:
             self._note_sent(1)
         if not self._asking and (number is not None or self._outbox.waiting):
@@ -403,8 +402,7 @@ class Route:
 
     def _dispatch(self, frames: list[wire.Frame]) -> None:
         for header, payload in frames:
-            if payload[:1] == b"\x01":
-                self._known.note_arrived(payload)
+            self._known.note_arrived(payload)
             if type(header) is DirectReturn:
                 self._returned.append((header, payload))
             else:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.bundle_tables import Known, has_table
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
@@ -406,8 +406,7 @@ class _HubConnection:
             if not isinstance(error, OSError):
                 raise
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
-        if payload and has_table(payload):
-            self.known.note_sent(payload)
+        self.known.note_sent(payload)
 
     def withdraw(self, number: int) -> None:
         """Stop expecting the answer to request `number`."""
@@ -433,8 +432,7 @@ class _HubConnection:
             while True:
                 for answer, data in parser.receive(self._sock, 0, descriptors):
                     reply = self._expected.pop(answer.number, None)
-                    if data[:1] == b"\x01":
-                        self.known.note_arrived(data)
+                    self.known.note_arrived(data)
                     payload = Payload(data=data)
                     if answer.connected:
                         descriptor = descriptors.pop(0)

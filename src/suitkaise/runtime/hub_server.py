@@ -133,8 +133,7 @@ class _WorkerConnection:
             return
         sender = self._server.paths_by_pid.get
         for frame, payload in frames:
-            if payload[:1] == b"\x01":
-                self._known.note_arrived(payload)
+            self._known.note_arrived(payload)
             if isinstance(frame, Connect):
                 self._connect(frame.number, frame.path)
             else:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, assert_never
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec
-from suitkaise.messaging.bundle_tables import NOTHING, Known, has_table
+from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.inbox import full_mailbox
 from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
 from suitkaise.messaging.pieces import Pieces
@@ -135,8 +135,7 @@ class Requests:
             )
             ok, data = False, codec.dumps(substitute)
         self._send(HubAnswer(number, ok), data)
-        if has_table(data):
-            self._known.note_sent(data)
+        self._known.note_sent(data)
 
     def close(self) -> None:
         """End the waits: the process is gone."""
