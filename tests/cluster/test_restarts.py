@@ -209,6 +209,7 @@ def test_the_end_of_a_worker_on_a_node_is_told_early_while_the_keeper_there_is_s
         pid = running["one"].ask("who", timeout=30.0)[0]
         keeper = psutil.Process(psutil.Process(pid).ppid())
         keeper.suspend()
+        eventually(lambda: keeper.status() == psutil.STATUS_STOPPED)
         try:
             os.kill(pid, signal.SIGKILL)
             next(event for event in events if isinstance(event, ChildExited))
