@@ -27,15 +27,15 @@ class AcknowledgesEarly(server.StorageServer):
             replies = self._apply(transaction, requests)
         finally:
             transaction.raw.abort()
-        self._reply(requests, replies)
+        self._reply(replies)
         select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
         self._store.write(lambda transaction: self._apply(transaction, requests))
 
 
 class CarriesOutTwice(server.StorageServer):
-    def _reply(self, requests: Requests, replies: Any) -> None:
+    def _reply(self, replies: Any) -> None:
         select.select([], [], [], 0.002)  # a wide gap is hit by a kill sooner
-        super()._reply(requests, replies)
+        super()._reply(replies)
 
     def _apply_one(self, transaction: Any, connection: Any, header: Any, payload: bytes) -> Any:
         reply = super()._apply_one(transaction, connection, header, payload)

@@ -121,9 +121,10 @@ def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = 
     b'\x04\x00\x00\x00\x03\x00\x00\x00\x92\x01\xa1xabc'
     """
     head = _encode_header(header)
-    if len(head) > MAX_HEADER or type(payload) is not bytes or len(payload) > MAX_PAYLOAD:
+    length, size = len(head), len(payload)
+    if length > MAX_HEADER or size > MAX_PAYLOAD or type(payload) is not bytes:
         return b"".join(parts(header, payload, long_header=long_header))
-    return b"".join((_pack_lengths(len(head), len(payload)), head, payload))
+    return b"".join((_pack_lengths(length, size), head, payload))
 
 
 def frame(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes | Pieces:
@@ -164,7 +165,9 @@ class Parser:
     [(('first',), b''), (('second', 2), b'payload')]
     """
 
-    __slots__ = ("_buffer", "_decode", "_filled", "_large", "_lends", "_max_header", "_max_payload", "_needed")
+    __slots__ = (
+        "_buffer", "_decode", "_filled", "_large", "_lends", "_max_header", "_max_payload", "_needed", "_short",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -189,6 +192,7 @@ class Parser:
         self._needed = 0
         self._max_header = max_header
         self._max_payload = max_payload
+        self._short = min(max_header, max_payload, _SMALLEST_BUFFER - 1)  # bytes, in which all lengths are allowed
         self._lends = lends
         self._large: _LargePayload | None = None
 
@@ -226,7 +230,17 @@ class Parser:
         """
         large = self._large
         if large is None and not self._filled and descriptors is None:
-            count = sock.recv_into(self._buffer, 0, flags)
+            buffer = self._buffer
+            count = sock.recv_into(buffer, 0, flags)
+            if _PREFIX <= count <= self._short:
+                head_length, payload_length = _unpack_lengths(buffer)
+                middle = _PREFIX + head_length
+                if middle + payload_length == count:  # one whole frame, as nearly always; at half the cost
+                    try:
+                        header = self._decode(buffer[_PREFIX:middle])
+                    except Exception as error:
+                        raise WireError(f"the header of a frame is invalid: {error}") from None
+                    return [(header, bytes(buffer[middle:count]) if payload_length else b"")]
         else:
             if large is not None:
                 room = large.room()
@@ -248,21 +262,9 @@ class Parser:
         if large is not None:
             large.filled += count
             return self._take_large()
-        self._filled = filled = self._filled + count
-        if filled < self._needed:
+        self._filled += count
+        if self._filled < self._needed:
             return []
-        buffer = self._buffer
-        if _PREFIX <= filled <= _SMALLEST_BUFFER and filled < len(buffer) <= _KEPT_BUFFER:
-            head_length, payload_length = _unpack_lengths(buffer)
-            middle = _PREFIX + head_length
-            fits = head_length <= self._max_header and payload_length <= self._max_payload
-            if fits and middle + payload_length == filled:  # one whole frame, as nearly always; at half the cost
-                try:
-                    header = self._decode(buffer[_PREFIX:middle])
-                except Exception as error:
-                    raise WireError(f"the header of a frame is invalid: {error}") from None
-                self._filled = self._needed = 0
-                return [(header, bytes(buffer[middle:filled]))]
         return self._parse()
 
     def _parse(self) -> list[Frame]:

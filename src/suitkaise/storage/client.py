@@ -48,7 +48,8 @@ SOCKET = "store.sock"
 """The name of the listening socket in a storage's directory."""
 
 _TIMEVAL = struct.Struct("ll")
-_SENDING = wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+_DONTWAIT = socket.MSG_DONTWAIT
+_SENDING = wire.MSG_NOSIGNAL | _DONTWAIT
 _BUFFER = 1 << 20
 _SEND_AT_ONCE = 64  # requests
 _SEND_BYTES = 1 << 16
@@ -77,7 +78,7 @@ class Client:
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
-        self._pending: deque[tuple[Request, bytes, bytes]] = deque()
+        self._pending: deque[tuple[int, int, Request, bytes, bytes]] = deque()  # number, size, request, its frame
         self._pending_bytes = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -108,8 +109,8 @@ class Client:
                 self._awaited, self._answer = number, None
                 self._run_until(number, self.timeout)
             except BaseException:  # from a signal handler, for example: nobody expects the write any more
-                if self._pending and self._pending[-1][0] is request:
-                    self._pending_bytes -= sum(map(len, self._pending.pop()[1:]))
+                if self._pending and self._pending[-1][2] is request:
+                    self._pending_bytes -= self._pending.pop()[1]
                     self._disconnect()  # the next connection sends what is pending, and not this one
                 raise
             finally:
@@ -132,7 +133,7 @@ class Client:
                     except OSError:
                         self._disconnect()  # the next connection sends the pending requests again
                 if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
-                    half = self._pending[len(self._pending) // 2][0].request
+                    half = self._pending[len(self._pending) // 2][0]
                     self._run_until(half, self.timeout)
             finally:
                 try:
@@ -160,7 +161,7 @@ class Client:
                 text = "flush in a signal handler cannot wait for the write that the signal has interrupted"
                 record_background_error(self.directory, StorageError(text))
             elif self._pending:
-                last = self._pending[-1][0].request
+                last = self._pending[-1][0]
                 self.user = threading.get_ident()
                 try:
                     self._run_until(last, timeout - (time.monotonic() - began))
@@ -177,7 +178,7 @@ class Client:
             self.user = threading.get_ident()
             try:
                 self._disconnect()
-                self._run_until(None, self.timeout)
+                self._run_until(0, self.timeout)
             finally:
                 self.user = None
 
@@ -191,9 +192,12 @@ class Client:
             self.scheduled = self._polled = False
             try:
                 if self._pending:
-                    self._push(_MOMENT)
+                    if self._sock is None:
+                        self._connect(_MOMENT)
+                    if self._unsent:
+                        self._send()
                     while self._pending and self._sock is not None:
-                        self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+                        self._receive()
             except BlockingIOError:
                 pass
             except CONNECTION_LOST:
@@ -226,18 +230,18 @@ class Client:
         self._give_up(error)
 
     def _add(self, request: Request, payload: bytes, *, quiet: bool) -> int:
-        if len(payload) > wire.MAX_PAYLOAD:
-            raise StorageError(f"a value may have {wire.MAX_PAYLOAD} bytes at most; this one has {len(payload)}")
         request.request = number = self._number + 1
         request.quiet = quiet
         if len(payload) < _SENT_BY_ITSELF:
             frame, rest = wire.encode(request, payload), b""
-        else:  # a large payload is not copied again
+        elif len(payload) <= wire.MAX_PAYLOAD:  # a large payload is not copied again
             *start, _ = wire.parts(request, payload)
             frame, rest = b"".join(start), payload
+        else:
+            raise StorageError(f"a value may have {wire.MAX_PAYLOAD} bytes at most; this one has {len(payload)}")
         size = len(frame) + len(rest)
         self._number = number
-        self._pending.append((request, frame, rest))
+        self._pending.append((number, size, request, frame, rest))
         self._pending_bytes += size
         self._unsent.append(frame)
         if rest:
@@ -245,21 +249,19 @@ class Client:
         self._unsent_bytes += size
         return number
 
-    def _run_until(self, number: int | None, timeout: float) -> None:
-        """Connect, send and receive until that request is acknowledged, over as many connections as it takes.
-
-        Without a number: until the client is connected.
-        """
-        if number is not None and self._acknowledged >= number:
-            return
+    def _run_until(self, number: int, timeout: float) -> None:
+        """Connect, send and receive until that request is acknowledged, over as many connections as it takes."""
         deadline = time.monotonic() + timeout
         attempts = 0
-        while self._sock is None if number is None else self._acknowledged < number:
+        while self._sock is None or self._acknowledged < number:
             try:
-                self._push(max(_MOMENT, deadline - time.monotonic()))
-                if self._sock is not None and number is not None and self._acknowledged < number:
+                if self._sock is None:
+                    self._connect(max(_MOMENT, deadline - time.monotonic()))
+                if self._unsent:
+                    self._send()
+                if self._acknowledged < number:
                     await_ready(self._poll, deadline)
-                    self._process_replies(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+                    self._receive()
                 continue
             except BlockingIOError:  # nothing has come in time
                 pass
@@ -278,7 +280,8 @@ class Client:
                 no_answer = self._no_answer(timeout)
                 self._give_up(no_answer)
                 raise no_answer
-        self._end_poll()
+        if self._polled:
+            self._end_poll()
 
     def _end_poll(self) -> None:
         """Wake the thread of `pipeline`: the replies that it waits for may never arrive on this connection."""
@@ -294,7 +297,7 @@ class Client:
 
     def _give_up(self, error: StorageError) -> None:
         """Drop all requests under way. A new id keeps the actor from expecting the dropped numbers."""
-        if any(request.quiet for request, *_ in self._pending):
+        if any(request.quiet for _, _, request, *_ in self._pending):
             record_background_error(self.directory, type(error)(str(error)))
         self._disconnect()
         self._id = os.urandom(16)
@@ -303,13 +306,6 @@ class Client:
         self._pending_bytes = 0
         self._unsent.clear()
         self._unsent_bytes = 0
-
-    def _push(self, timeout: float) -> None:
-        """Send the unsent requests; connect first if necessary, within `timeout` seconds."""
-        if self._sock is None:
-            self._connect(timeout)
-        if self._unsent:
-            self._send()
 
     def _send(self) -> None:
         assert self._sock is not None
@@ -349,9 +345,9 @@ class Client:
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
         for reply in welcome.replies:
-            self._process_reply(reply)
+            self._take(reply)
         self._acknowledge(welcome.last)
-        self._unsent = [part for _, *frame in self._pending for part in frame if part]
+        self._unsent = [part for *_, frame, rest in self._pending for part in (frame, rest) if part]
         self._unsent_bytes = self._pending_bytes
 
     def _disconnect(self) -> None:
@@ -360,28 +356,27 @@ class Client:
             sock.close()
         self._end_poll()
 
-    def _process_replies(self, frames: list[wire.Frame]) -> None:
-        for reply, _ in frames:
+    def _receive(self) -> None:
+        """Process the replies that have arrived."""
+        assert self._sock is not None
+        for reply, _ in self._parser.receive(self._sock, _DONTWAIT):
             if isinstance(reply, Reply):
-                self._process_reply(reply)
+                self._take(reply)
                 self._acknowledge(reply.request)
 
-    def _process_reply(self, reply: Reply) -> None:
-        number = reply.request
-        if number <= self._acknowledged:
-            return
-        if number == self._awaited:
+    def _take(self, reply: Reply) -> None:
+        """Keep the reply that is awaited, and the error of a request that nothing waits for."""
+        if reply.request == self._awaited:
             self._answer = reply
         elif reply.status is not ReplyCode.OK:
-            request = next((request for request, *_ in self._pending if request.request == number), None)
+            request = next((request for number, _, request, *_ in self._pending if number == reply.request), None)
             if request is not None:
                 record_background_error(self.directory, error_for(request, reply))
 
     def _acknowledge(self, number: int) -> None:
         pending = self._pending
-        while pending and pending[0][0].request <= number:
-            _, frame, rest = pending.popleft()
-            self._pending_bytes -= len(frame) + len(rest)
+        while pending and pending[0][0] <= number:
+            self._pending_bytes -= pending.popleft()[1]
         if number > self._acknowledged:
             self._acknowledged = min(number, self._number)
 
@@ -448,7 +443,7 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
         frames: list[wire.Frame] = []
         while not frames:
             await_input(sock, deadline)
-            frames = parser.receive(sock, socket.MSG_DONTWAIT)
+            frames = parser.receive(sock, _DONTWAIT)
         welcome = frames[0][0]
         if isinstance(welcome, Reply) and welcome.status is not ReplyCode.OK:
             raise StorageError(f"the storage cannot be used: {welcome.detail}")

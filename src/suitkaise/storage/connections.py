@@ -33,7 +33,7 @@ _BUFFER = 1 << 20
 class Connection:
     """One connection of a client."""
 
-    __slots__ = ("client", "events", "output", "parser", "pid", "sock")
+    __slots__ = ("client", "events", "is_open", "output", "parser", "pid", "sock")
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
         self.sock: socket.socket = sock
@@ -42,6 +42,7 @@ class Connection:
         self.output: bytearray = bytearray()
         self.events: int = select.EPOLLIN
         self.client: bytes | None = None
+        self.is_open: bool = True
 
 
 Requests: TypeAlias = list[tuple[Connection, list[wire.Frame]]]
@@ -67,9 +68,6 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._connections)
-
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._connections
 
     def clients(self) -> set[bytes]:
         """Return the ids of the clients that are connected."""
@@ -99,7 +97,7 @@ class Connections:
                 continue
             if events & select.EPOLLOUT:
                 self.send(connection, b"")
-            if events & ~select.EPOLLOUT and connection in self._connections:
+            if events & ~select.EPOLLOUT and connection.is_open:
                 frames = self._receive(connection)
                 if frames:
                     requests.append((connection, frames))
@@ -130,8 +128,9 @@ class Connections:
 
     def drop(self, connection: Connection, reason: str = "") -> None:
         """Close a connection. A `reason` is logged as a warning."""
-        if connection not in self._connections:
+        if not connection.is_open:
             return
+        connection.is_open = False
         if reason:
             logger.warning("connection from pid %d closed: %s", connection.pid, reason)
         self._connections.discard(connection)

@@ -168,7 +168,8 @@ class StorageServer:
     def _carry_out(self, requests: Requests) -> None:
         while requests:
             try:
-                self._reply(requests, self._store.write(functools.partial(self._apply, requests=requests)))
+                self._store.write(functools.partial(self._apply, requests=requests), then=self._reply)
+                self._note_forgets(requests)
                 return
             except _BadRequest as bad:
                 self._connections.drop(bad.connection, f"invalid request: {bad.error!r}")
@@ -191,7 +192,7 @@ class StorageServer:
         if self._store.engine.is_remote:
             transaction.expect(_keys_in(requests))
         for connection, frames in requests:
-            if connection not in self._connections:  # the client has a newer one, and sends these requests again
+            if not connection.is_open:  # the client has a newer one, and sends these requests again
                 continue
             replies_to[connection] = replies = []
             quiet = 0
@@ -227,7 +228,7 @@ class StorageServer:
             return None
         client = transaction.client(client_id)
         reply = operations.carry_out(transaction, client, header, payload)
-        if client_id in self._unsaved_replies:
+        if self._unsaved_replies and client_id in self._unsaved_replies:
             unsaved = self._unsaved_replies[client_id]
             client.replies += [refusal for refusal in unsaved if refusal not in client.replies]
         return reply
@@ -279,12 +280,15 @@ class StorageServer:
                 del self._unsaved_replies[next(iter(self._unsaved_replies))]
         self._connections.send(connection, wire.encode(reply))
 
-    def _reply(self, requests: Requests, replies_to: _Replies) -> None:
+    def _reply(self, replies_to: _Replies) -> None:
         for connection, replies in replies_to.items():
             if replies:
                 if self._unsaved_replies and connection.client is not None:
                     self._unsaved_replies.pop(connection.client, None)
-                self._connections.send(connection, b"".join(map(wire.encode, replies)))
+                data = wire.encode(replies[0]) if len(replies) == 1 else b"".join(map(wire.encode, replies))
+                self._connections.send(connection, data)
+
+    def _note_forgets(self, requests: Requests) -> None:
         for connection, frames in requests:
             for header, _ in frames:
                 if type(header) is Forget:

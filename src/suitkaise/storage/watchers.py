@@ -60,7 +60,7 @@ class Watchers:
     def publish(self, history: History) -> None:
         """Send to every watcher what it lacks, if its socket has taken everything so far."""
         for connection, watcher in list(self._watchers.items()):
-            if connection not in self._connections:
+            if not connection.is_open:
                 del self._watchers[connection]
             elif not connection.output and (watcher.position != history.revision or watcher.told < 0):
                 self._send(connection, watcher, history)

@@ -120,11 +120,15 @@ class Store:
             except StorageFull as full:
                 logger.warning("the index is not made, so selections take longer: %s", full)
 
-    def write(self, work: Callable[[WriteTransaction], T]) -> T:
+    def write(self, work: Callable[[WriteTransaction], T], *, then: Callable[[T], object] | None = None) -> T:
         """Run `work` in one transaction, and commit the transaction.
 
         If the map is full, the map grows and `work` runs again in a new transaction. If `work` raises, nothing is
         stored.
+
+        Args:
+            work: is called with the transaction.
+            then: is called with the result of `work` as soon as that is stored, to answer those who wait for it.
 
         Raises:
             StorageFull: the file system has no room for it.
@@ -137,13 +141,18 @@ class Store:
             try:
                 result = work(transaction)
                 self._commit(transaction)
-                return result
+                break
             except self.errors as error:
                 transaction.raw.abort()
                 if not self.engine.repaired_writing(self.opened, self.directory, error, transaction.size):
                     raise
-            finally:
-                transaction.raw.abort()  # has no effect after a commit
+            except BaseException:
+                transaction.raw.abort()
+                raise
+        if then is not None:
+            then(result)
+        self._remember(transaction)
+        return result
 
     def forget_clients(self, connected: Collection[bytes]) -> int:
         """Remove the records of clients that are gone for long; return how many."""
@@ -192,26 +201,35 @@ class Store:
 
     def _commit(self, transaction: WriteTransaction) -> None:
         if not transaction.finish():
+            transaction.raw.abort()
             return
         self._word.begin(self.revision)
         try:
             transaction.raw.commit()
             self.revision = transaction.revision
-            self.history.add(transaction.changes, self.revision)
-            if transaction.newly_dead:
-                for path in transaction.evicted | transaction.newly_dead.keys():
-                    self.dead_owners.pop(path, None)
-                self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
-            if len(self.client_records) > _MAX_CLIENT_RECORDS:
-                self.client_records.clear()
-            self.client_records |= transaction.clients
-            self.declared = transaction.declared
         finally:
             self._word.publish(self.revision)
+
+    def _remember(self, transaction: WriteTransaction) -> None:
+        """Keep in memory what a transaction has stored, for those to come."""
+        if transaction.changes:
+            self.history.add(transaction.changes, self.revision)
+        if transaction.newly_dead:
+            for path in transaction.evicted | transaction.newly_dead.keys():
+                self.dead_owners.pop(path, None)
+            self.dead_owners |= transaction.newly_dead  # in order of time: the oldest are evicted first
+        if len(self.client_records) > _MAX_CLIENT_RECORDS:
+            self.client_records.clear()
+        self.client_records |= transaction.clients
+        self.declared = transaction.declared
 
 
 class WriteTransaction:
     """A write transaction under way, as `Store.write` passes it to its `work`."""
+
+    size: int = 0
+    """The bytes of the records that it writes."""
+    _changed = False  # whether there is something to commit, although no entry and no client has changed
 
     def __init__(self, store: Store, raw: Transaction) -> None:
         self.raw: Transaction = raw
@@ -220,12 +238,10 @@ class WriteTransaction:
         self.newly_dead: dict[bytes, int] = {}
         self.evicted: set[bytes] = set()
         self.declared: frozenset[str] = store.declared
-        self.size: int = 0
         self.changes: list[LoggedTuple] = []
+        self.clients: dict[bytes, ClientRecord] = {}
         self._store = store
         self._entries = store.entries
-        self.clients: dict[bytes, ClientRecord] = {}
-        self._changed = False
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of an entry; None if there is no such entry."""
@@ -254,8 +270,9 @@ class WriteTransaction:
             before = metadata_of(old)
             if is_indexed(old):
                 self._unindex(key, old)
-        indexed = indexed and owner is not None
-        if indexed and owner is not None:
+        if owner is None:
+            indexed = False
+        elif indexed:
             self.raw.put(_owned_key(owner, key), owner.encode(), db=self._store.owned)
         if before != metadata:
             self._update_index(key, before, metadata)
