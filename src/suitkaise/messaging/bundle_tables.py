@@ -27,6 +27,7 @@ D = TypeVar("D", bound="Data | Pieces")
 
 _HEAD = struct.Struct("<B?HI")
 _ALIGNMENT = 16
+_TABLE = b"\1"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
 
@@ -58,7 +59,7 @@ class Known(set[str]):
 
     def note_arrived(self, data: Data) -> None:
         """Take note of the bundles in data that has arrived, and keep them: later data comes without them."""
-        if has_table(data) and _holds_bundles(data):
+        if data[:1] == _TABLE and _holds_bundles(data):
             with contextlib.suppress(ValueError):
                 for key, bundle in _entries(data):
                     if bundle:
@@ -82,7 +83,7 @@ NOTHING = _Nothing()
 
 def has_table(data: Data | Pieces) -> bool:
     """Return whether data begins with a table."""
-    return _first(data)[:1] == b"\1"
+    return (data.parts[0] if isinstance(data, Pieces) else data)[:1] == _TABLE
 
 
 def with_table(entries: dict[str, bytes], data: bytes | Pieces) -> bytes | Pieces:

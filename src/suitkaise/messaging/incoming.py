@@ -43,22 +43,14 @@ class Incoming:
             PeerClosed, OSError, WireError: nothing more comes.
             BlockingIOError: nothing has come.
         """
-        sender = self._sender
-        frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
-        for _, payload in frames:
+        messages = []
+        for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT):
             self._known.note_arrived(payload)
-        return [
-            Message(
-                header.kind,
-                Payload(data=payload),
-                None if header.number is None else DirectReply(self.answer, header.number),
-                sender,
-                header.carrier,
-                self,
-                header.deadline,
+            reply = None if header.number is None else DirectReply(self.answer, header.number)
+            messages.append(
+                Message(header.kind, Payload(data=payload), reply, self._sender, header.carrier, self, header.deadline)
             )
-            for header, payload in frames
-        ]
+        return messages
 
     def cut(self) -> list[Message]:
         """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.
