@@ -79,7 +79,7 @@ def test_one_that_does_not_know_the_key_gets_nothing(
     with pytest.raises(ConnectionError):
         connect(listener.address, b"?" * KEY_BYTES, NAME)
     assert not connected
-    eventually(lambda: "it does not know the key" in caplog.text)
+    eventually(lambda: "a connection from 127.0.0.1 was refused: it does not know the key" in caplog.text)
 
 
 def test_a_node_sends_nothing_to_something_else_that_listens(listener: Listener) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise.errors import StorageError
+from suitkaise.errors import StorageError, StorageFull
 from suitkaise.storage.backends import store as stores
 from suitkaise.storage.backends.reader import Reader, reader_of
 from suitkaise.storage.backends.store import Store, WriteTransaction
@@ -38,6 +39,15 @@ def test_a_transaction_that_raises_stores_nothing(store: Store) -> None:
     assert store.revision == 0
     store.write(put_entry("b", 1))
     assert values_in(Reader(store.directory)) == [1]
+
+
+def test_an_entry_that_is_too_large_for_lmdb_is_refused_and_the_store_goes_on(tmp_path: Path) -> None:
+    store = Store(tmp_path, engine="lmdb")
+    with mmap.mmap(-1, (1 << 32) + 1) as large, pytest.raises(StorageFull, match="4 GiB at most"):
+        store.write(lambda transaction: transaction.raw.put(b"a", large, db=store.entries))
+    store.write(put_entry("b", 1))
+    assert values_in(reader_of(tmp_path)) == [1]
+    store.close()
 
 
 def test_a_second_writer_is_refused_in_this_process_and_in_another(store: Store) -> None:

@@ -153,14 +153,14 @@ class Listener:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._sock.accept()
+            sock, (host, *_) = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
             accept_later(self._reactor, self._sock, self._accept, error)
             return
         sock.setblocking(False)
-        self._greetings.add(_Greeting(self._reactor, sock, self.key, self._greeted))
+        self._greetings.add(_Greeting(self._reactor, sock, host, self.key, self._greeted))
 
     def _greeted(self, greeting: _Greeting, name: bytes | None) -> None:
         self._greetings.discard(greeting)
@@ -191,9 +191,15 @@ class _Greeting:
     """The program's side of a new connection: a challenge, and the node's answer to it."""
 
     def __init__(
-        self, reactor: Reactor, sock: socket.socket, key: bytes, done: Callable[[_Greeting, bytes | None], None]
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        host: str,
+        key: bytes,
+        done: Callable[[_Greeting, bytes | None], None],
     ) -> None:
         self.sock = sock
+        self._host = host
         self._reactor = reactor
         self._key = key
         self._done = done
@@ -217,7 +223,7 @@ class _Greeting:
         name, challenge, proof = _split(self._received)
         if not data or not hmac.compare_digest(proof, _proof(self._key, b"node", self._challenge, challenge, name)):
             if data:
-                logger.warning("a connection from %s was refused: it does not know the key", self.sock.getpeername()[0])
+                logger.warning("a connection from %s was refused: it does not know the key", self._host)
             self.end(None)
             return
         with contextlib.suppress(OSError):

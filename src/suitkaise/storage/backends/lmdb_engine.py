@@ -81,6 +81,8 @@ class LmdbEngine:
             return True
         if _is_full(error, directory, size):
             raise FileSystemFull(f"no room is left in {directory} for this write: {error}") from error
+        if isinstance(error, lmdb.BadValsizeError):  # keys are never too long
+            raise StorageFull("an entry in LMDB may have 4 GiB at most") from error
         if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
             raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False
