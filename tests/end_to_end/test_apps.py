@@ -118,13 +118,21 @@ def test_a_web_application_finishes_each_job_that_it_has_accepted(seed: int) -> 
     assert program.left_behind == []
 
 
-def test_a_web_application_says_what_is_wrong_with_a_request_and_ends_by_itself() -> None:
-    with start_program(APPS / "web.py", "--seconds", "2") as program:
+def test_a_web_application_says_what_is_wrong_with_a_request() -> None:
+    with start_program(APPS / "web.py") as program:
         url = program.expect("http:").strip().removesuffix("/status")
         program.expect("web serves")
         with pytest.raises(urllib.error.HTTPError, match="400"):
             urllib.request.urlopen(f"{url}/jobs", b"many", timeout=10)
         assert request(f"{url}/jobs/77") == {"state": "failed, or never accepted"}
+        program.send_signal(signal.SIGINT)
+        assert program.wait(20) == 0, program.stderr
+    assert program.left_behind == []
+
+
+def test_a_web_application_with_a_time_ends_by_itself() -> None:
+    with start_program(APPS / "web.py", "--seconds", "0.2") as program:
+        program.expect("web serves")
         assert program.wait(20) == 0, program.stderr
     assert program.left_behind == []
 
