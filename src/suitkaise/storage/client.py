@@ -250,7 +250,10 @@ class Client:
         return number
 
     def _run_until(self, number: int, timeout: float) -> None:
-        """Connect, send and receive until that request is acknowledged, over as many connections as it takes."""
+        """Connect, send and receive until that request is acknowledged, over as many connections as it takes.
+
+        With 0: until the client is connected.
+        """
         deadline = time.monotonic() + timeout
         attempts = 0
         while self._sock is None or self._acknowledged < number:
