@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from suitkaise import Child, Process, SpecError, Supervisor
@@ -138,6 +138,9 @@ def test_on_a_terminal_the_colours_of_a_command_pass_and_nothing_else_does(tmp_p
 
 
 @given(st.text(st.characters()), st.integers(8, 100))
+@example("\U00010000" * 3 + "\ud800", 14)
+@example("\ud800\U00010000\u0800\U00010000", 12)
+@example("\ud8000\x80\u0800", 8)
 def test_a_text_is_shortened_to_its_first_and_last_bytes_and_the_number_of_those_between(text: str, most: int) -> None:
     short, size = shortened(text, most), len(text.encode("utf-8", "surrogatepass"))
     if size <= most:

@@ -81,8 +81,18 @@ def shortened(text: str, most: int = LONGEST_TEXT) -> str:
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= most:
         return text
-    first, last = (part.decode("utf-8", "ignore") for part in (data[: most - most // 2], data[-(most // 2) :]))
+    end, begin = most - most // 2, len(data) - most // 2
+    while _is_inside_a_character(data, end):
+        end -= 1
+    while _is_inside_a_character(data, begin):
+        begin += 1
+    first, last = (part.decode("utf-8", "surrogatepass") for part in (data[:end], data[begin:]))
     return f"{first} [... {len(data) - most} bytes are left out ...] {last}"
+
+
+def _is_inside_a_character(data: bytes, place: int) -> bool:
+    """Return whether the byte at that place of UTF-8 continues a character."""
+    return place < len(data) and data[place] & 0xC0 == 0x80
 
 
 def _escape(match: re.Match[str]) -> str:
