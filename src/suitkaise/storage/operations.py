@@ -86,8 +86,10 @@ def _put(transaction: WriteTransaction, change: Put, value: bytes | memoryview) 
     old = transaction.get(key)
     if change.expect is not None and change.expect != revision_of(old):
         return ReplyCode.CONFLICT, None
-    if change.mode is not PutMode.ANY and (change.mode is PutMode.NEW) is not (old is None):
-        return (ReplyCode.MISSING if old is None else ReplyCode.EXISTS), None
+    if change.mode is PutMode.EXISTING and old is None:
+        return ReplyCode.MISSING, None
+    if change.mode is PutMode.NEW and old is not None:
+        return ReplyCode.EXISTS, None
     owner, metadata, indexed = change.owner, b"", False
     if change.metadata is not None:
         if change.metadata:
