@@ -25,12 +25,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from suitkaise import Child, Process, Supervisor, Thread, sktree
+from suitkaise import Child, Process, Status, Supervisor, Thread, sktree
 from suitkaise.errors import EntryExists, StorageError
 
 SUFFIXES = {".c", ".cfg", ".h", ".ini", ".js", ".md", ".py", ".pyi", ".rst", ".toml", ".txt"}
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
 BATCH = 16
+STORAGE = "sktree/storage"
 TODO, CLAIMS, DONE, COUNTS, ABOUT = (
     "indexer/todo",
     "indexer/claims",
@@ -129,6 +130,7 @@ class Chaos(Thread):
     def __init__(self, kills: int, victims: list[str]) -> None:
         self.kills = kills
         self.victims = victims
+        self.killed: set[int] = set()
 
     def loop(self) -> None:
         killed = self.tree.get("kills", path=ABOUT, default=0)
@@ -143,11 +145,12 @@ class Chaos(Thread):
     def kill(self, path: str) -> bool:
         victim = self.whereis(path)
         pid = victim.pid
-        if pid is None:  # it is being restarted, or has finished
+        if pid is None or pid in self.killed:  # it is being restarted, or has finished
             self.wait(0.001)
             return False
         self.log.info("chaos kills %s (pid %d)", path, pid)
         os.kill(pid, signal.SIGKILL)
+        self.killed.add(pid)
         return True
 
 
@@ -170,7 +173,7 @@ class Report(Thread):
         found = self.tree.get("found", path=ABOUT, default=None)
         done = self.tree.get_all_from(DONE)
         killed = self.tree.get("kills", path=ABOUT, default=0)
-        if found and len(done) == found["batches"] and killed >= self.kills:
+        if found and len(done) == found["batches"] and killed >= self.kills and self.settled(killed):
             self.show(found, done, last=True)
             self.summary(done, killed)
             self.rejoin()
@@ -191,6 +194,11 @@ class Report(Thread):
             f"{totals['words'] / seconds if seconds else 0:>11,.0f} words/s  {self.restarts():>3} restarts"
         )
         print(f"\r\x1b[K{line}" if screen else line, end="" if screen and not last else "\n", flush=True)
+
+    def settled(self, killed: int) -> bool:
+        """Return whether each killed worker has been replaced, as far as it had not finished before the signal came."""
+        others = (self.whereis(path) for path in self.workers if path != STORAGE)
+        return self.restarts() >= killed or all(worker.status is Status.FINISHED for worker in others)
 
     def restarts(self) -> int:
         return sum(self.whereis(path).incarnation - 1 for path in self.workers)
@@ -229,7 +237,7 @@ def declare(root: str, counters: int = 3, chaos: int = 0) -> Supervisor:
     workers = [
         "indexer/scan",
         *(f"indexer/counters/count-{number}" for number in range(counters)),
-        "sktree/storage",
+        STORAGE,
     ]
     patience = 3 + chaos
     children: Iterator[Child] = iter([Child(Chaos(chaos, workers))] if chaos else [])
