@@ -166,6 +166,7 @@ def test_a_stop_lets_a_task_that_runs_return_its_value(tmp_path: Path) -> None:
     with Supervisor("app").start() as running:
         task = running.task(announce_and_wait, tmp_path, 0.3)
         is_up(running)
+        pid_in(tmp_path)
     assert task.get(0) == "waited"
 
 
