@@ -19,10 +19,10 @@ from suitkaise.workers.incarnation import Incarnation
 
 def by_hand(worker: Any, count: int, *, hooks: bool) -> float:
     """Return the seconds a loop of the shortest code with the same hooks and counters."""
-    clock = time.monotonic_ns
+    clock = time.monotonic
     before, loop, after = worker.before_loop, worker.loop, worker.after_loop
-    number = total = slowest = took = 0
-    fastest = 1 << 62
+    number, total, slowest = 0, 0.0, 0.0
+    fastest = float("inf")
     began = time.perf_counter()
     if hooks:
         while number < count:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -426,25 +427,25 @@ def test_no_stop_is_lost_whenever_it_comes(board: Board) -> None:
 def test_no_message_that_waits_has_come_before_the_time_on_the_board(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 5_000
-    monkeypatch.setattr(mailbox.time, "monotonic_ns", lambda: now)
+    now = 5.0
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(monotonic=lambda: now))
     inbox.put("first")
     assert inbox.get() == "first"
-    now = 6_000
+    now = 6.0
     inbox.put("second")
     inbox.put("third")
-    now = 9_000
+    now = 9.0
     assert inbox.get() == "second"
-    assert inbox.slot.words[LOOKED] <= 6_000  # the third waits since then
+    assert inbox.slot.seconds[LOOKED] <= 6.0  # the third waits since then
     assert inbox.get() == "third"
-    now = 70_000
+    now = 70.0
 
     def wake() -> None:
         nonlocal now
         eventually(lambda: inbox.box._asleep)
-        now = 90_000_000
+        now = 90_000.0
         inbox.put("fourth")
 
     in_background(wake)
     assert inbox.get() == "fourth"
-    assert inbox.slot.words[LOOKED] == 90_000_000  # the worker slept, so nothing has waited
+    assert inbox.slot.seconds[LOOKED] == 90_000.0  # the worker slept, so nothing has waited

@@ -27,14 +27,15 @@ def board(tmp_path: Path) -> Iterator[Board]:
 
 def test_a_slot_shows_the_values_that_were_written_into_it(board: Board) -> None:
     slot = board.take("tree/one")
-    now = time.monotonic_ns()
-    for word, value in ((PID, 7), (PHASE, Phase.LOOP.mark + now), (LOOPS, 3), (LAST_LOOP, 2 * 10**9),
-                        (TOTAL, 5 * 10**9), (MESSAGES, 11), (QUEUED, 13)):  # fmt: skip
-        slot.words[word] = value
+    now = time.monotonic()
+    for word, number in ((PID, 7), (LOOPS, 3), (MESSAGES, 11), (QUEUED, 13)):
+        slot.words[word] = number
+    for word, seconds in ((PHASE, Phase.LOOP.mark + now), (LAST_LOOP, 2.0), (TOTAL, 5.0)):
+        slot.seconds[word] = seconds
     view = slot.read()
     assert (view.pid, view.phase, view.loops, view.last_loop_time, view.total_loop_time) == (7, Phase.LOOP, 3, 2.0, 5.0)
     assert (view.messages, view.queued) == (11, 13)
-    assert view.since == pytest.approx(now / 1e9)
+    assert view.since == pytest.approx(now, abs=1e-6)
 
 
 def test_a_new_slot_is_empty_but_for_its_name(board: Board) -> None:
@@ -170,16 +171,26 @@ def test_phase_and_its_start_always_agree(board: Board) -> None:
     slot = board.take("tree/one")
     pid = os.fork()
     if pid == 0:
-        words, number = slot.words, 0
+        seconds, number = slot.seconds, 0
         while True:
             number += 1
-            words[PHASE] = Phase(number % 8).mark + number
+            seconds[PHASE] = Phase(number % 8).mark + number
     try:
-        seen = [slot.words[PHASE] for _ in range(200_000)]
+        seen = [slot.seconds[PHASE] for _ in range(200_000)]
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    assert all(Phase.of(word) == (word & (1 << 60) - 1) % 8 for word in seen)
+    assert all(Phase.of(word) == word % 2**30 % 8 for word in seen)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_phase_word_has_the_phase_and_the_time_to_a_microsecond_for_34_years(board: Board, phase: Phase) -> None:
+    slot = board.take("tree/one")
+    for now in (0.0, 1.234567, 86_400.000001, 34 * 365.25 * 86_400 - 0.5, 2**30 - 1e-6):
+        slot.seconds[PHASE] = phase.mark + now
+        view = slot.read()
+        assert view.phase is phase
+        assert view.since == pytest.approx(now, abs=1e-6)
 
 
 def test_the_last_values_of_a_killed_writer_can_still_be_read(board: Board) -> None:
@@ -189,7 +200,7 @@ def test_the_last_values_of_a_killed_writer_can_still_be_read(board: Board) -> N
     if pid == 0:
         words = slot.words
         words[PID] = os.getpid()
-        words[PHASE] = Phase.LOOP.mark + time.monotonic_ns()
+        slot.seconds[PHASE] = Phase.LOOP.mark + time.monotonic()
         for number in range(1, 1001):
             words[LOOPS] = number
         os.write(writer, b"x")

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from suitkaise.workers.loop_times import KEPT, SLOWEST, LoopTimes
 from tests.workers.harness import harnesses
 
 
-def times_of(loops: list[int]) -> LoopTimes:
-    """Record these times, in nanoseconds, as the life cycle does."""
+def times_of(loops: Sequence[float]) -> LoopTimes:
+    """Record these times as the life cycle does."""
     times = LoopTimes()
     floor = times.floor
     for number, took in enumerate(loops, 1):
@@ -33,8 +34,10 @@ def times_of(loops: list[int]) -> LoopTimes:
 
 
 def report_of(loops: list[int]) -> LoopTimeReport:
-    last = loops[-1] if loops else 0
-    return report_on("title", times_of(loops), loops=len(loops), total_ns=sum(loops), last_ns=last)
+    """Report on these times, in nanoseconds."""
+    seconds = [took / 1e9 for took in loops]
+    last = seconds[-1] if seconds else 0.0
+    return report_on("title", times_of(seconds), loops=len(loops), total=sum(seconds, 0.0), last=last)
 
 
 def test_all_is_exact_while_the_sample_has_all_loops() -> None:

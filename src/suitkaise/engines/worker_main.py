@@ -197,7 +197,7 @@ class WorkerProcess:
             self._set_up_process(incarnation.path)
         self._begin(incarnation, order.log_levels)
         slot = self._board.slot(order.slot)
-        slot.words[PHASE] = Phase.BOOT.mark + time.monotonic_ns()
+        slot.seconds[PHASE] = Phase.BOOT.mark + time.monotonic()
         if order.tells_end:
             from suitkaise.platform import death_lock  # few workers need it
 

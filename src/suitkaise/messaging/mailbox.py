@@ -53,8 +53,8 @@ MOST_SENDERS = 256
 _LONGEST = 1e6
 """Seconds; longer waits are made in parts, since `poll` counts milliseconds in 32 bits."""
 
-_A_SLEEP = 1_000_000
-"""Nanoseconds; a shorter wait may have found what was there before."""
+_A_SLEEP = 0.001
+"""Seconds; a shorter wait may have found what was there before."""
 
 _ITERATE = envelope(ITERATE)
 _STOP = envelope(STOP)
@@ -103,11 +103,11 @@ class Mailbox(ABC):
         self.finishing: bool = False
         self.sleeper: Sleeper | None = None
         self._drain_until = 0.0
-        self._words = slot.words
+        self._slot = slot
         self._waiting: deque[Envelope[Any]] = deque()
         self._batch = 0
         self._turn = False
-        self._looked = time.monotonic_ns()
+        self._looked = time.monotonic()
         self._asleep = False
         self._unfinished = threading.Lock()  # released once the worker is about to finish
         self._unfinished.acquire()
@@ -184,7 +184,7 @@ class Mailbox(ABC):
                     message = self._waiting.popleft()
                 except IndexError:  # drained meanwhile by the thread that has abandoned the worker
                     continue
-                self._words[QUEUED] = len(self._waiting)
+                self._slot.words[QUEUED] = len(self._waiting)
                 return message
             if self.looping:
                 if self._turn:
@@ -211,18 +211,18 @@ class Mailbox(ABC):
             self._collect()
             with contextlib.suppress(IndexError):  # none is left
                 message = self._waiting.popleft()
-                self._words[QUEUED] = len(self._waiting)
+                self._slot.words[QUEUED] = len(self._waiting)
                 return message
         return _STOP
 
-    def _look(self, asleep_since: int | None = None) -> None:
+    def _look(self, asleep_since: float | None = None) -> None:
         """Make a batch of what waits: that has come since the former look, or, after a sleep, just now."""
-        former, self._looked = self._looked, time.monotonic_ns()
+        former, self._looked = self._looked, time.monotonic()
         self._collect()
-        self._batch = self._words[QUEUED] = len(self._waiting)
+        self._batch = self._slot.words[QUEUED] = len(self._waiting)
         if self._batch:
             slept = asleep_since is not None and self._looked - asleep_since > _A_SLEEP
-            self._words[LOOKED] = self._looked if slept else former
+            self._slot.seconds[LOOKED] = self._looked if slept else former
 
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True at once when the worker is asked to stop."""
@@ -247,7 +247,7 @@ class Mailbox(ABC):
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
-        began, since = time.monotonic_ns(), None
+        began, since = time.monotonic(), None
         self._asleep = True
         try:
             if not for_messages or self.sleeper is not None:
@@ -423,7 +423,7 @@ class SocketMailbox(Mailbox):
     def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
         self._waiting.extend(map(envelope, messages))
         if not incoming.counted:
-            self._words[DIRECT] += len(messages)
+            self._slot.words[DIRECT] += len(messages)
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:

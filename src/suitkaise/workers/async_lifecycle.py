@@ -124,7 +124,7 @@ class AsyncLifecycle(Lifecycle):
             super().receive(message)
             return
         self._slot.words[MESSAGES] += 1
-        if self._skips(message, time.monotonic_ns()):
+        if self._skips(message, time.monotonic()):
             return
         self._handlers.start(message)
         if self._handlers.full:
@@ -156,7 +156,7 @@ class AsyncLifecycle(Lifecycle):
         if since is None:
             super()._mark_waiting()
         elif self.outcome is None:
-            self._slot.words[PHASE] = since + Phase.ON_RECEIVE.mark
+            self._slot.seconds[PHASE] = since + Phase.ON_RECEIVE.mark
 
     def unanswered(self) -> list[Message]:
         """Take the messages that are handled now, or were to be answered later."""
@@ -204,7 +204,7 @@ class AsyncLifecycle(Lifecycle):
         """Cancel the remaining tasks and close the event loop. On the board this is a part of `on_finish`."""
         self._end_background()  # first: its threads may use the event loop
         if self.context.opened is not None:
-            self._slot.words[PHASE] = time.monotonic_ns() + Phase.ON_FINISH.mark
+            self._slot.seconds[PHASE] = time.monotonic() + Phase.ON_FINISH.mark
             self.context.opened.close(self.incarnation.grace)
         super().close()
 

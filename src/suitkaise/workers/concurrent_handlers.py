@@ -66,22 +66,20 @@ class Handlers:
         self._host = host
         self._create_task = create_task
         self._stopping = stopping
-        self._running: dict[
-            Message, int
-        ] = {}  # with the time (monotonic, nanoseconds) of their start, the oldest first
+        self._running: dict[Message, float] = {}  # with the time (monotonic) of their start, the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: list[Message] = []  # whose handlers have ended with the worker
 
     def start(self, message: Message) -> None:
         """Start the handler of a message, in a task."""
-        self._running[message] = time.monotonic_ns()
+        self._running[message] = time.monotonic()
         task = self._create_task(self._handle(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _handle(self, message: Message) -> None:
         CURRENT.set(message)
-        self._running[message] = time.monotonic_ns()  # another task may have kept the loop from starting this one
+        self._running[message] = time.monotonic()  # another task may have kept the loop from starting this one
         self._host.changed()
         try:
             value = self._host.handle(message)
@@ -105,8 +103,8 @@ class Handlers:
         self._host.failed()
 
     @property
-    def oldest(self) -> int | None:
-        """When the oldest handler that runs has begun (monotonic, nanoseconds); None while none runs."""
+    def oldest(self) -> float | None:
+        """When the oldest handler that runs has begun (monotonic); None while none runs."""
         return next(iter(self._running.values()), None)
 
     @property

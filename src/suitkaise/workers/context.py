@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -25,12 +26,23 @@ from suitkaise.workers.output import OutputSink
 from suitkaise.workers.replies import Replies, ReplyTo
 from suitkaise.workers.timers import CANCELLED, Timers
 
-__all__ = ["NEVER", "OwnRef", "WorkerContext", "WorkerLinks"]
+__all__ = ["OwnRef", "WorkerContext", "WorkerLinks"]
 
-_clock = time.monotonic_ns
+_clock = time.monotonic
 
-NEVER: int = 1 << 62
-"""A deadline in nanoseconds that is never reached."""
+
+class LoopState:
+    """What each loop of a worker changes. It has slots: a store takes 1 ns, and 15 in an object of 30 attributes."""
+
+    __slots__ = ("number", "result", "took")
+
+    def __init__(self) -> None:
+        self.number: int = 0
+        """The number of the current loop."""
+        self.took: float = 0.0
+        """The seconds that the last loop took which has returned."""
+        self.result: Any = None
+        """The value that it returned."""
 
 
 class WorkerContext:
@@ -73,14 +85,12 @@ class WorkerContext:
 
         # Written by the life cycle.
         self.starting: bool = True
-        self.current_loop: int = 0
-        self.last_loop_ns: int = 0
+        self.loop_state: LoopState = LoopState()
         self.times: LoopTimes = LoopTimes()
-        self.last_result: Any = None
         self.own_reason: ExitReason = Normal()  # of an end that the worker itself has decided
         self.finish_reason: ExitReason | None = None
         self.join_after: float | None = incarnation.join_after
-        self.deadline_ns: int = NEVER
+        self.deadline: float = math.inf
 
         # Set by the methods below, which ring the mailbox's bell then; read by the life cycle.
         self.finishing: bool = False
@@ -100,7 +110,7 @@ class WorkerContext:
         self.drain = self.drain if drain is None else drain
         self.finishing = True
         try:
-            phase = Phase.of(self._slot.words[PHASE])
+            phase = Phase.of(self._slot.seconds[PHASE])
         except ValueError:  # the slot is released: a thread of the worker has outlived the worker
             return
         if skip and phase is not Phase.AFTER_LOOP:
@@ -147,8 +157,8 @@ class WorkerContext:
         return (
             self.finishing
             or self._mailbox.stop_reason is not None
-            or (self.join_after is not None and self.current_loop >= self.join_after)
-            or _clock() >= self.deadline_ns
+            or (self.join_after is not None and self.loop_state.number >= self.join_after)
+            or _clock() >= self.deadline
         )
 
     @property
@@ -164,12 +174,14 @@ class WorkerContext:
     @property
     def seconds_left(self) -> float | None:
         """Seconds until `join_in` ends the worker; None without `join_in`."""
-        return None if self.deadline_ns == NEVER else max(0.0, (self.deadline_ns - _clock()) / 1e9)
+        return None if self.deadline == math.inf else max(0.0, self.deadline - _clock())
 
     def loop_time_report(self, title: str) -> LoopTimeReport:
         """Return the number of loops and their times."""
-        words = self._slot.words
-        return report_on(title, self.times, loops=words[LOOPS], total_ns=words[TOTAL], last_ns=self.last_loop_ns)
+        slot = self._slot
+        return report_on(
+            title, self.times, loops=slot.words[LOOPS], total=slot.seconds[TOTAL], last=self.loop_state.took
+        )
 
     # ------------------------------------------------------------ services
     def reply_to(self) -> ReplyTo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.spellings import spelling_in
 from suitkaise.workers.background import background_children
-from suitkaise.workers.context import NEVER, WorkerContext
+from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
 from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
 from suitkaise.workers.incarnation import FORCED, ExitWith, ForceFinish, Incarnation, Outcome, reason_of_exit
@@ -36,7 +37,7 @@ from suitkaise.workers.worker_type import check_attributes
 __all__ = ["Lifecycle"]
 
 _logger = QueuedLogger("suitkaise.messages")
-_clock = time.monotonic_ns
+_clock = time.monotonic
 _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
     Phase.ON_START.mark,
     Phase.WAITING.mark,
@@ -45,8 +46,8 @@ _ON_START, _WAITING, _BEFORE_LOOP, _LOOP = (
 )
 _AFTER_LOOP, _ON_RECEIVE, _ON_FINISH = Phase.AFTER_LOOP.mark, Phase.ON_RECEIVE.mark, Phase.ON_FINISH.mark
 
-_BEHIND = 100_000
-"""Nanoseconds of loops by which the times on the board may be behind."""
+_BEHIND = 1e-4
+"""Seconds by which the times on the board may be behind."""
 
 _LOOP_HOOKS = ("before_loop", "loop", "after_loop")
 
@@ -67,8 +68,8 @@ class Lifecycle:
     at which it began are one word on the board, so that no reader sees the phase of one hook with the time of another.
     The clock is read once at each border between two hooks: the end of one hook is the start of the next. The loops
     from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one. The
-    times of finished loops go to the board once in `_BEHIND`, and when a turn ends; and no loop without a `join_in`
-    compares times of the clock, numbers of a size that is slow. Each of these would cost a tenth of an empty loop.
+    times of finished loops go to the board once in `_BEHIND`, and when a turn ends; the same comparison sees the end
+    of `join_in`. Each of these would cost a tenth of an empty loop.
     """
 
     has_tasks: ClassVar[bool] = False
@@ -89,7 +90,7 @@ class Lifecycle:
         self._worker: Any = None
         self._failed_ask: tuple[Message, BaseException] | None = None
         self._forks = Forks()
-        self._ending_since = 0
+        self._ending_since = 0.0
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
         return WorkerContext(incarnation, mailbox, slot)
@@ -100,7 +101,7 @@ class Lifecycle:
         context = self.context
         words = self._slot.words
         words[PID] = os.getpid()
-        words[PHASE] = _clock() + _ON_START
+        self._slot.seconds[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
         in_background = current_path() not in ("", self.path)
@@ -144,8 +145,8 @@ class Lifecycle:
         if self.incarnation.join_in is not None:
             until = time.monotonic() + self.incarnation.join_in
             self._mailbox.deadline = until
-            context.deadline_ns = int(min(until * 1e9, NEVER))
-        words[PHASE] = _clock() + _WAITING
+            context.deadline = until
+        self._slot.seconds[PHASE] = _clock() + _WAITING
         words[LOOPING] = self._loop is not None
 
     def _take_loops(self, worker: Any) -> None:
@@ -167,67 +168,71 @@ class Lifecycle:
             self._end_loops()
             return
         before, loop, after = self._before, self._loop, self._after
-        words, bell, clock, forks = self._slot.words, self._mailbox.bell, _clock, self._forks
-        limit = NEVER if context.join_after is None else int(context.join_after)
+        words, seconds, bell = self._slot.words, self._slot.seconds, self._mailbox.bell
+        state, clock, forks = context.loop_state, _clock, self._forks
+        limit = sys.maxsize if context.join_after is None else int(context.join_after)
         times = context.times
-        first = not context.current_loop
+        first = not state.number
         last = min(limit, 1) if first else limit  # the first loop is a turn of its own
-        deadline = context.deadline_ns
-        timed = deadline < NEVER
-        behind, took = 0, context.last_loop_ns
+        deadline = context.deadline
+        behind, took = 0.0, state.took
         fastest, floor, sampled = times.fastest, times.floor, times.next
-        done = context.current_loop
+        done = state.number
         now = clock()
+        due = min(now + _BEHIND, deadline)
         try:
             while True:
                 for number in range(done + 1, min(last, sampled) + 1):
-                    context.current_loop = number
+                    state.number = number
                     began = now
                     if before is not None:
-                        words[PHASE] = now + _BEFORE_LOOP
+                        seconds[PHASE] = now + _BEFORE_LOOP
                         before()
                         if forks:
                             end_fork()
                         now = clock()
-                    words[PHASE] = now + _LOOP
-                    context.last_result = loop()
+                    seconds[PHASE] = now + _LOOP
+                    state.result = loop()
                     if forks:
                         end_fork()
                     now = clock()
-                    context.last_loop_ns = took = now - began
+                    state.took = took = now - began
                     if took < fastest:
                         fastest = times.fastest = took
                     if took > floor:
                         floor = times.add_slow(number, took)
                     if after is not None and not context.skip_after_loop:
-                        words[PHASE] = now + _AFTER_LOOP
+                        seconds[PHASE] = now + _AFTER_LOOP
                         after()
                         if forks:
                             end_fork()
                         now = clock()
                     words[LOOPS] = number
                     behind += took
-                    if behind > _BEHIND:
-                        words[LAST_LOOP] = took
-                        words[TOTAL] += behind
-                        behind = 0
-                    if bell[0] or (timed and now >= deadline):  # setting `context.finishing` rings the bell, too
+                    if now >= due:
+                        seconds[LAST_LOOP] = took
+                        seconds[TOTAL] += behind
+                        behind = 0.0
+                        due = min(now + _BEHIND, deadline)
+                        if now >= deadline:
+                            break
+                    if bell[0]:  # setting `context.finishing` rings the bell, too
                         break
-                done = context.current_loop
+                done = state.number
                 if done == sampled:
-                    sampled = times.add(context.last_loop_ns)
+                    sampled = times.add(state.took)
                 if bell[0] or now >= deadline or done >= last:
                     break
-            if not (context.finishing or context.current_loop >= limit or now >= context.deadline_ns):
+            if not (context.finishing or state.number >= limit or now >= context.deadline):
                 if first and not self.has_tasks:  # the check for coroutines is needed once only
                     self._before, self._loop, self._after = (hook_of(self._worker, hook) for hook in _LOOP_HOOKS)
                 return
         except BaseException as error:
-            self._fail(Phase.of(words[PHASE]).hook, error)
+            self._fail(Phase.of(seconds[PHASE]).hook, error)
             return
         finally:
-            words[LAST_LOOP] = took
-            words[TOTAL] += behind
+            seconds[LAST_LOOP] = took
+            seconds[TOTAL] += behind
             self._mark_waiting()
         self._end_loops()
 
@@ -243,10 +248,10 @@ class Lifecycle:
         """Call the handler of one message; the asker gets the returned value or the error."""
         words = self._slot.words
         now = _clock()
-        words[PHASE] = now + _ON_RECEIVE
+        self._slot.seconds[PHASE] = now + _ON_RECEIVE
         words[MESSAGES] += 1
         deadline = message.deadline
-        late = deadline is not None and now > deadline * 1e9
+        late = deadline is not None and now > deadline
         if (late or self.taken is not None) and self._skips(message, now):
             self._mark_waiting()
             return
@@ -266,12 +271,12 @@ class Lifecycle:
             self._replies.handled = None
             self._mark_waiting()
 
-    def _skips(self, message: Message, now: int) -> bool:
+    def _skips(self, message: Message, now: float) -> bool:
         """Answer a message that was dropped, or whose asker waits no longer; return False for any other."""
         words = self._slot.words
         if self.taken is not None and self.taken(message, words[MESSAGES]):
             error: Exception = dropped_from(self.path)
-        elif message.deadline is not None and now > message.deadline * 1e9:
+        elif message.deadline is not None and now > message.deadline:
             error = AskTimeout(f"{self.path!r} did not begin to handle the message in time", path=self.path)
         else:
             return False
@@ -283,7 +288,7 @@ class Lifecycle:
         """Run `handle_timeout`: no message has come for the `idle_timeout`. On the board it is a message."""
         if self._on_idle is None:
             return
-        self._slot.words[PHASE] = _clock() + _ON_RECEIVE
+        self._slot.seconds[PHASE] = _clock() + _ON_RECEIVE
         try:
             self._on_idle()
             self._end_fork()
@@ -302,7 +307,7 @@ class Lifecycle:
         if context.background.failure is not None:
             self._fail("background", context.background.failure)
             return
-        self._slot.words[PHASE] = _clock() + _ON_FINISH
+        self._slot.seconds[PHASE] = _clock() + _ON_FINISH
         phase = "on_finish"
         try:
             hook = self._hook("on_finish")
@@ -314,7 +319,9 @@ class Lifecycle:
             phase = "result"
             result = self._hook("result")
             value = (
-                getattr(self._worker, "__dict__", {}).get("result", context.last_result) if result is None else result()
+                getattr(self._worker, "__dict__", {}).get("result", context.loop_state.result)
+                if result is None
+                else result()
             )
             self._end_fork()
         except BaseException as error:
@@ -336,13 +343,13 @@ class Lifecycle:
         if not background.in_use:
             return
         if self.outcome is not None:
-            self._slot.words[PHASE] = _clock() + _ON_FINISH
+            self._slot.seconds[PHASE] = _clock() + _ON_FINISH
         if self.context.forced:
             background.kill(str(FORCED))
             background.close(0.0)
         else:
             now = _clock()
-            background.close(grace - min(1.0, grace / 2) - (now - (self._ending_since or now)) / 1e9)
+            background.close(grace - min(1.0, grace / 2) - (now - (self._ending_since or now)))
 
     def answer_failed_ask(self) -> None:
         """Answer the message whose handler ended the worker.
@@ -395,7 +402,7 @@ class Lifecycle:
     def _mark_waiting(self) -> None:
         """Show on the board that no hook runs; after the outcome, the board keeps showing the last phase."""
         if self.outcome is None:
-            self._slot.words[PHASE] = _clock() + _WAITING
+            self._slot.seconds[PHASE] = _clock() + _WAITING
 
     def _answer(self, message: Message, answer: Any) -> None:
         self._replies.settle(message, answer)

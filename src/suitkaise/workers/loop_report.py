@@ -24,8 +24,8 @@ class LoopTimeReport(dict[str, Any]):
 
     >>> times = LoopTimes()
     >>> for number in (1, 2, 3):
-    ...     _ = times.add(number * 1_000_000)
-    >>> print(report_on("pump loop times report", times, loops=3, total_ns=6_000_000, last_ns=3_000_000))
+    ...     _ = times.add(number / 1000)
+    >>> print(report_on("pump loop times report", times, loops=3, total=0.006, last=0.003))
     pump loop times report
       loops 3, total 6 ms, mean 2 ms, fastest 1 ms, slowest 3 ms, last 3 ms
       p50 2 ms, p95 3 ms, p99 3 ms
@@ -79,39 +79,39 @@ class LoopTimeReport(dict[str, Any]):
         figure.savefig(os.fspath(path))
 
 
-def report_on(name: str, times: LoopTimes, *, loops: int, total_ns: int, last_ns: int) -> LoopTimeReport:
-    """Make the report; `loops`, `total_ns` and `last_ns` are what the status board has of the worker."""
+def report_on(name: str, times: LoopTimes, *, loops: int, total: float, last: float) -> LoopTimeReport:
+    """Make the report; `loops`, `total` and `last` are what the status board has of the worker."""
     sample = sorted(times.sample)
-    slowest = [(number, took / 1e9) for number, took in times.slowest]
-    longest = slowest[0][1] if slowest else (sample[-1] / 1e9 if sample else 0.0)
+    slowest = times.slowest
+    longest = slowest[0][1] if slowest else (sample[-1] if sample else 0.0)
     return LoopTimeReport(
         name=name,
         loops=loops,
-        total=total_ns / 1e9,
-        mean=total_ns / 1e9 / loops if loops else 0.0,
-        fastest=min([times.fastest, *sample[:1]]) / 1e9 if loops or sample else 0.0,
+        total=total,
+        mean=total / loops if loops else 0.0,
+        fastest=min([times.fastest, *sample[:1]]) if loops or sample else 0.0,
         slowest=longest,
-        last=last_ns / 1e9,
+        last=last,
         **{f"p{percent}": _percentile(sample, percent) for percent in (50, 95, 99)},
         slowest_loops=slowest,
         histogram=_histogram(sample, loops),
     )
 
 
-def _percentile(ordered: list[int], percent: int) -> float:
+def _percentile(ordered: list[float], percent: int) -> float:
     """Return the smallest time that at least `percent` of the sample do not exceed."""
-    return ordered[-(-len(ordered) * percent // 100) - 1] / 1e9 if ordered else 0.0
+    return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else 0.0
 
 
-def _histogram(ordered: list[int], loops: int) -> list[tuple[float, float, int]]:
+def _histogram(ordered: list[float], loops: int) -> list[tuple[float, float, int]]:
     """Return bars whose borders grow by the same factor, with the number of loops that the sample stands for."""
     if not ordered:
         return []
-    low, high = max(1, ordered[0]), max(1, ordered[-1])
+    low, high = max(1e-9, ordered[0]), max(1e-9, ordered[-1])
     if low == high:
-        return [(low / 1e9, high / 1e9, loops)]
+        return [(low, high, loops)]
     factor = (high / low) ** (1 / _BARS)
-    borders = [low * factor**number for number in range(_BARS)] + [float(high)]
+    borders = [low * factor**number for number in range(_BARS)] + [high]
     counts = [0] * _BARS
     bar = 0
     for took in ordered:
@@ -120,8 +120,7 @@ def _histogram(ordered: list[int], loops: int) -> list[tuple[float, float, int]]
         counts[bar] += 1
     scale = loops / len(ordered)
     return [
-        (left / 1e9, right / 1e9, round(count * scale))
-        for left, right, count in zip(borders, borders[1:], counts, strict=False)
+        (left, right, round(count * scale)) for left, right, count in zip(borders, borders[1:], counts, strict=False)
     ]
 
 

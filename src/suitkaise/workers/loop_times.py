@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import math
 from collections.abc import Iterator
 from itertools import compress
 
@@ -23,30 +24,30 @@ SLOWEST = 5
 
 
 class LoopTimes:
-    """The times of the loops of one incarnation, in nanoseconds. The life cycle reads and writes `fastest` itself."""
+    """The times of the loops of one incarnation, in seconds. The life cycle reads and writes `fastest` itself."""
 
     __slots__ = ("_numbers", "_slow", "fastest", "next", "sample")
 
     def __init__(self) -> None:
-        self.fastest: int = 1 << 62
-        self.sample: list[int] = []
-        self._slow: list[tuple[int, int]] = []  # a heap of (time, -number)
+        self.fastest: float = math.inf
+        self.sample: list[float] = []
+        self._slow: list[tuple[float, int]] = []  # a heap of (time, -number)
         self._numbers = _numbers(self.sample)
         self.next: int = next(self._numbers)
         """The number of the next loop whose time is to be passed to `add`."""
 
-    def add(self, took: int) -> int:
+    def add(self, took: float) -> int:
         """Take the time of loop `next` into the sample; select the next loop, and return its number."""
         self.sample.append(took)
         self.next = number = next(self._numbers)
         return number
 
     @property
-    def floor(self) -> int:
+    def floor(self) -> float:
         """The time that a loop must exceed to be one of the slowest."""
-        return -1 if len(self._slow) < SLOWEST else self._slow[0][0]
+        return -1.0 if len(self._slow) < SLOWEST else self._slow[0][0]
 
-    def add_slow(self, number: int, took: int) -> int:
+    def add_slow(self, number: int, took: float) -> float:
         """Take a loop that exceeds the floor into the slowest ones; return the new floor."""
         if len(self._slow) < SLOWEST:
             heapq.heappush(self._slow, (took, -number))
@@ -55,12 +56,12 @@ class LoopTimes:
         return self.floor
 
     @property
-    def slowest(self) -> list[tuple[int, int]]:
+    def slowest(self) -> list[tuple[int, float]]:
         """The numbers and times of the slowest loops, the slowest first."""
         return [(-number, took) for took, number in sorted(self._slow, reverse=True)]
 
 
-def _numbers(sample: list[int]) -> Iterator[int]:
+def _numbers(sample: list[float]) -> Iterator[int]:
     """Yield the number of each loop whose time is to be appended to the sample; thin the sample out when it is full."""
     yield from range(1, 2 * KEPT + 1)
     end, size, chance = 2 * KEPT, 1, 1

@@ -211,7 +211,7 @@ class Worker(Startable, metaclass=WorkerType):
     @ReadOnly
     def current_loop(self) -> int:
         """The number of the current loop: 1 during the first loop and its `after_loop`, 0 before."""
-        return self._worker_context.current_loop if self._worker_context else 0
+        return self._worker_context.loop_state.number if self._worker_context else 0
 
     @ReadOnly
     def last_loop(self) -> bool:
@@ -221,12 +221,12 @@ class Worker(Startable, metaclass=WorkerType):
     @ReadOnly
     def last_loop_time(self) -> float:
         """Seconds from before `before_loop` to after `loop`, of the last loop that has returned."""
-        return self._worker_context.last_loop_ns / 1e9 if self._worker_context else 0.0
+        return self._worker_context.loop_state.took if self._worker_context else 0.0
 
     @ReadOnly
     def last_result(self) -> Any:
         """The value that the last `loop` returned; None before."""
-        return self._worker_context.last_result if self._worker_context else None
+        return self._worker_context.loop_state.result if self._worker_context else None
 
     @ReadOnly
     def finish_reason(self) -> ExitReason | None:
