@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import threading
@@ -1100,3 +1101,75 @@ def test_s72_a_drain_that_is_no_time_is_refused(harness: Harness, drain: Any) ->
     one.tell(1)
     one.run()
     assert len(errors) == 1
+
+
+class Counts(Thread):
+    def __init__(self, start: int) -> None:
+        self.count = start
+        self.seen: dict[str, int] = {}
+
+    def on_start(self) -> None:
+        self.upto = self.count + 3
+
+    def loop(self) -> None:
+        self.count += 1
+        if self.count == self.upto:
+            self.rejoin()
+
+    def on_receive(self, message: str) -> None:
+        self.seen[message] = self.current_loop
+
+    def on_finish(self) -> None:
+        self.has_made_its_dict = has_made_its_dict(self)
+
+
+def has_made_its_dict(worker: Any) -> bool:
+    """Return whether `worker.__dict__` was asked for: each assignment takes longer from then on."""
+    return any(type(one) is dict and "_worker_context" in one for one in gc.get_referents(worker))
+
+
+def test_the_runtime_does_not_ask_a_running_worker_for_its_dict(harness: Harness) -> None:
+    one = harness(Counts(4))
+    one.tell("first")
+    one.run()
+    assert (one.worker.count, one.worker.seen, one.worker.name) == (7, {"first": 0}, "worker")
+    assert not one.worker.has_made_its_dict
+    assert one.worker.__dict__["count"] == 7
+    assert has_made_its_dict(one.worker)
+
+
+class NamedByProperty(Counts):
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"from {self.count}"
+
+
+class NamedByClass(Counts):
+    name = "of the class"
+
+
+class NamedByConstructor(Counts):
+    def __init__(self, start: int, name: str | None) -> None:
+        super().__init__(start)
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    "worker, name",
+    [
+        (NamedByProperty(1), "from 4"), (NamedByClass(1), "worker"),
+        (NamedByConstructor(1, "own"), "own"), (NamedByConstructor(1, None), "worker"),
+    ],
+)  # fmt: skip
+def test_the_name_is_the_last_part_of_the_path_unless_the_class_gives_another(
+    harness: Harness, worker: Counts, name: str
+) -> None:
+    one = harness(worker)
+    assert one.run().reason == Normal()
+    assert one.worker.name == name
+
+
+def test_get_current_loop_cannot_be_assigned(harness: Harness) -> None:
+    reason = harness(Recorder([], loop=lambda w: setattr(w, "get_current_loop", 1))).run().reason
+    assert isinstance(reason, Crashed)
+    assert "Recorder.get_current_loop is given by the runtime" in str(reason)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Thread", "Worker"]
 
+_NOT_OPEN: Any = object()
+"""The storage of a worker that has not used it yet."""
+
 
 class Worker(Startable, metaclass=WorkerType):
     """The common base of `Process` and `Thread`: hooks to override, attributes to read, methods to call.
@@ -57,6 +60,7 @@ class Worker(Startable, metaclass=WorkerType):
     Set it in the class, or in the constructor if the threads depend on its arguments.
     """
     _traps_exits: bool = False
+    _worker_tree: Any = _NOT_OPEN
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         """Set the child's id and the number of loops; a subclass may leave this call out.
@@ -308,16 +312,16 @@ class Worker(Startable, metaclass=WorkerType):
         Raises:
             RuntimeError: the worker was not started by a supervisor.
         """
-        if "tree" not in self.__dict__:
+        if self._worker_tree is _NOT_OPEN:
             self._require_context("tree")
             from suitkaise.storage.connect import attach  # a running worker has all this loaded
 
-            self.__dict__["tree"] = attach()
-        return self.__dict__["tree"]
+            object.__setattr__(self, "_worker_tree", attach())
+        return self._worker_tree
 
     @tree.setter
     def tree(self, value: Any) -> None:
-        self.__dict__["tree"] = value
+        object.__setattr__(self, "_worker_tree", value)
 
     @ReadOnly
     def ref(self) -> OwnRef:
@@ -392,7 +396,7 @@ class Worker(Startable, metaclass=WorkerType):
 
     def cleanup(self) -> None:
         """Remove this worker's storage entries that are marked `remove_on_process_join`."""
-        self._require_context("cleanup()").cleanup(self.__dict__.get("tree"))
+        self._require_context("cleanup()").cleanup(None if self._worker_tree is _NOT_OPEN else self._worker_tree)
 
     get_current_loop: ClassVar[CurrentLoop] = CurrentLoop()
     """`current_loop`, as an attribute and as a call: `f"{self.get_current_loop}"`, `self.get_current_loop()`.
