@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import AskTimeout, Child, DeadlockError, Process, Supervisor, Thread
+from suitkaise import AskTimeout, Child, DeadlockError, Process, Supervisor, Thread, WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
@@ -383,3 +383,54 @@ def test_a_background_thread_cannot_wait_for_its_worker_which_waits_for_it_at_it
         running["a"].ask(("tree/a",), timeout=LONG)
         answer = running["a"].proxy().answer().get(LONG)
         assert answer.startswith("'tree/a/asks' asks 'tree/a': a background thread cannot wait for its worker")
+
+
+class Passes(Thread):
+    """Passes a message, the refs of the workers that it is to go through, on to the next one."""
+
+    restart = "temporary"
+
+    def on_receive(self, route: tuple[WorkerRef, ...]) -> str:
+        return route[0].ask(route[1:], timeout=LONG) if route else "the end"
+
+
+class HasPassing:
+    restart = "temporary"
+
+    def on_start(self) -> None:
+        self.own = {name: self.start_thread(Child(Passes, id=name)) for name in ("one", "two")}  # type: ignore[attr-defined]
+
+    def on_receive(self, route: tuple[Any, ...]) -> str:
+        if not route:
+            return "the end"
+        first, *others = (self.own.get(step) or step if isinstance(step, str) else step for step in route)
+        return first.ask(tuple(others), timeout=LONG)
+
+
+class HasPassingInProcess(HasPassing, Process): ...
+
+
+class HasPassingInThread(HasPassing, Thread): ...
+
+
+@pytest.mark.parametrize("cls", [HasPassingInProcess, HasPassingInThread])
+@pytest.mark.parametrize(
+    "steps, text",
+    [
+        (("one", "b", "a"), "tree/a asks tree/a/one asks tree/b asks tree/a"),
+        (("one", "two", "b", "a"), "tree/a asks tree/a/one asks tree/a/two asks tree/b asks tree/a"),
+        (("one", "two", "one"), "tree/a/one asks tree/a/two asks tree/a/one"),
+    ],
+)  # fmt: skip
+def test_a_circle_through_background_threads_is_a_deadlock(cls: Any, steps: tuple[str, ...], text: str) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Child(Passes, id="b")).start() as running:
+        refs = {"a": running["a"], "b": running["b"]}
+        with pytest.raises(DeadlockError) as told:
+            running["a"].ask(tuple(refs.get(step, step) for step in steps), timeout=LONG)
+        assert text in str(told.value)
+
+
+@pytest.mark.parametrize("cls", [HasPassingInProcess, HasPassingInThread])
+def test_a_chain_through_background_threads_is_no_deadlock(cls: Any) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Child(Passes, id="b")).start() as running:
+        assert running["a"].ask(("one", "two", running["b"]), timeout=LONG) == "the end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from suitkaise.errors import DeadlockError
-from suitkaise.messaging.deadlocks import Waits
+from suitkaise.messaging import identity, router
+from suitkaise.messaging.deadlocks import Wait, Waits
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.protocol import RequestKind
 
 NAMES = "abcd"
 nodes = st.sampled_from(NAMES)
@@ -134,6 +137,49 @@ def test_nothing_is_kept_of_waits_that_are_over() -> None:
         if one.told is not None:
             one.told.cancel()
     assert len(waits) == 0
+
+
+class Hub:
+    """Takes the requests of this process."""
+
+    def __init__(self) -> None:
+        self.waits: list[tuple[Any, Answer[Any]]] = []
+
+    def request(self, kind: RequestKind, path: str, argument: Any) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        self.waits.append((argument, answer))
+        return answer
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """This thread is the own one of the background thread `tree/a/one`, in the incarnation 3 of `tree/a`."""
+    hub = Hub()
+    monkeypatch.setattr(router, "_router", hub)
+    identity.set_owner("tree/a#3")
+    yield hub
+    identity.set_owner(None)
+    identity.set_own_thread("")
+
+
+def test_a_background_thread_tells_its_own_path_and_sends_tokens_back_only_while_it_alone_can_answer(hub: Hub) -> None:
+    alone = True
+    identity.set_own_thread("tree/a/one", lambda: alone)
+    wait = Wait("asks", "tree/b", 7.0)
+    wait.look()
+    hub.waits[0][1].set_result((5, 1))
+    wait.look()
+    assert [argument for argument, _ in hub.waits] == [
+        ("tree/a/one#3", "asks", 7.0, (0, 0)),
+        ("tree/a/one#3", "asks", 7.0, (5, 1)),
+    ]
+    hub.waits[1][1].set_result((5, 2))
+    alone = False  # it was abandoned, or a handler has taken `reply_to()`
+    wait.look()
+    assert len(hub.waits) == 2
+    alone = True
+    wait.look()
+    assert hub.waits[2][0] == ("tree/a/one#3", "asks", 7.0, (0, 0))  # that token is out of date
 
 
 class Model(RuleBasedStateMachine):

@@ -15,6 +15,7 @@ from suitkaise import Ignore, Reject, Thread
 from suitkaise.errors import AskTimeout, NotSerializable, SpecError, SuitkaiseError, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
 from suitkaise.messaging.ask_timeout import limited
+from suitkaise.messaging.identity import handles_alone
 from suitkaise.platform.board import Phase
 from suitkaise.workers.incarnation import Outcome
 
@@ -1101,6 +1102,19 @@ def test_s72_a_drain_that_is_no_time_is_refused(harness: Harness, drain: Any) ->
     one.tell(1)
     one.run()
     assert len(errors) == 1
+
+
+def test_a_worker_that_was_abandoned_takes_part_in_no_deadlock(harness: Harness) -> None:
+    alone: list[bool | None] = []
+
+    def loop(worker: Any) -> None:
+        alone.append(handles_alone())
+        one.lifecycle.interrupt(Shutdown())
+        alone.append(handles_alone())
+
+    one = harness(Recorder([], loop=loop), join_after=1)
+    one.run()
+    assert alone == [True, False]
 
 
 class Counts(Thread):

@@ -9,6 +9,9 @@ first. The hub sends all its members the same token. Each sends it back if it st
 of them have waited at the moment at which the token was made. An answer that was sent before may have been on its way
 at that moment. It goes the way of the next token, and ahead of it, so a circle that stands after `ROUNDS` of them is a
 deadlock. The worker that has asked last gets the error.
+
+Background threads take part under their own paths, with the serial number of the worker whose threads they are. The hub
+does not know their incarnations; one that is abandoned sends no token back.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.errors import DeadlockError, SuitkaiseError
-from suitkaise.messaging.identity import current_owner, handles_alone, split_owner
+from suitkaise.messaging.identity import current_owner, handles_alone, own_thread_of, owner_of, split_owner
 from suitkaise.messaging.messages import STEP, Answer, Payload
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.records import dataclass
@@ -63,9 +66,11 @@ class Wait:
         if not self._watched:
             return LONG
         try:
-            if self._told is None:
-                if handles_alone():
-                    self._tell((0, 0))
+            if not handles_alone():
+                if self._told is not None and self._told.done():
+                    self._told = None  # a token, or an error, of a time when this thread alone could answer
+            elif self._told is None:
+                self._tell((0, 0))
             elif self._told.done():
                 self._tell(self._told.result(0))
         except DeadlockError:
@@ -78,7 +83,8 @@ class Wait:
     def _tell(self, token: Token) -> None:
         from suitkaise.messaging.router import router  # which imports this module, by `direct`
 
-        argument = current_owner(), self._verb, self._since, token
+        _, serial = split_owner(current_owner() or "")
+        argument = owner_of(own_thread_of(), serial), self._verb, self._since, token
         self._told = router().request(RequestKind.WAIT, self._path, argument)
 
     def end(self) -> None:
@@ -121,7 +127,10 @@ def await_answer(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edge:
-    """The worker at `path`, in its incarnation `serial`, waits for the one at `target`; it has sent this token back."""
+    """The worker, or background thread, at `path` waits for the one at `target`; it has sent this token back.
+
+    `serial`: the number of the incarnation, of a background thread that of its worker.
+    """
 
     path: str
     serial: int
@@ -135,7 +144,8 @@ class Edge:
 class Waits:
     """What the hub knows of the workers that wait now, in any thread.
 
-    `is_current` returns whether the incarnation of that serial number is the one that answers at a path.
+    `is_current` returns whether the incarnation of that serial number is the one that answers at a path, or whose
+    background threads do.
     """
 
     def __init__(self, is_current: Callable[[str, int], bool]) -> None:

@@ -123,8 +123,7 @@ def set_own_thread(
 ) -> None:
     """Record that this is the own thread of the worker at `path`; "": of none any more.
 
-    The others return what the functions `handles_alone`, `awaits_alone` and `deadline_of_ask` are to return. A
-    background thread has no `handles_alone`: while it waits, the worker whose thread it is can answer.
+    The others return what the functions `handles_alone`, `awaits_alone` and `deadline_of_ask` are to return.
     """
     _of_thread.own_path = path
     _of_thread.handles_alone = handles_alone

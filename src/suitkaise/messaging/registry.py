@@ -286,6 +286,9 @@ class Registry:
 
     def _is_current(self, path: str, serial: int) -> bool:
         address = self._addresses.get(path)
+        while address is None and "/" in path:  # a background thread, which has its path below that of its worker
+            path = path.rpartition("/")[0]
+            address = self._addresses.get(path)
         return address is not None and address.watchers.serial == serial
 
     def _find_or_removed(self, path: str) -> Address:

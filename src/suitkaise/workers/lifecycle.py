@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from suitkaise.errors import AskTimeout, Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
-from suitkaise.messaging.identity import current_path, set_own_thread, set_starting, set_worker
+from suitkaise.messaging.identity import set_own_thread, set_starting, set_worker
 from suitkaise.messaging.inbox import Taken, dropped_from
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
@@ -91,6 +91,7 @@ class Lifecycle:
         self._failed_ask: tuple[Message, BaseException] | None = None
         self._forks = Forks()
         self._ending_since = 0.0
+        self._abandoned = False
 
     def _make_context(self, incarnation: Incarnation, mailbox: Mailbox, slot: Slot) -> WorkerContext:
         return WorkerContext(incarnation, mailbox, slot)
@@ -104,8 +105,7 @@ class Lifecycle:
         self._slot.seconds[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
-        in_background = current_path() not in ("", self.path)
-        set_own_thread(self.path, None if in_background else self._handles_alone, self._awaits_alone, self._deadline)
+        set_own_thread(self.path, self._handles_alone, self._awaits_alone, self._deadline)
         try:
             phase = "__init__"
             self._worker = worker = self._build()
@@ -377,12 +377,13 @@ class Lifecycle:
 
     def interrupt(self, reason: ExitReason) -> None:
         """Leave an `await`, and end for that reason: the engine has abandoned the worker."""
+        self._abandoned = True
         self.context.timers.close()
 
     # ------------------------------------------------------------ helpers
     def _handles_alone(self) -> bool:
         """Return whether nothing but this thread can answer the worker's messages now."""
-        return self.incarnation.concurrency == 1 and not self._replies.open
+        return self.incarnation.concurrency == 1 and not self._replies.open and not self._abandoned
 
     def _awaits_alone(self) -> bool:
         """Return whether this worker answers nothing while the caller, in this thread, awaits something."""
