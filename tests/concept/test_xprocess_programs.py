@@ -74,6 +74,34 @@ def test_ctrl_c_ends_the_wait_and_lets_the_processes_finish() -> None:
     assert program.left_behind == []
 
 
+INTERRUPTED_WHEN_THE_END_BEGINS = """
+import signal, threading
+threading._register_atexit(lambda: os.kill(os.getpid(), signal.SIGINT))
+"""
+INTERRUPTED_IN_THE_WAIT_FOR_A_THREAD = """
+import signal, threading
+def interrupt():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+threading.Thread(target=interrupt).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [INTERRUPTED_WHEN_THE_END_BEGINS, INTERRUPTED_IN_THE_WAIT_FOR_A_THREAD],
+    ids=["when it begins", "in the wait"],
+)
+def test_ctrl_c_that_python_drops_as_the_program_ends_is_not_lost(end: str) -> None:
+    with start_program(LOOPS.format(loop=POLITE, end=end)) as program:
+        worker = pid_in(program.expect("up"))
+        program.wait()
+    assert "KeyboardInterrupt" in program.stderr
+    assert f"finished {worker}\n" in program.stdout
+    assert program.left_behind == []
+
+
 def test_a_second_ctrl_c_kills() -> None:
     with start_program(LOOPS.format(loop=STUCK, end="")) as program:
         worker = pid_in(program.expect("up"))

@@ -340,10 +340,25 @@ def finish_interpreter(*, wait: bool = True) -> None:
             stream.flush()
 
 
+_end_has_begun = threading.Event()
+try:
+    threading._register_atexit(_end_has_begun.set)  # type: ignore[attr-defined]
+except RuntimeError:  # this module is imported as the program ends
+    _end_has_begun.set()
+
+
 def was_interrupted() -> bool:
-    """Return whether the main program has ended by Ctrl-C: it is not to wait for what else runs then."""
+    """Return whether Ctrl-C has ended the main program: it is not to wait for what else runs then.
+
+    For functions of `atexit`. Before these, Python waits for the threads that are no daemons. If Ctrl-C comes then,
+    Python prints the `KeyboardInterrupt`, drops it, and waits no longer: that wait has not begun, or a thread is left.
+    """
     kind = type(sys.last_exc) if hasattr(sys, "last_exc") else getattr(sys, "last_type", None)
-    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+    if isinstance(kind, type) and issubclass(kind, KeyboardInterrupt):
+        return True
+    own = threading.current_thread()
+    left = (one for one in threading.enumerate() if not one.daemon and one not in (own, threading.main_thread()))
+    return not _end_has_begun.is_set() or any(left)
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
