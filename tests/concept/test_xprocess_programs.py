@@ -86,12 +86,16 @@ def interrupt():
     threading.Event().wait()
 threading.Thread(target=interrupt).start()
 """
+INTERRUPTED_IN_ANOTHER_EXIT_HANDLER = """
+import atexit, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+"""
 
 
 @pytest.mark.parametrize(
     "end",
-    [INTERRUPTED_WHEN_THE_END_BEGINS, INTERRUPTED_IN_THE_WAIT_FOR_A_THREAD],
-    ids=["when it begins", "in the wait"],
+    [INTERRUPTED_WHEN_THE_END_BEGINS, INTERRUPTED_IN_THE_WAIT_FOR_A_THREAD, INTERRUPTED_IN_ANOTHER_EXIT_HANDLER],
+    ids=["when it begins", "in the wait", "in an exit handler"],
 )
 def test_ctrl_c_that_python_drops_as_the_program_ends_is_not_lost(end: str) -> None:
     with start_program(LOOPS.format(loop=POLITE, end=end)) as program:

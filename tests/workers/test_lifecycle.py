@@ -1139,7 +1139,8 @@ class Counts(Thread):
 
 def has_made_its_dict(worker: Any) -> bool:
     """Return whether `worker.__dict__` was asked for: each assignment takes longer from then on."""
-    return any(type(one) is dict and "_worker_context" in one for one in gc.get_referents(worker))
+    context = worker._worker_context
+    return any(type(one) is dict and one.get("_worker_context") is context for one in gc.get_objects())
 
 
 def test_the_runtime_does_not_ask_a_running_worker_for_its_dict(harness: Harness) -> None:

@@ -341,24 +341,39 @@ def finish_interpreter(*, wait: bool = True) -> None:
 
 
 _end_has_begun = threading.Event()
-try:
-    threading._register_atexit(_end_has_begun.set)  # type: ignore[attr-defined]
-except RuntimeError:  # this module is imported as the program ends
+_end_was_interrupted = threading.Event()
+
+
+def _watch_the_end() -> None:
+    """Note each Ctrl-C that Python prints and drops from now on: in its wait for threads, in functions of `atexit`."""
+    print_error = sys.unraisablehook
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _end_was_interrupted.set()
+        print_error(unraisable)
+
+    sys.unraisablehook = note
     _end_has_begun.set()
+
+
+try:
+    threading._register_atexit(_watch_the_end)  # type: ignore[attr-defined]
+except RuntimeError:  # this module is imported as the program ends
+    _watch_the_end()
 
 
 def was_interrupted() -> bool:
     """Return whether Ctrl-C has ended the main program: it is not to wait for what else runs then.
 
     For functions of `atexit`. Before these, Python waits for the threads that are no daemons. If Ctrl-C comes then,
-    Python prints the `KeyboardInterrupt`, drops it, and waits no longer: that wait has not begun, or a thread is left.
+    Python prints the `KeyboardInterrupt`, drops it, and goes on to `atexit`: `_watch_the_end` was not called, or has
+    seen it.
     """
     kind = type(sys.last_exc) if hasattr(sys, "last_exc") else getattr(sys, "last_type", None)
     if isinstance(kind, type) and issubclass(kind, KeyboardInterrupt):
         return True
-    own = threading.current_thread()
-    left = (one for one in threading.enumerate() if not one.daemon and one not in (own, threading.main_thread()))
-    return not _end_has_begun.is_set() or any(left)
+    return not _end_has_begun.is_set() or _end_was_interrupted.is_set()
 
 
 def has_ended(pidfd: int, patience: float | None = 0.0) -> bool:
