@@ -83,7 +83,7 @@ import signal, threading
 def interrupt():
     threading.main_thread().join()
     os.kill(os.getpid(), signal.SIGINT)
-    threading.Event().wait()
+    threading.Event().wait(1.0)  # a signal that comes just before a wait is handled after it
 threading.Thread(target=interrupt).start()
 """
 INTERRUPTED_IN_ANOTHER_EXIT_HANDLER = """
