@@ -69,7 +69,7 @@ class Lifecycle:
     The clock is read once at each border between two hooks: the end of one hook is the start of the next. The loops
     from one sample of `LoopTimes` to the next run in a `for` of their own, so that no loop looks whether it is one. The
     times of finished loops go to the board once in `_BEHIND`, and when a turn ends; the same comparison sees the end
-    of `join_in`. Each of these would cost a tenth of an empty loop.
+    of `join_in`. Each of these would cost a tenth of an empty loop. Constants are local names there, a fiftieth each.
     """
 
     has_tasks: ClassVar[bool] = False
@@ -175,6 +175,7 @@ class Lifecycle:
         before, loop, after = self._before, self._loop, self._after
         words, seconds, bell = self._slot.words, self._slot.seconds, self._mailbox.bell
         state, clock, forks = context.loop_state, _clock, self._forks
+        phase, loops, in_before, in_loop, in_after = PHASE, LOOPS, _BEFORE_LOOP, _LOOP, _AFTER_LOOP
         limit = sys.maxsize if context.join_after is None else int(context.join_after)
         times = context.times
         first = not state.number
@@ -191,12 +192,12 @@ class Lifecycle:
                     state.number = number
                     began = now
                     if before is not None:
-                        seconds[PHASE] = now + _BEFORE_LOOP
+                        seconds[phase] = now + in_before
                         before()
                         if forks:
                             end_fork()
                         now = clock()
-                    seconds[PHASE] = now + _LOOP
+                    seconds[phase] = now + in_loop
                     state.result = loop()
                     if forks:
                         end_fork()
@@ -207,12 +208,12 @@ class Lifecycle:
                     if took > floor:
                         floor = times.add_slow(number, took)
                     if after is not None and not context.skip_after_loop:
-                        seconds[PHASE] = now + _AFTER_LOOP
+                        seconds[phase] = now + in_after
                         after()
                         if forks:
                             end_fork()
                         now = clock()
-                    words[LOOPS] = number
+                    words[loops] = number
                     behind += took
                     if now >= due:
                         seconds[LAST_LOOP] = took
