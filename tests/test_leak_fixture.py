@@ -43,15 +43,15 @@ def started_by_another_program(code: str, *args: str) -> Iterator[int]:
     """The pid of a program that prints `up` and that neither this process nor a test run has started."""
     start = (
         "import subprocess, sys\n"
-        "program = subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], start_new_session=True)\n"
-        "print(program.pid)"
+        "command = [sys.executable, '-c', *sys.argv[1:]]\n"
+        "program = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)\n"
+        "print(program.pid if program.stdout.readline() == b'up\\n' else 'failed')"
     )
     environment = {name: value for name, value in os.environ.items() if name != leaks.MARK}
     command = [sys.executable, "-c", start, code, *args]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
-        printed = {starter.stdout.readline().strip() for _ in range(2)}
-    (number,) = printed - {"up"}
+        number = starter.stdout.readline()
     try:
         yield int(number)
     finally:
