@@ -26,13 +26,16 @@ from tests.support import eventually, in_background, send_signal, start_program
 
 Run = Callable[..., tuple[int, str, str]]
 
+TREE = f"operated-{os.getpid()}"
+"""A name that no other program of this user has: the command line finds them all."""
+
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[RunningTree, ProcessCluster]]:
     """Run one tree on two nodes for all tests."""
     machines = ProcessCluster({"a": {}, "b": {}})
     tree = Supervisor(
-        "app",
+        TREE,
         Child(Member, id="one"),
         Child(Member, id="two"),
         Command("sh", "-c", "echo up; exec sleep 600", ready="up", name="sleeper"),
@@ -59,21 +62,21 @@ def run(shared: object, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_the_stacks_of_a_worker_on_a_node(run: Run) -> None:
-    code, out, _ = run("stack", "app/one")
+    code, out, _ = run("stack", f"{TREE}/one")
     assert code == 0
     assert "worker_main.py" in out
 
 
 def test_a_profile_of_a_worker_on_a_node(run: Run) -> None:
-    code, out, _ = run("profile", "app/one", "--seconds", "0.2", "--json")
+    code, out, _ = run("profile", f"{TREE}/one", "--seconds", "0.2", "--json")
     assert code == 0
     assert json.loads(out)["stacks"]
 
 
 def test_what_cannot_be_done_on_a_node_is_told(run: Run) -> None:
-    code, _, err = run("profile", "app/sleeper", "--seconds", "0.1")
+    code, _, err = run("profile", f"{TREE}/sleeper", "--seconds", "0.1")
     assert code == 2
-    assert "'app/sleeper' is a program of its own on the node" in err
+    assert f"'{TREE}/sleeper' is a program of its own on the node" in err
 
 
 def test_a_signal_for_a_worker_on_a_node_ends_it_with_that_reason(
@@ -81,12 +84,12 @@ def test_a_signal_for_a_worker_on_a_node_ends_it_with_that_reason(
 ) -> None:
     running, _ = shared
     with running.events() as events:
-        code, out, _ = run("signal", "USR2", "app/two")
+        code, out, _ = run("signal", "USR2", f"{TREE}/two")
         assert code == 0
         assert " on the node " in out
         assert next(event for event in events if isinstance(event, ChildExited)).reason == Signaled(signal.SIGUSR2)
     eventually(lambda: running["two"].is_alive())
-    code, out, _ = run("signal", "WINCH", "app/sleeper")
+    code, out, _ = run("signal", "WINCH", f"{TREE}/sleeper")
     assert code == 0
     assert f"sent to pid {running['sleeper'].pid} on the node" in out
 
@@ -127,7 +130,7 @@ def test_a_trace_of_a_worker_on_a_node(run: Run, shared: tuple[RunningTree, Proc
             running["one"].tell("traced")
 
     sent = in_background(send)
-    code, out, _ = run("trace", "app/one", "--lines", "1", "--json")
+    code, out, _ = run("trace", f"{TREE}/one", "--lines", "1", "--json")
     over.set()
     sent.result(30.0)
     assert code == 0
@@ -136,7 +139,7 @@ def test_a_trace_of_a_worker_on_a_node(run: Run, shared: tuple[RunningTree, Proc
 
 def test_status_and_nodes_tell_where_a_worker_runs_and_what_it_uses(run: Run) -> None:
     def shown() -> str:
-        _, out, _ = run("status", "app/one")
+        _, out, _ = run("status", f"{TREE}/one")
         return out if " MiB, cpu " in out else ""
 
     assert " on the node " in eventually(shown)
@@ -162,9 +165,9 @@ def test_the_log_of_a_worker_on_a_node_has_what_it_has_printed_and_logged(
 
     running, _ = shared
     running["one"].ask(("print", "this"))
-    both = {("app/one", 1, "stdout", "this"), ("app/one", 1, "warning", "logged this")}
-    eventually(lambda: both <= set(told("app/one")), what="the log of a process")
-    eventually(lambda: ("app/sleeper", 1, "stdout", "up") in told("app/sleeper"), what="the log of a command")
+    both = {(f"{TREE}/one", 1, "stdout", "this"), (f"{TREE}/one", 1, "warning", "logged this")}
+    eventually(lambda: both <= set(told(f"{TREE}/one")), what="the log of a process")
+    eventually(lambda: (f"{TREE}/sleeper", 1, "stdout", "up") in told(f"{TREE}/sleeper"), what="the log of a command")
 
 
 def test_the_log_of_a_worker_on_a_node_is_followed_through_a_crash(shared: object) -> None:
@@ -203,15 +206,15 @@ def test_top_shows_the_node_of_each_worker(shared: tuple[RunningTree, ProcessClu
 
     async def work(terminal: Terminal) -> None:
         for id in ("one", "two", "sleeper"):
-            await terminal.until(lambda id=id: terminal.shows(f"app/{id}", "running"))
-            assert terminal.line(f"app/{id}").doing.startswith(f"on {places[id]}")
+            await terminal.until(lambda id=id: terminal.shows(f"{TREE}/{id}", "running"))
+            assert terminal.line(f"{TREE}/{id}").doing.startswith(f"on {places[id]}")
         await terminal.until(lambda: terminal.has("2 nodes", "on a", "on b"))
-        await terminal.choose("app/one")
+        await terminal.choose(f"{TREE}/one")
         await terminal.press("enter")
         pid, node = running["one"].pid, places["one"]
         await terminal.until(lambda: terminal.has(f"{pid} on {node}, incarnation ", "MiB, CPU "))
 
-    in_terminal(work, "app")
+    in_terminal(work, TREE)
 
 
 def test_metrics_tell_the_node_and_an_observer_gets_the_figures(shared: object) -> None:
@@ -221,7 +224,7 @@ def test_metrics_tell_the_node_and_an_observer_gets_the_figures(shared: object) 
     text = eventually(lambda: 'suitkaise_memory_bytes{node="' in (found := page()[1].decode()) and found)
     assert 'suitkaise_node_up{node="a"} 1.0' in text
     assert 'suitkaise_node_workers{node="b"}' in text
-    assert 'suitkaise_restarts_total{path="app/one"} 0.0' in text
+    assert f'suitkaise_restarts_total{{path="{TREE}/one"}} 0.0' in text
     model = Model()
     runtime = current()
     assert runtime is not None
@@ -230,5 +233,5 @@ def test_metrics_tell_the_node_and_an_observer_gets_the_figures(shared: object) 
         model.update(runtime.overview())
         return set(model.used)
 
-    eventually(lambda: measured() == {"app/one", "app/two", "app/sleeper"})  # each node tells its own
+    eventually(lambda: measured() == {f"{TREE}/one", f"{TREE}/two", f"{TREE}/sleeper"})  # each node tells its own
     assert len(model.nodes) == 2
