@@ -268,6 +268,43 @@ def test_a_worker_whose_inbox_is_drained_from_outside_goes_on(inbox: Inbox) -> N
     timer.join()
 
 
+def test_an_inbox_that_is_shut_takes_no_message(board: Board) -> None:
+    slot = board.take("tree/worker")
+    box = ThreadMailbox(slot)
+    assert box.put(Message("message", Payload(1)))
+    assert [message.body.value for message in box.shut()] == [1]
+    assert not box.put(Message("message", Payload(2)))
+    assert box.shut() == []
+    box.close()
+    assert not box.put(Message("message", Payload(3)))
+    slot.release()
+
+
+def test_each_message_has_one_taker_although_the_inbox_is_shut_meanwhile(board: Board) -> None:
+    for _ in range(50):
+        slot = board.take("tree/worker")
+        box = ThreadMailbox(slot)
+        ready = threading.Barrier(4)
+
+        def send(box: ThreadMailbox = box, ready: threading.Barrier = ready) -> tuple[int, int]:
+            ready.wait(SOON)
+            taken = 0
+            while box.put(Message("message", Payload(taken))):
+                taken += 1
+            return taken, sum(box.put(Message("message", Payload(None))) for _ in range(100))
+
+        senders = [in_background(send) for _ in range(3)]
+        ready.wait(SOON)
+        got = [box.get() for _ in range(20)]
+        left = box.shut()
+        sent = [sender.result(SOON) for sender in senders]
+        assert len(got) + len(left) == sum(taken for taken, _ in sent)
+        assert [late for _, late in sent] == [0, 0, 0]
+        assert box.queued == 0
+        box.close()
+        slot.release()
+
+
 def test_a_waiting_worker_stops_although_its_inbox_is_drained_at_once(board: Board) -> None:
     for _ in range(50):
         slot = board.take("tree/worker")

@@ -22,8 +22,9 @@ class Mailbox:
     def __init__(self) -> None:
         self.waiting: list[Message] = []
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> bool:
         self.waiting.append(message)
+        return True
 
 
 class Lifecycle:

@@ -88,7 +88,6 @@ class ThreadHandle:
         self.checkpoint: Payload | None = None
         self._context = context
         self._launch = launch
-        self._gone = False
         self._abandoned = engine._abandoned
         self.owner: str = engine.owner_of(launch.incarnation)
         self._lock = threading.RLock()  # a signal handler may send a message, too
@@ -96,12 +95,12 @@ class ThreadHandle:
         self._slot.mark_started()
         self._trace: MessageTrace | None = None
         self._lines: deque[str] = deque(maxlen=LINES)
-        self._mailbox = ThreadMailbox(self._slot)
+        self.mailbox: ThreadMailbox = ThreadMailbox(self._slot)
         self._bounded = launch.incarnation.bounded
         self.inbox: Inbox = Inbox(self._slot)
         self.on_room: Callable[[int], None] = lambda dropped: None
         try:
-            self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self._mailbox, self._slot)
+            self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self.mailbox, self._slot)
             if self._bounded:
                 lifecycle.taken = Taken(self._slot, self._ring)
             lifecycle.context.on_crash = _call_excepthook
@@ -109,7 +108,7 @@ class ThreadHandle:
             lifecycle.context.on_log_line = self._on_log_line
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(
-                lifecycle, self._mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
+                lifecycle, self.mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
             )
         except Exception:  # for example no thread is left
             self._give_back()
@@ -124,12 +123,10 @@ class ThreadHandle:
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Put the message into the worker's inbox."""
-        with self._lock:
-            if self._gone:
-                raise WorkerDead.just_ended(self._launch.path)
-            if self._bounded:
-                self.inbox.delivered += 1  # first: the worker may take the message out at once
-            self._mailbox.put(message)
+        if self._bounded:
+            self.inbox.delivered += 1  # first: the worker may take the message out at once
+        if not self.mailbox.put(message):
+            raise WorkerDead.just_ended(self._launch.path)
 
     def _ring(self, dropped: int) -> None:
         """Tell the hub that the worker has taken messages out of its bounded mailbox."""
@@ -138,14 +135,14 @@ class ThreadHandle:
     def stop(self, drain: float | None = None) -> None:
         """Ask the worker to finish."""
         with self._lock:
-            if not self._gone:
-                self._mailbox.order_stop(Shutdown(), self._launch.drain(drain))
+            if not self.mailbox.is_shut:
+                self.mailbox.order_stop(Shutdown(), self._launch.drain(drain))
 
     def suspend(self, on: bool) -> None:
         """Suspend the worker after its current loop, or resume it."""
         with self._lock:
-            if not self._gone:
-                self._mailbox.suspend(on)
+            if not self.mailbox.is_shut:
+                self.mailbox.suspend(on)
 
     def trace(self, report: Callable[[dict[str, Any]], None] | None) -> None:
         """Have each message reported that the worker handles from now on; None: no more."""
@@ -154,8 +151,8 @@ class ThreadHandle:
         with self._lock:
             if self._trace is not None:
                 self._trace.off()
-            if report is not None and not self._gone:
-                self._trace = MessageTrace(self._lifecycle, self._mailbox, report)
+            if report is not None and not self.mailbox.is_shut:
+                self._trace = MessageTrace(self._lifecycle, self.mailbox, report)
                 self._trace.on()
 
     def kill(self, why: str) -> None:
@@ -164,29 +161,28 @@ class ThreadHandle:
 
     def kill_hung(self, hung: Hung) -> None:
         """Abandon the thread, with its stack added to the reason."""
-        frame = sys._current_frames().get(self._mailbox.owner or 0)
+        frame = sys._current_frames().get(self.mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
         self._abandon(replace(hung, stack=shortened(stack + self._lifecycle.stacks())))
 
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the worker's end."""
         with self._lock:
-            return None if self._gone else self._slot.read(self._mailbox.queued)
+            return None if self.mailbox.is_shut else self._slot.read(self.mailbox.queued)
 
     def wake(self) -> None:
         """Ring the worker's bell."""
-        self._mailbox.ring()
+        self.mailbox.ring()
 
     def _abandon(self, reason: ExitReason) -> None:
         with self._lock:
-            if self._gone:
+            if self.mailbox.is_shut:
                 return
-            self._gone = True
             self._abandoned[self] = self._launch.path
-            self._mailbox.order_stop(reason, 0.0)
+            self.mailbox.order_stop(reason, 0.0)
             self._lifecycle.interrupt(reason)
             self._lifecycle.context.background.kill(str(reason))
-            waiting, view = self._mailbox.take_unhandled(), self._slot.read()
+            waiting, view = self.mailbox.shut(), self._slot.read()
         for message in (*self._lifecycle.unanswered(), *waiting):  # an answer that comes later is dropped
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
@@ -197,9 +193,9 @@ class ThreadHandle:
     def on_over(self, outcome: Outcome) -> None:
         """Take the outcome from the thread, which ends now."""
         with self._lock:
-            was_gone, self._gone = self._gone, True
+            was_gone = self.mailbox.is_shut
             self._abandoned.pop(self, None)
-            waiting = self._mailbox.take_unhandled()
+            waiting = self.mailbox.shut()
         view = self._slot.read()
         end = Exit(outcome.reason, outcome.result, outcome.ignored, view=view, unhandled=len(waiting))
         if outcome.hands_over:
@@ -213,7 +209,7 @@ class ThreadHandle:
             message.fail(WorkerDead.unhandled(self._launch.path, outcome.reason))
 
     def _give_back(self) -> None:
-        self._mailbox.close()
+        self.mailbox.close()
         self._slot.release()
         self._context.board.give_back(self._slot)
 

@@ -67,6 +67,14 @@ class HasChildren(Protocol):
         ...
 
 
+class Inbox(Protocol):
+    """The inbox of a worker in a thread."""
+
+    def put(self, message: Message) -> bool:
+        """Add a message behind those that wait; return False if the inbox takes none any more."""
+        ...
+
+
 class Connected(NamedTuple):
     """One end of a new connection, and the incarnation at the other end: its slot of the status board and its number.
 
@@ -135,6 +143,8 @@ class Address:
         self.watchers: ExitWatchers = ExitWatchers()
         self.trap_exits: bool = False
         self._receiver: Receiver | None = None
+        self.mailbox: Inbox | None = None
+        """Of the receiver that answers here, if it is a thread without a bound, and all that waited for it is in it."""
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)
         self._tracer: TraceReport | None = None
@@ -186,7 +196,7 @@ class Address:
         with self._lock:
             if bound == self.bound:
                 return
-            self.bound = bound
+            self.bound, self.mailbox = bound, None
             former, self._bounded = self._bounded, None
             if bound is not None:
                 self._bounded = BoundedMailbox(self.path, bound, self._pending, self._dead_letters)
@@ -432,6 +442,7 @@ class Address:
                 except SuitkaiseError as error:
                     self._pending.first.fail(error)
                 self._pending.drop_first()
+            self.mailbox = getattr(receiver, "mailbox", None)
 
     def up(self, receiver: Receiver, pid: int) -> None:
         """Record the pid of an incarnation that is up, unless it was abandoned meanwhile (rule 59)."""
@@ -454,7 +465,7 @@ class Address:
         slot at the end. `ignored`: it has declined to run.
         """
         with self._lock:
-            self._receiver, self.pid, self.up_since = None, None, None
+            self._receiver, self.mailbox, self.pid, self.up_since = None, None, None, None
             self._last_view, self.ignored = view, ignored
             self.reason, self.result, self.fetched = reason, result, False
             self._pending.add_in_front(returned)

@@ -104,7 +104,7 @@ class Mailbox(ABC):
         self.sleeper: Sleeper | None = None
         self._drain_until = 0.0
         self._slot = slot
-        self._waiting: deque[Envelope[Any]] = deque()
+        self._waiting: deque[Message] = deque()
         self._batch = 0
         self._turn = False
         self._looked = time.monotonic()
@@ -113,14 +113,13 @@ class Mailbox(ABC):
         self._unfinished.acquire()
 
     # ------------------------------------------------------------ from any thread
-    def put(self, message: Message) -> None:
-        """Add a message behind those that wait."""
-        self._waiting.append(envelope(message))
-        self.ring()
+    @abstractmethod
+    def put(self, message: Message) -> bool:
+        """Add a message behind those that wait; return False if the inbox takes none any more."""
 
     def post(self, message: Message) -> None:
         """Add a message of the worker's own, from any thread of its process."""
-        self._waiting.append(envelope(message))
+        self._waiting.append(message)
         self.ring()
 
     def order_stop(self, reason: ExitReason, drain: float | None = None) -> None:
@@ -160,7 +159,7 @@ class Mailbox(ABC):
             (self.sleeper.wake if self.sleeper is not None else self._wake)()
 
     # ------------------------------------------------------------ from the worker's own thread
-    def get(self) -> Envelope[Any]:
+    def get(self) -> Message | Envelope[Any]:
         """Return the next message, `STOP` or `ITERATE`; block while there is none.
 
         The messages that wait form a batch; after a batch comes one loop, so that neither starves the other.
@@ -179,7 +178,6 @@ class Mailbox(ABC):
                     if self.stop_reason is not None or (self.suspended and self.blocks_if_suspended):
                         continue
                 self._batch -= 1
-                self._turn = self.looping
                 try:
                     message = self._waiting.popleft()
                 except IndexError:  # drained meanwhile by the thread that has abandoned the worker
@@ -205,7 +203,7 @@ class Mailbox(ABC):
                 until = idle_until if until is None else min(until, idle_until)
             self.sleep(None if until is None else min(until - time.monotonic(), _LONGEST))
 
-    def _get_before_stop(self) -> Envelope[Any]:
+    def _get_before_stop(self) -> Message | Envelope[Any]:
         """Return the next message, if the order to stop leaves time for it, else `STOP`."""
         if time.monotonic() < self._drain_until:
             self._collect()
@@ -221,6 +219,7 @@ class Mailbox(ABC):
         self._collect()
         self._batch = self._slot.words[QUEUED] = len(self._waiting)
         if self._batch:
+            self._turn = self.looping
             slept = asleep_since is not None and self._looked - asleep_since > _A_SLEEP
             self._slot.seconds[LOOKED] = self._looked if slept else former
 
@@ -297,10 +296,12 @@ class Mailbox(ABC):
     def take_unhandled(self) -> list[Message]:
         """Remove all messages that were not handled, and return those that were not for this incarnation alone."""
         self._collect()
-        messages = [one.message for one in self._waiting if one.message.kind != "signal"]
-        self._waiting.clear()
+        messages = []
+        with contextlib.suppress(IndexError):
+            while True:  # one by one: a sender may add one meanwhile
+                messages.append(self._waiting.popleft())
         self._batch = 0
-        return messages
+        return [one for one in messages if one.kind != "signal"]
 
     @abstractmethod
     def _collect(self) -> None:
@@ -320,12 +321,39 @@ class Mailbox(ABC):
 
 
 class ThreadMailbox(Mailbox):
-    """The inbox of a worker in a thread: senders share its memory."""
+    """The inbox of a worker in a thread: senders share its memory.
+
+    A sender adds its message first and looks after that whether the inbox was shut; who shuts it says so first and
+    takes out what waits after that. So each message has one taker: the sender takes back its own, if it is still there.
+    """
 
     def __init__(self, slot: Slot) -> None:
         super().__init__(slot)
+        self.is_shut: bool = False
         self._woken = threading.Lock()  # released to wake the worker; an Event could deadlock in a signal handler
         self._woken.acquire()
+
+    def put(self, message: Message) -> bool:
+        """Add a message behind those that wait; return False if the worker has ended or was abandoned."""
+        self._waiting.append(message)
+        if self.is_shut:
+            try:
+                self._waiting.remove(message)
+            except ValueError:  # taken out by who has shut the inbox
+                return True
+            return False
+        try:
+            self.bell[0] = 1
+        except ValueError:  # shut and closed meanwhile
+            return True
+        if self._asleep and (self.sleeper is not None or self._woken.locked()):
+            (self.sleeper.wake if self.sleeper is not None else self._wake)()
+        return True
+
+    def shut(self) -> list[Message]:
+        """Take no message any more; return what `take_unhandled` does."""
+        self.is_shut = True
+        return self.take_unhandled()
 
     def _collect(self) -> None:
         """Do nothing: senders append to the inbox themselves."""
@@ -369,9 +397,10 @@ class SocketMailbox(Mailbox):
         self._open = True
         self._accepts = True
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> bool:
         """Add a message, for `on_frame` only, without ringing: the thread that reads frames looks at them, too."""
-        self._waiting.append(envelope(message))
+        self._waiting.append(message)
+        return True
 
     @property
     def descriptor(self) -> int | None:
@@ -421,7 +450,7 @@ class SocketMailbox(Mailbox):
         self._incoming.clear()
 
     def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
-        self._waiting.extend(map(envelope, messages))
+        self._waiting.extend(messages)
         if not incoming.counted:
             self._slot.words[DIRECT] += len(messages)
 

@@ -194,7 +194,7 @@ class Origin(Protocol):
 
 @dataclass(slots=True, eq=False)  # not frozen: that would double the time that making one takes
 class Message:
-    """A message of a tell (without `reply`) or an ask. A message is never changed.
+    """A message of a tell (without `reply`) or an ask. A message is never changed. It is its own envelope in an inbox.
 
     `asker`: the path of the worker that has sent it, if another process than this one has. `carrier`: the sender's
     tracing context. `origin`: the direct connection by which it came. `deadline`: the time (monotonic) after which the
@@ -208,6 +208,14 @@ class Message:
     carrier: Carrier | None = None
     origin: Origin | None = None
     deadline: float | None = None
+
+    reply_to: ClassVar[None] = None
+    """What Pykka would set to the returned value: the worker's life cycle answers."""
+
+    @property
+    def message(self) -> Message:
+        """What Pykka takes out of an envelope."""
+        return self
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""

@@ -128,12 +128,14 @@ class WorkerRef:
             NotSerializable: the message cannot be sent to another process.
             AskTimeout: with `confirm`, the message is not accepted yet; it is still sent.
         """
-        until = deadline(DEFAULT_TIMEOUT) if confirm else 0.0
         hub = self._router
-        accepted = hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
-        if confirm and not accepted:
+        if not confirm:
+            hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+            return
+        until = deadline(DEFAULT_TIMEOUT)
+        if not hub.send(self.path, Message("message", Payload(message), carrier=carrier())):
             raise dropped_from(self.path)
-        if confirm and not hub.confirm(self.path, until):
+        if not hub.confirm(self.path, until):
             raise AskTimeout(f"{self.path!r} has not accepted the message within {DEFAULT_TIMEOUT} s", path=self.path)
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:

@@ -14,10 +14,11 @@ from typing import Any, assert_never
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Connected, Parent
+from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
-from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
 from suitkaise.messaging.messages import Answer, Message, Outcome, Payload
@@ -124,6 +125,8 @@ class Registry:
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self._addresses.get(path) or self.find(path)  # without a call for most messages
+        if address.mailbox is not None and address.mailbox.put(message):
+            return True
         if address.bound is None:
             if address.on_detached is not None and self._routes is not None and self._routes.send(path, message):
                 return True
@@ -149,9 +152,14 @@ class Registry:
         return room
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
-        """Ask directly and wait, or send the question; raises what `Address.send` raises."""
+        """Ask and wait, or send the question; raises what `Address.send` raises, and `Awaited.wait`."""
         address = self._addresses.get(path)
-        if address is not None and address.kind == "process" and self._routes is not None and address.bound is None:
+        if address is not None and address.mailbox is not None and not reads_answers():
+            awaited, began = Awaited(), time.monotonic()
+            until = None if timeout is None else began + timeout
+            if address.mailbox.put(Message("message", payload, awaited, carrier=carrier, deadline=until)):
+                return awaited.wait(path, timeout, began)
+        elif address is not None and address.kind == "process" and self._routes is not None and address.bound is None:
             route = self._routes.find(path)
             if route is not None and (outcome := route.ask(payload, timeout, carrier)) is not None:
                 return outcome

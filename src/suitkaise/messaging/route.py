@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import queue
 import select
 import socket
 import termios
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
+from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
@@ -82,25 +82,6 @@ class Owner(Protocol):
     def forget(self, route: Route) -> None:
         """Count the connection no longer: it is closed."""
         ...
-
-
-class _Awaited:
-    """Takes the answer for a thread that reads the connection itself, or has left that to the I/O thread."""
-
-    outcome: Outcome | None = None
-    later: queue.SimpleQueue[None] | None = None
-
-    def __call__(self, ok: bool, payload: Payload) -> None:
-        self.outcome = ok, payload
-        if self.later is not None:
-            self.later.put(None)
-
-    def come(self, seconds: float) -> bool:
-        """Wait at most `seconds` for the answer that another thread reads; return whether it is there."""
-        if self.outcome is None and self.later is not None:
-            with contextlib.suppress(queue.Empty):
-                self.later.get(timeout=seconds)
-        return self.outcome is not None
 
 
 def _ignore(ok: bool, payload: Payload) -> None:
@@ -202,7 +183,7 @@ class Route:
             NotSerializable: the payload cannot be sent.
         """
         data = payload.parts_for(self._known)
-        awaited = _Awaited()
+        awaited = Awaited()
         number = next(self._numbers)
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
@@ -264,7 +245,7 @@ class Route:
         self._reading = False
         return True
 
-    def _read_until(self, awaited: _Awaited, deadline: float | None, began: float) -> bool:
+    def _read_until(self, awaited: Awaited, deadline: float | None, began: float) -> bool:
         """Read until the answer is there; return False if it has to come another way, or too late."""
         poll = self._poll.poll
         wait, step, now = None, STEP, began
@@ -285,10 +266,9 @@ class Route:
         return True
 
     def _wait(
-        self, number: int, awaited: _Awaited, deadline: float | None, timeout: float | None, began: float
+        self, number: int, awaited: Awaited, deadline: float | None, timeout: float | None, began: float
     ) -> Outcome:
         """Let the I/O thread read on, and wait for it."""
-        awaited.later = queue.SimpleQueue()
         self._hand_over()
         try:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())

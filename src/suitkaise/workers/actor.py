@@ -7,7 +7,7 @@ from typing import Any
 from suitkaise.errors import WorkerDead
 from suitkaise.messaging.actor import Actor
 from suitkaise.messaging.mailbox import IDLE, ITERATE, STOP, Mailbox
-from suitkaise.messaging.messages import Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Slot
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
@@ -62,16 +62,18 @@ class WorkerActor(Actor):
         self._end_if_over()
 
     def _handle_receive(self, message: Any) -> Any:
-        if message is ITERATE:
-            self.lifecycle.iterate()
+        lifecycle = self.lifecycle
+        if type(message) is Message:
+            lifecycle.receive(message)
+        elif message is ITERATE:
+            lifecycle.iterate()
         elif message is STOP:
             assert self.mailbox.stop_reason is not None
-            self.lifecycle.finish(self.mailbox.stop_reason)
-        elif message is IDLE:
-            self.lifecycle.idle()
+            lifecycle.finish(self.mailbox.stop_reason)
         else:
-            self.lifecycle.receive(message)
-        if self.lifecycle.outcome is not None:
+            assert message is IDLE
+            lifecycle.idle()
+        if lifecycle.outcome is not None:
             self._end_if_over()
 
     def _end_if_over(self) -> None:

@@ -24,7 +24,7 @@ from suitkaise.platform.board import MESSAGES, PHASE, Phase, Slot
 from suitkaise.workers.concurrent_handlers import CURRENT, Handlers
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.event_loop import EventLoop
-from suitkaise.workers.hooks import NoHandler
+from suitkaise.workers.hooks import NoHandler, body_of
 from suitkaise.workers.incarnation import ExitWith, ForceFinish, Incarnation
 from suitkaise.workers.lifecycle import Lifecycle
 
@@ -94,8 +94,8 @@ class AsyncLifecycle(Lifecycle):
         hook = super()._hook(name)
         return None if hook is None else partial(self.context.event_loop.run, hook)
 
-    def _handler(self, message: Message) -> Callable[[], Any]:
-        return partial(self.context.event_loop.run, super()._handler(message))
+    def _handler(self, message: Message, body: Any) -> Callable[[], Any]:
+        return partial(self.context.event_loop.run, super()._handler(message, body))
 
     def _answer(self, message: Message, answer: Any) -> None:
         if asyncio.isfuture(answer) and message.reply is not None and message.kind != "get":
@@ -169,7 +169,7 @@ class AsyncLifecycle(Lifecycle):
 
     def handle(self, message: Message) -> Any:
         """Call the handler of a message; return its value, which may be a coroutine."""
-        return super()._handler(message)()
+        return super()._handler(message, body_of(message, self.path))()
 
     def answer(self, message: Message, value: Any) -> None:
         """Answer with the value that the handler has returned."""

@@ -15,7 +15,7 @@ from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import Process, Thread, Worker
 from suitkaise.workers.worker_type import check_attributes
 
-__all__ = ["NoHandler", "build", "handler_of", "hook_of", "is_async"]
+__all__ = ["NoHandler", "body_of", "build", "handler_of", "hook_of", "is_async"]
 
 
 def build(recipe: Recipe, context: WorkerContext | None) -> Any:
@@ -82,24 +82,33 @@ class NoHandler(Exception):
         self.error = error
 
 
+def body_of(message: Message, path: str) -> Any:
+    """Return the decoded body of a message to the worker at `path`.
+
+    Raises:
+        NoHandler: it cannot be decoded here.
+    """
+    try:
+        return message.body.value
+    except Exception as error:
+        raise NoHandler(undecodable(f"in {path!r}, the message", message.body, error)) from error
+
+
 def handler_of(
     message: Message,
+    body: Any,
     worker: Any,
     path: str,
     on_receive: Callable[[Any], Any] | None,
     accepts: Callable[[Any], bool],
 ) -> Callable[[], Any]:
-    """Return the call that handles the message; the value of the call is the answer.
+    """Return the call that handles the message with that body; the value of the call is the answer.
 
     `path` is the worker's path, for errors. `accepts` returns whether a signal (`Down`, `LinkedExit`) is delivered.
 
     Raises:
         NoHandler: the worker has no handler for the message.
     """
-    try:
-        body = message.body.value
-    except Exception as error:
-        raise NoHandler(undecodable(f"in {path!r}, the message", message.body, error)) from error
     if message.kind == "signal" and (on_receive is None or not accepts(body)):
         return _nothing
     if message.kind in ("message", "signal"):

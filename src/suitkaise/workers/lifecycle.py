@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import CoroutineType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from suitkaise.errors import AskTimeout, Ignore, Reject, WorkerDead
 from suitkaise.exits import Crashed, ExitReason, Normal
@@ -30,7 +30,7 @@ from suitkaise.specs.spellings import spelling_in
 from suitkaise.workers.background import background_children
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
-from suitkaise.workers.hooks import NoHandler, build, handler_of, hook_of
+from suitkaise.workers.hooks import NoHandler, body_of, build, handler_of, hook_of
 from suitkaise.workers.incarnation import FORCED, ExitWith, ForceFinish, Incarnation, Outcome, reason_of_exit
 from suitkaise.workers.worker_type import check_attributes, differs_from_class
 
@@ -116,6 +116,7 @@ class Lifecycle:
             self._loop = self._hook("loop")
             self._after = self._hook("after_loop")
             self._on_receive = self._checked_hook("on_receive")
+            self._plain_on_receive = None if self.has_tasks else hook_of(worker, "on_receive")
             if worker.background:  # of the class, or set by the constructor
                 context.background.declare(background_children(self._recipe.name, worker.background))
             self._on_idle = self._hook("handle_timeout")
@@ -252,18 +253,24 @@ class Lifecycle:
 
     def receive(self, message: Message) -> None:
         """Call the handler of one message; the asker gets the returned value or the error."""
-        words = self._slot.words
+        slot, replies = self._slot, self._replies
         now = _clock()
-        self._slot.seconds[PHASE] = now + _ON_RECEIVE
-        words[MESSAGES] += 1
+        slot.seconds[PHASE] = now + _ON_RECEIVE
+        slot.words[MESSAGES] += 1
         deadline = message.deadline
-        late = deadline is not None and now > deadline
-        if (late or self.taken is not None) and self._skips(message, now):
+        if (self.taken is not None or (deadline is not None and now > deadline)) and self._skips(message, now):
             self._mark_waiting()
             return
-        self._replies.handled = message
+        replies.handled = message
         try:
-            answer = self._handler(message)()
+            body = body_of(message, self.path)
+            plain = self._plain_on_receive
+            if plain is not None and message.kind == "message" and message.carrier is None:  # in fewer steps
+                answer = plain(body)
+                if type(answer) is CoroutineType:
+                    _refuse_coroutine(self._name_of("on_receive"), answer)
+            else:
+                answer = self._handler(message, body)()
             if self._forks:
                 end_fork()
         except (Reject, NoHandler) as refusal:
@@ -272,10 +279,12 @@ class Lifecycle:
         except BaseException as error:
             self._fail_with(message, error)
         else:
-            self._answer(message, answer)
+            if message.reply is not None or replies.deferred:
+                self._answer(message, answer)
         finally:
-            self._replies.handled = None
-            self._mark_waiting()
+            replies.handled = None
+            if self.outcome is None:
+                slot.seconds[PHASE] = _clock() + _WAITING
 
     def _skips(self, message: Message, now: float) -> bool:
         """Answer a message that was dropped, or whose asker waits no longer; return False for any other."""
@@ -441,10 +450,13 @@ class Lifecycle:
         hook = hook_of(self._worker, name)
         if hook is None or self.has_tasks:
             return hook
-        return partial(_call, f"{self._recipe.name}.{spelling_in(type(self._worker), name)}", hook)
+        return partial(_call, self._name_of(name), hook)
 
-    def _handler(self, message: Message) -> Callable[[], Any]:
-        handler = handler_of(message, self._worker, self.path, self._on_receive, self.context.accept)
+    def _name_of(self, hook: str) -> str:
+        return f"{self._recipe.name}.{spelling_in(type(self._worker), hook)}"
+
+    def _handler(self, message: Message, body: Any) -> Callable[[], Any]:
+        handler = handler_of(message, body, self._worker, self.path, self._on_receive, self.context.accept)
         return handler if message.carrier is None else continued(message.carrier, self.path, handler)
 
     def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
@@ -484,10 +496,14 @@ class Lifecycle:
 
 def _call(name: str, hook: Callable[..., Any], *args: Any) -> Any:
     value = hook(*args)
-    if isinstance(value, CoroutineType):
-        value.close()
-        raise TypeError(
-            f"{name} has returned a coroutine, which nothing awaits, because {name} is not defined with `async def`; "
-            "if a decorator hides that, let the decorator return an `async def` function"
-        )
+    if type(value) is CoroutineType:
+        _refuse_coroutine(name, value)
     return value
+
+
+def _refuse_coroutine(name: str, value: CoroutineType[Any, Any, Any]) -> NoReturn:
+    value.close()
+    raise TypeError(
+        f"{name} has returned a coroutine, which nothing awaits, because {name} is not defined with `async def`; "
+        "if a decorator hides that, let the decorator return an `async def` function"
+    )

@@ -86,11 +86,14 @@ class MessageTrace:
         self._read.set()
 
     # ------------------------------------------------------------ arrivals
-    def _put(self, message: Message) -> None:
+    def _put(self, message: Message) -> bool:
         socketed = self._mailbox.descriptor is not None
         at = self._reading if socketed else time.monotonic()
         self._arrived[id(message)] = at, message.asker or ("" if socketed else current_path())
-        type(self._mailbox).put(self._mailbox, message)
+        taken = type(self._mailbox).put(self._mailbox, message)
+        if not taken:
+            self._arrived.pop(id(message), None)
+        return taken
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:

@@ -28,19 +28,20 @@ class Replies:
         """The message whose handler runs."""
         self._path = path
         self._waiting: dict[int, Message] = {}
-        self._deferred: set[int] = set()  # messages whose handler has called `reply_to` and runs still
+        self.deferred: set[int] = set()
+        """The messages whose handlers have called `reply_to` and run still: their numbers (`id`)."""
 
     def defer(self, message: Message) -> ReplyTo:
         """Have the handler's return value not be the answer; return what sends the answer."""
-        self._deferred.add(id(message))
+        self.deferred.add(id(message))
         if message.reply is not None:
             self._waiting[id(message)] = message
         return ReplyTo(self, message)
 
     def settle(self, message: Message, value: Any) -> None:
         """Answer with the value that a handler has returned; if it is a future, with what the future gets."""
-        if self._deferred and id(message) in self._deferred:
-            self._deferred.discard(id(message))
+        if self.deferred and id(message) in self.deferred:
+            self.deferred.discard(id(message))
         elif message.reply is None:
             return
         elif isinstance(value, concurrent.futures.Future) and message.kind != "get":
@@ -50,7 +51,7 @@ class Replies:
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer with an error that the handler has raised, which the worker survives."""
-        self._deferred.discard(id(message))
+        self.deferred.discard(id(message))
         self.take(message)
         message.fail(portable_error(error, self._path)[0])
 
