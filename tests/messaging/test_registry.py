@@ -72,6 +72,54 @@ def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> No
     assert (worker.got, address.incarnation) == ([1], 1)
 
 
+class InThread(Worker):
+    """An incarnation in a thread: senders put messages into its inbox."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mailbox = self
+        self.is_shut = False
+
+    def deliver(self, message: Message, *, accepted: bool = False) -> None:
+        if self.is_shut:
+            raise WorkerDead.just_ended("tree/one")
+        super().deliver(message, accepted=accepted)
+
+    def put(self, message: Message) -> bool:
+        if not self.is_shut:
+            self.got.append(message.body.value)
+        return not self.is_shut
+
+
+def test_messages_to_a_thread_go_into_its_inbox_and_wait_once_it_has_ended() -> None:
+    registry = Registry()
+    address = registry.add("tree/one", "one", "thread", Parent())
+    registry.send("tree/one", tell(1))
+    first, second = InThread(), InThread()
+    address.attach(first)
+    registry.send("tree/one", tell(2))
+    assert (first.got, first.accepted) == ([1, 2], [True])  # which waited, and which is put in
+    first.is_shut = True
+    registry.send("tree/one", tell(3))
+    registry.send("tree/one", tell(4))
+    address.detach(Normal(), None)
+    registry.send("tree/one", tell(5))
+    address.attach(second)
+    registry.send("tree/one", tell(6))
+    assert (first.got, second.got) == ([1, 2], [3, 4, 5, 6])
+
+
+def test_a_thread_that_stands_for_a_process_gets_what_can_be_sent_to_a_process() -> None:
+    registry = Registry()
+    worker = InThread()
+    registry.add("tree/one", "one", "process", Parent()).attach(worker)
+    with pytest.raises(NotSerializable):
+        registry.send("tree/one", tell(threading.Lock()))
+    with pytest.raises(NotSerializable):
+        registry.ask("tree/one", Payload(threading.Lock()), 1.0, None)
+    assert worker.got == []
+
+
 def test_s67_an_address_leads_to_the_incarnation_that_is_there_now(address: Address) -> None:
     first, second = Worker(), Worker()
     address.attach(first)

@@ -442,7 +442,8 @@ class Address:
                 except SuitkaiseError as error:
                     self._pending.first.fail(error)
                 self._pending.drop_first()
-            self.mailbox = getattr(receiver, "mailbox", None)
+            if self.kind == "thread":  # one that stands for a process (`suitkaise run --debug`) gets what processes get
+                self.mailbox = getattr(receiver, "mailbox", None)
 
     def up(self, receiver: Receiver, pid: int) -> None:
         """Record the pid of an incarnation that is up, unless it was abandoned meanwhile (rule 59)."""
