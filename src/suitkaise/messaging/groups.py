@@ -28,9 +28,9 @@ def group(name: str) -> Group:
     ...
     ...     def on_receive(self, message: str) -> str:
     ...         return f"{self.name} has resized {message}"
-    >>> with Supervisor("app", Child(Resize, copies=2)).start():
+    >>> with Supervisor("app", Child(Resize, id="one"), Child(Resize, id="two")).start():
     ...     [group("resizers").ask(picture) for picture in ("a.png", "b.png", "c.png")]
-    ['resize-0 has resized a.png', 'resize-1 has resized b.png', 'resize-0 has resized c.png']
+    ['one has resized a.png', 'two has resized b.png', 'one has resized c.png']
 
     Raises:
         ValueError: the name is no text, or has wildcards.
