@@ -30,6 +30,7 @@ from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import wait_for_incarnation
+from tests.end_to_end.scene import stop
 from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
@@ -72,6 +73,8 @@ class Linking(Worker):
                 raise ValueError("a crash on request")
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case ("pass on", number):
+                whereis("tree/a").tell(("passed on", number))
             case "send many and die":
                 for number in range(100):
                     whereis("tree/a").tell(("from b", number))
@@ -218,6 +221,26 @@ def test_s60_the_last_messages_of_a_worker_arrive_before_its_down_message() -> N
         messages = received(running, number=101)
         assert messages[:100] == [("from b", number) for number in range(100)]
         assert isinstance(messages[100], Down)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_s60_the_last_messages_arrive_first_also_at_a_watcher_that_reads_all_at_once(before: int) -> None:
+    with two((InProcess, InProcess)) as running:
+        running["a"].ask(("monitor", "tree/b"))
+        for number in range(before):  # so that b has a connection with a
+            running["b"].tell(("pass on", number))
+        received(running, number=before)
+        pid = running["a"].pid
+        assert pid is not None
+        stop(pid)
+        try:
+            running["b"].tell("send many and die")
+            wait_for_incarnation(running, "b")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        messages = received(running, number=before + 101)
+        assert messages[before : before + 100] == [("from b", number) for number in range(100)]
+        assert isinstance(messages[-1], Down)
 
 
 def test_s60_a_supervisor_can_be_monitored() -> None:

@@ -44,6 +44,9 @@ URGENT = 2
 _READS = 16
 """How many reads in a row the inbox does: a sender may be as quick, and would keep the worker from its loops."""
 
+_LAST_READS = 64
+"""How many reads take all that a socket holds, also where one that has not ended sends more meanwhile."""
+
 _READY = 64
 """How many sockets are asked for at once whether they have input."""
 
@@ -434,6 +437,16 @@ class SocketMailbox(Mailbox):
         else:  # the sender finds it cut, and sends through the hub
             self._take_from(incoming, incoming.cut())
 
+    def take_direct(self) -> None:
+        """Take the messages that other workers have sent directly; for `on_frame` only, before the report of an end.
+
+        What a worker has sent is in the sockets when the hub tells its end.
+        """
+        for descriptor, _ in self._poll.poll(0, MOST_SENDERS + 2):
+            for _ in range(_LAST_READS):
+                if not self._collect_from(descriptor):
+                    break
+
     def cut(self) -> None:
         """Take the messages that other workers have sent directly, and let them send no more."""
         self._accepts = False
@@ -501,20 +514,23 @@ class SocketMailbox(Mailbox):
                 self._on_frame(frame)
         self.bell[0] = self.bell[0] or 1  # there may be more
 
-    def _collect_from(self, descriptor: int) -> None:
+    def _collect_from(self, descriptor: int) -> bool:
+        """Read once what another worker has sent directly; return whether there may be more."""
         incoming = self._incoming.get(descriptor)
         if incoming is None:
-            return
+            return False
         try:
             self._take_from(incoming, incoming.receive())
         except BlockingIOError:
-            return
+            return False
         except (PeerClosed, OSError, WireError) as error:
             if isinstance(error, WireError):
                 logger.error("invalid data from another worker: %s", error)
             del self._incoming[descriptor]
             self._poll.unregister(descriptor)
             incoming.close()
+            return False
+        return True
 
     def _hub_gone(self) -> None:
         # The worker's lifeline ends the worker; here `poll` must just not return at once for ever.
