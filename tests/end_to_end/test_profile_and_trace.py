@@ -272,6 +272,7 @@ def test_the_messages_of_a_process_are_traced_with_sender_and_answer(app: App) -
     asks = [one for one in reports if one["kind"] == "ask"]
     assert asks[0]["sender"] == f"{app.name}/client"
     assert asks[0]["answer"] == asks[0]["message"]
+    assert 0 <= asks[-1]["waited"] < 60  # it has come over a connection between the two workers
     calls = [one for one in reports if one["kind"] == "call"]
     assert (calls[0]["message"], calls[0]["answer"]) == ("add(1, other=2)", "3")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from suitkaise.escapes import encodable
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.log_queue import QueuedLogger
@@ -71,7 +72,7 @@ class MessageTrace:
         mailbox, lifecycle = self._mailbox, self._lifecycle
         mailbox.put = self._put  # type: ignore[method-assign]
         if mailbox.descriptor is not None:
-            mailbox._take = self._take  # type: ignore[attr-defined]
+            mailbox._take_from = self._take_from  # type: ignore[attr-defined]
             mailbox._collect = self._collect  # type: ignore[method-assign]
             threading.Thread(target=self._notice_arrivals, name="suitkaise-trace", daemon=True).start()
         lifecycle.receive = self._receive  # type: ignore[method-assign]
@@ -80,7 +81,7 @@ class MessageTrace:
         """Report no further message."""
         self._is_on = False
         for what in (self._mailbox, self._lifecycle):
-            for name in ("put", "_take", "_collect", "receive"):
+            for name in ("put", "_take_from", "_collect", "receive"):
                 what.__dict__.pop(name, None)
         self._arrived.clear()
         self._read.set()
@@ -95,10 +96,10 @@ class MessageTrace:
             self._arrived.pop(id(message), None)
         return taken
 
-    def _take(self, messages: list[Message]) -> None:
+    def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
         for message in messages:
             self._arrived[id(message)] = self._reading, message.asker
-        type(self._mailbox)._take(self._mailbox, messages)  # type: ignore[attr-defined]
+        type(self._mailbox)._take_from(self._mailbox, incoming, messages)  # type: ignore[attr-defined]
 
     def _collect(self) -> None:
         """Read all input; it has come when the thread has noticed it, or just now."""
