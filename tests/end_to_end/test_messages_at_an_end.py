@@ -11,7 +11,7 @@ from suitkaise import Child, Normal, Shutdown, SpecError, Supervisor, WorkerDead
 from suitkaise.events import ChildExited, ChildStopped
 from tests.end_to_end.kinds import next_event
 from tests.end_to_end.workers_renewing import RenewingAsync, RenewingProcess, RenewingThread
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -55,6 +55,27 @@ def test_s72_messages_to_a_worker_that_finishes_wait_for_its_next_incarnation_in
         assert answer.get(30) == ("last", "tree/w", True)
         assert handled(tmp_path) == [*map(str, range(100)), "last"]
         assert next_event(happened, ChildExited).unhandled == 101
+
+
+@kinds
+def test_s72_nothing_is_lost_or_overtaken_while_several_threads_send_to_a_worker_that_renews_itself(
+    worker: Any, tmp_path: Path
+) -> None:
+    with Supervisor("tree", child(worker, tmp_path), max_restarts=1000).start() as running:
+        ref = running["w"]
+
+        def send(name: str) -> None:
+            for number in range(200):
+                if number % 20 == 10:
+                    ref.tell("renew")
+                ref.tell(f"{name}{number}")
+
+        for sender in [in_background(lambda name=name: send(name)) for name in "abc"]:  # type: ignore[misc]
+            sender.result(60)
+        ref.ask("last", timeout=60)
+        assert ref.incarnation > 20
+        for name in "abc":
+            assert [one for one in handled(tmp_path) if one[0] == name] == [f"{name}{number}" for number in range(200)]
 
 
 @kinds
