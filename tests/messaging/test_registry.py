@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from suitkaise import Status
-from suitkaise.errors import ChildNotFound, MailboxFull, NotSerializable, SuitkaiseError, WorkerDead, WorkerFailed
+from suitkaise.errors import (
+    AskTimeout,
+    ChildNotFound,
+    MailboxFull,
+    NotSerializable,
+    SuitkaiseError,
+    WorkerDead,
+    WorkerFailed,
+)
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Hung, Killed, Normal, Shutdown, Signaled
 from suitkaise.messaging import pending
 from suitkaise.messaging.address import Address
@@ -107,6 +115,32 @@ def test_messages_to_a_thread_go_into_its_inbox_and_wait_once_it_has_ended() -> 
     address.attach(second)
     registry.send("tree/one", tell(6))
     assert (first.got, second.got) == ([1, 2], [3, 4, 5, 6])
+
+
+class JustEnded(Address):
+    """Its incarnation ends in the moment in which a sender has looked for the inbox."""
+
+    _there: Any = None
+
+    @property
+    def mailbox(self) -> Any:
+        there, self._there = self._there, None
+        return there
+
+    @mailbox.setter
+    def mailbox(self, mailbox: Any) -> None:
+        self._there = mailbox
+
+
+def test_a_sender_uses_the_inbox_that_it_has_found() -> None:
+    registry, worker = Registry(), InThread()
+    address = registry._addresses["tree/one"] = JustEnded("tree/one", "one", "thread", Parent())
+    address.attach(worker)
+    registry.send("tree/one", tell(1))
+    address.mailbox = worker
+    with pytest.raises(AskTimeout):
+        registry.ask("tree/one", Payload(2), 0.0, None)
+    assert (worker.got, worker.accepted) == ([1, 2], [])
 
 
 def test_a_thread_that_stands_for_a_process_gets_what_can_be_sent_to_a_process() -> None:

@@ -67,7 +67,7 @@ class HasChildren(Protocol):
         ...
 
 
-class Inbox(Protocol):
+class ThreadInbox(Protocol):
     """The inbox of a worker in a thread."""
 
     def put(self, message: Message) -> bool:
@@ -143,7 +143,7 @@ class Address:
         self.watchers: ExitWatchers = ExitWatchers()
         self.trap_exits: bool = False
         self._receiver: Receiver | None = None
-        self.mailbox: Inbox | None = None
+        self.mailbox: ThreadInbox | None = None
         """Of the receiver that answers here, if it is a thread without a bound, and all that waited for it is in it."""
         self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
         self._pending = PendingMessages(path)

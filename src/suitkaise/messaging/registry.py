@@ -125,7 +125,8 @@ class Registry:
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self._addresses.get(path) or self.find(path)  # without a call for most messages
-        if address.mailbox is not None and address.mailbox.put(message):
+        mailbox = address.mailbox  # which is None as soon as the incarnation has ended
+        if mailbox is not None and mailbox.put(message):
             return True
         if address.bound is None:
             if address.on_detached is not None and self._routes is not None and self._routes.send(path, message):
@@ -154,10 +155,11 @@ class Registry:
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask and wait, or send the question; raises what `Address.send` raises, and `Awaited.wait`."""
         address = self._addresses.get(path)
-        if address is not None and address.mailbox is not None and not reads_answers():
+        mailbox = None if address is None else address.mailbox
+        if mailbox is not None and not reads_answers():
             awaited, began = Awaited(), time.monotonic()
             until = None if timeout is None else began + timeout
-            if address.mailbox.put(Message("message", payload, awaited, carrier=carrier, deadline=until)):
+            if mailbox.put(Message("message", payload, awaited, carrier=carrier, deadline=until)):
                 return awaited.wait(path, timeout, began)
         elif address is not None and address.kind == "process" and self._routes is not None and address.bound is None:
             route = self._routes.find(path)
