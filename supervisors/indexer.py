@@ -13,6 +13,7 @@ it; and a claim belongs to an incarnation of a counter: it is removed when that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import random
@@ -25,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from suitkaise import Child, Process, Status, Supervisor, Thread, sktree
+from suitkaise import Child, Process, Signaled, Supervisor, Thread, sktree
 from suitkaise.errors import EntryExists, StorageError
 
 SUFFIXES = {".c", ".cfg", ".h", ".ini", ".js", ".md", ".py", ".pyi", ".rst", ".toml", ".txt"}
@@ -130,7 +131,6 @@ class Chaos(Thread):
     def __init__(self, kills: int, victims: list[str]) -> None:
         self.kills = kills
         self.victims = victims
-        self.killed: set[int] = set()
 
     def loop(self) -> None:
         killed = self.tree.get("kills", path=ABOUT, default=0)
@@ -143,15 +143,17 @@ class Chaos(Thread):
             self.tree.increment("kills", path=ABOUT)
 
     def kill(self, path: str) -> bool:
+        """Kill a worker; return whether that has ended it: it may have finished just before."""
         victim = self.whereis(path)
+        end = victim.monitor()
         pid = victim.pid
-        if pid is None or pid in self.killed:  # it is being restarted, or has finished
+        if pid is None:  # it is being restarted, or has finished
             self.wait(0.001)
             return False
         self.log.info("chaos kills %s (pid %d)", path, pid)
-        os.kill(pid, signal.SIGKILL)
-        self.killed.add(pid)
-        return True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return isinstance(end.get(timeout=None).reason, Signaled)
 
 
 class Report(Thread):
@@ -173,7 +175,7 @@ class Report(Thread):
         found = self.tree.get("found", path=ABOUT, default=None)
         done = self.tree.get_all_from(DONE)
         killed = self.tree.get("kills", path=ABOUT, default=0)
-        if found and len(done) == found["batches"] and killed >= self.kills and self.settled(killed):
+        if found and len(done) == found["batches"] and self.restarts() >= killed >= self.kills:
             self.show(found, done, last=True)
             self.summary(done, killed)
             self.rejoin()
@@ -194,11 +196,6 @@ class Report(Thread):
             f"{totals['words'] / seconds if seconds else 0:>11,.0f} words/s  {self.restarts():>3} restarts"
         )
         print(f"\r\x1b[K{line}" if screen else line, end="" if screen and not last else "\n", flush=True)
-
-    def settled(self, killed: int) -> bool:
-        """Return whether each killed worker has been replaced, as far as it had not finished before the signal came."""
-        others = (self.whereis(path) for path in self.workers if path != STORAGE)
-        return self.restarts() >= killed or all(worker.status is Status.FINISHED for worker in others)
 
     def restarts(self) -> int:
         return sum(self.whereis(path).incarnation - 1 for path in self.workers)
