@@ -148,6 +148,7 @@ class Chaos(Thread):
         end = victim.monitor()
         pid = victim.pid
         if pid is None:  # it is being restarted, or has finished
+            end.cancel()
             self.wait(0.001)
             return False
         self.log.info("chaos kills %s (pid %d)", path, pid)

@@ -360,7 +360,7 @@ class WorkerProcess:
         match order:
             case DeliverMessage():  # without patterns for its fields, which would take twice the time
                 self.known.note_arrived(payload)
-                if order.kind == "signal":  # of an end: behind the last messages of the one that has ended
+                if order.kind == "signal":  # the report of an end goes behind the last messages of the ended worker
                     self._mailbox.take_direct()
                 reply = None if order.number is None else _AnswerSender(self, order.number)
                 self._mailbox.put(

@@ -326,8 +326,9 @@ class Mailbox(ABC):
 class ThreadMailbox(Mailbox):
     """The inbox of a worker in a thread: senders share its memory.
 
-    A sender adds its message first and looks after that whether the inbox was shut; who shuts it says so first and
-    takes out what waits after that. So each message has one taker: the sender takes back its own, if it is still there.
+    A sender first adds its message, and then looks whether the inbox is shut. The thread that shuts the inbox first
+    marks it as shut, and then takes out the messages that wait. So exactly one of the two takes each message: the
+    sender removes its own if that is still there.
     """
 
     def __init__(self, slot: Slot) -> None:
@@ -342,7 +343,7 @@ class ThreadMailbox(Mailbox):
         if self.is_shut:
             try:
                 self._waiting.remove(message)
-            except ValueError:  # taken out by who has shut the inbox
+            except ValueError:  # the thread that has shut the inbox has taken it out
                 return True
             return False
         try:
