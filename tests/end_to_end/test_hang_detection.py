@@ -255,15 +255,18 @@ def test_s55_a_hang_counts_as_a_restart_and_backs_off_like_a_crash(tmp_path: Pat
 # ------------------------------------------------------------ no false verdicts
 PROGRAM = """
 import signal
+from threading import Event
+
 from suitkaise import Child, Supervisor
 from tests.end_to_end.workers_hanging import WORKER
 
 if __name__ == "__main__":
     with Supervisor("tree", Child(WORKER, id="w"), max_restarts=0).start() as running:
         print("up", running["w"].pid, flush=True)
-        signal.signal(signal.SIGUSR2, lambda number, frame: None)
+        told = Event()
+        signal.signal(signal.SIGUSR2, lambda number, frame: told.set())
         print("waits", flush=True)
-        signal.pause()
+        told.wait()  # not `signal.pause()`: the signal may come before it
         print("same", running["w"].pid, flush=True)
 """
 
