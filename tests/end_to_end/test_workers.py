@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Child, Normal, Process, Shutdown, Supervisor, Thread, WorkerFailed
+from suitkaise.engines.threads import ThreadEngine
 from tests.sample_workers import Echo
 from tests.support import ROOT, eventually, run_program
 
@@ -160,6 +161,40 @@ def test_a_worker_knows_of_the_incarnation_before():
         running["recalled"].kill()
         eventually(lambda: running["recalled"].incarnation == 2)
         assert running["recalled"].ask("?") == (1, "killed (ref.kill())")
+
+
+class LooksAtItself(Thread):
+    """Uses its own ref in its first hook."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_start(self):
+        self.seen.append(self.ref.incarnation)
+        self.ref.tell(self.ref.incarnation)
+
+    def on_receive(self, message):
+        self.seen.append(message)
+
+
+def test_the_ref_of_a_worker_tells_its_own_incarnation_from_the_first_hook_on(monkeypatch):
+    """However far the worker has come when its supervisor goes on."""
+
+    def spawn(engine, launch):
+        handle = start(engine, launch)
+        handle.ready.result(15)
+        return handle
+
+    start = ThreadEngine.spawn
+    monkeypatch.setattr(ThreadEngine, "spawn", spawn)
+    seen = []
+    with Supervisor("tree", Child(LooksAtItself(seen), id="it")).start() as running:
+        eventually(lambda: seen == [1, 1])
+        running.recall("it")
+        eventually(lambda: seen == [1, 1, 2, 2])
+        running.terminate_child("it")
+        running.restart_child("it")  # the address was over
+        eventually(lambda: seen == [1, 1, 2, 2, 3, 3])
 
 
 class Dunders(Process):

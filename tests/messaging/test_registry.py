@@ -75,6 +75,8 @@ def address() -> Address:
 
 def test_a_message_goes_to_the_incarnation_that_is_there(address: Address) -> None:
     worker = Worker()
+    address.begin(1)
+    assert address.incarnation == 1  # which it may ask for as soon as it runs
     address.attach(worker)
     address.send(tell(1))
     assert (worker.got, address.incarnation) == ([1], 1)
@@ -156,9 +158,11 @@ def test_a_thread_that_stands_for_a_process_gets_what_can_be_sent_to_a_process()
 
 def test_s67_an_address_leads_to_the_incarnation_that_is_there_now(address: Address) -> None:
     first, second = Worker(), Worker()
+    address.begin(1)
     address.attach(first)
     address.send(tell(1))
     address.detach(Signaled(9), None)
+    address.begin(2)
     address.attach(second)
     address.send(tell(2))
     assert (first.got, second.got, address.incarnation) == ([1], [2], 2)
@@ -285,6 +289,7 @@ def test_after_the_end_sending_raises(address: Address) -> None:
 def test_a_worker_that_is_started_again_after_its_end_takes_messages_again(address: Address) -> None:
     address.finish()
     worker = Worker()
+    address.begin(2)
     address.attach(worker)
     address.send(tell(1))
     assert (worker.got, address.over) == ([1], False)
@@ -367,8 +372,9 @@ def test_a_join_inside_of_a_join_callback_finds_a_worker_that_was_just_removed(
 
 
 def test_info_is_answered_at_once(registry: Registry, address: Address) -> None:
-    address.attach(Worker())
-    address.attach(Worker())
+    for serial in (1, 2):
+        address.begin(serial)
+        address.attach(Worker())
     address.pid = 123
     assert registry.request(RequestKind.INFO, "tree/one").get(0) == (Status.RUNNING, 123, 2, "thread")
 

@@ -70,6 +70,7 @@ class Hub:
         self.server = HubServer(self.path, self.reactor, self.registry)
         self.echo = Echo()
         self.address = self.registry.add("tree/one", "one", "thread", Parent())
+        self.address.begin(1)
         self.address.attach(self.echo)
         self.client = HubClient(self.path)
 

@@ -412,17 +412,17 @@ class Address:
 
     # ------------------------------------------------------------ start and end of an incarnation, from its supervisor
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
-        """Announce a new incarnation that is being started: links and monitors may name it from now on."""
+        """Announce a new incarnation that is being started: links, monitors and itself may name it from now on."""
         with self._lock:
             self.trap_exits, self._kill_on_attach = trap_exits, None
+            self.incarnation += 1
+            self.over, self.pid = False, None
         self.watchers.begin(serial)
 
     def attach(self, receiver: Receiver) -> None:
         """Let a new incarnation answer here from now on; it gets the pending messages first."""
         with self._lock:
             self._receiver = receiver
-            self.incarnation += 1
-            self.over, self.pid = False, None
             if self._kill_on_attach is not None:
                 receiver.kill(self._kill_on_attach)
             if self._tracer is not None and isinstance(receiver, Traceable):
