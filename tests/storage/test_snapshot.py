@@ -76,6 +76,16 @@ def test_a_restore_may_be_of_one_branch_and_may_keep_the_rest(tree: Tree, file: 
     assert (after[""], after["ab"]) == ({"later": 1}, {"later": 1})
 
 
+def test_replace_may_be_any_value_that_is_true_or_false(tree: Tree, file: Path) -> None:
+    tree.add("a", 1, "p")
+    tree.snapshot(file)
+    tree.add("later", 1, "p")
+    assert tree.restore(file, replace=0) == 1  # type: ignore[arg-type]
+    assert tree.get_all_from("p") == {"a": 1, "later": 1}
+    tree.restore(file, replace=1)  # type: ignore[arg-type]
+    assert tree.get_all_from("p") == {"a": 1}
+
+
 def test_the_marked_entries_of_workers_are_neither_saved_nor_removed(tree: Tree, file: Path) -> None:
     set_owner("w/snapshot#1")
     try:

@@ -238,8 +238,9 @@ def test_compare_and_set_stores_only_if_the_revision_is_the_expected_one(tree: T
     tree.remove("a")
     tree.add("a", 2)
     assert tree.revision("a") > seen + 1
-    with pytest.raises(ValueError, match="a revision is an int >= 0"):
-        tree.compare_and_set("a", -1, 2)
+    for wrong in (-1, True, 1.0):
+        with pytest.raises(ValueError, match="a revision is an int >= 0"):
+            tree.compare_and_set("a", wrong, 2)  # type: ignore[arg-type]
 
 
 def test_remove_of_a_missing_name_is_a_key_error_without_missing_ok(tree: Tree) -> None:
@@ -251,6 +252,12 @@ def test_remove_of_a_missing_name_is_a_key_error_without_missing_ok(tree: Tree) 
     tree.remove("a", missing_ok=True)
     tree.remove("a", missing_ok=True, wait=False)
     tree.flush()
+
+
+def test_missing_ok_may_be_any_value_that_is_true_or_false(tree: Tree) -> None:
+    tree.remove("a", missing_ok=1)  # type: ignore[arg-type]
+    with pytest.raises(EntryNotFound):
+        tree.remove("a", missing_ok=None)  # type: ignore[arg-type]
 
 
 def test_entry_returns_revision_time_size_and_metadata(tree: Tree) -> None:

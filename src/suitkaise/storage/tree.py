@@ -307,7 +307,7 @@ class Tree:
         >>> sktree.disconnect()
         """
         path = checked_path(caller_path() if path is None else path, name)
-        if not isinstance(revision, int) or revision < 0:
+        if type(revision) is not int or revision < 0:
             raise ValueError(f"compare_and_set: a revision is an int >= 0, as `revision` returns it, not {revision!r}")
         facts = None if metadata is None else check_metadata(metadata)
         return self._writes().compare_and_set(path, name, revision, value, facts)
@@ -378,7 +378,7 @@ class Tree:
             EntryNotFound: there is no such entry; also a `KeyError`.
         """
         path = checked_path(caller_path() if path is None else path, name)
-        self._writes().remove(path, name, missing_ok=missing_ok, wait=wait)
+        self._writes().remove(path, name, missing_ok=bool(missing_ok), wait=wait)
 
     def move(
         self,
@@ -780,7 +780,7 @@ class Tree:
         self._refuse_elsewhere("restore")
         source = Path(os.path.abspath(file))
         with reporting(progress, f"restore of {source.name}") as report:
-            return self._direct.restore(source, normal_path(path), report, replace=replace)
+            return self._direct.restore(source, normal_path(path), report, replace=bool(replace))
 
     # Indexes, owners, and the handle itself.
 
