@@ -129,6 +129,51 @@ def test_an_entry_that_is_removed_and_made_again_in_a_block_loses_its_metadata(t
     assert tree.entry("direct", path=P).metadata == tree.entry("block", path=P).metadata == {}
 
 
+@pytest.mark.parametrize("how", ["update", "increment", "AutoUpdate"])
+def test_an_entry_with_a_new_value_keeps_metadata_and_owner_in_the_block_too(tree: Tree, how: str) -> None:
+    set_owner("w/maker#1")
+    tree.add("a", 1, P, {"pid": 7, "remove_on_process_join": True})
+    set_owner("w/mover#1")
+    try:
+        with tree.transaction():
+            if how == "update":
+                tree.update("a", 2, P)
+            elif how == "increment":
+                tree.increment("a", 1, P)
+            else:
+                with tree.AutoUpdate(("a", 2), path=P):
+                    pass
+            assert (tree.entry("a", P).metadata["pid"], tree.entry("a", P).owner) == (7, "w/maker#1")
+            assert tree.select_all_with({"pid": 7}, P).values() == [2]
+            tree.move("a", "moved", P)
+    finally:
+        set_owner(None)
+    assert (tree.entry("a", "moved").metadata["pid"], tree.entry("a", "moved").owner) == (7, "w/maker#1")
+    tree.remove_owned("w/mover#1")
+    assert tree.exists("a", "moved")
+    tree.remove_owned("w/maker#1")
+    assert not tree.exists("a", "moved")
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_value_that_replaces_an_unread_one_conflicts_once_its_entry_is_looked_at(tree: Tree, looks: bool) -> None:
+    def work() -> None:
+        with tree.transaction():
+            with tree.AutoUpdate(("a", 2), path=P):
+                pass
+            in_another_thread(lambda: tree.add("a", 1, P, {"pid": 8}))
+            if looks:
+                assert tree.entry("a", P).metadata == {"pid": 7}
+
+    tree.add("a", 1, P, {"pid": 7})
+    if looks:
+        with pytest.raises(TransactionConflict):
+            work()
+    else:
+        work()
+    assert (tree.get("a", P), tree.entry("a", P).metadata) == (1 if looks else 2, {"pid": 8})
+
+
 def test_a_block_stores_a_copy_of_the_value(tree: Tree) -> None:
     items = [1]
     with tree.transaction():

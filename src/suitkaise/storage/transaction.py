@@ -53,6 +53,7 @@ class Transaction(Writes):
         self._read: dict[bytes, tuple[str, str, int]] = {}
         self._records: dict[bytes, bytes | None] = {}
         self._written: dict[bytes, tuple[Put | Remove, bytes]] = {}
+        self._unread: dict[bytes, tuple[str, str, int]] = {}  # have a new value, whatever the old one is
         self._containers: dict[str, ContainerVersion] = {}
         self._selections: dict[object, SelectionVersion] = {}
         self._provisional = itertools.count(_PROVISIONAL)
@@ -64,6 +65,8 @@ class Transaction(Writes):
             record = self._reader.get(key)
             self._read[key] = path, name, revision_of(record)
             self._records[key] = record
+        elif key in self._unread:
+            self._read[key] = self._unread.pop(key)
         return self._records[key]
 
     def revision(self, path: str, name: str) -> int:
@@ -239,11 +242,20 @@ class Transaction(Writes):
         packed = b""
         if metadata is not None:
             packed = pack_metadata(metadata)
-        elif (old := self._records.get(key)) is not None:
-            packed = Record.unpack(old).metadata
+        elif (old := self._old(key, path, name)) is not None:
+            kept = Record.unpack(old)
+            packed, owner = kept.metadata, kept.owner
         self._records[key] = pack_record(
             next(self._provisional), time.time(), encoding, value, owner=owner, metadata=packed, long_key=long_key
         )
+
+    def _old(self, key: bytes, path: str, name: str) -> bytes | None:
+        """Return the record whose metadata and owner a new value keeps. The commit requires nothing of the entry."""
+        if key in self._records:
+            return self._records[key]
+        record = self._reader.get(key)
+        self._unread[key] = path, name, revision_of(record)
+        return record
 
 
 class TransactionSlot(threading.local):
