@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -313,6 +315,68 @@ def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None
         assert Tree(tree.directory).get("b", path=P) == 1, "another handle in this thread uses the same transaction"
         in_another_thread(lambda: tree.exists("b", path=P), False)
     assert tree.get_all_from(P) == {"a": 1, "b": 1}
+
+
+def test_what_other_tasks_of_the_event_loop_write_is_no_part_of_a_transaction(tree: Tree) -> None:
+    async def transact(begun: asyncio.Event, other: asyncio.Event) -> None:
+        with tree.transaction():
+            tree.add("a", 1, P)
+            begun.set()
+            await other.wait()
+            assert (tree.get("a", P), tree.get("b", P)) == (1, 2)
+            raise ZeroDivisionError
+
+    async def write(begun: asyncio.Event, other: asyncio.Event) -> None:
+        await begun.wait()
+        tree.add("b", 2, P)
+        assert (tree.get("a", P, None), tree.get_all_from(P), tree.exists("a", P)) == (None, {"b": 2}, False)
+        with pytest.raises(StorageError, match="there is a transaction in this thread already"):
+            with tree.transaction():
+                pass
+        other.set()
+
+    async def main() -> None:
+        begun, other = asyncio.Event(), asyncio.Event()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.gather(transact(begun, other), write(begun, other))
+
+    asyncio.run(main())
+    assert tree.get_all_from(P) == {"b": 2}
+
+
+def test_an_event_loop_that_runs_in_a_block_is_part_of_the_transaction(tree: Tree) -> None:
+    async def main() -> None:
+        tree.add("a", 1, P)
+
+    with pytest.raises(ZeroDivisionError), tree.transaction():
+        asyncio.run(main())
+        raise ZeroDivisionError
+    assert tree.get_all_from(P) == {}
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_block_that_ends_in_another_thread_writes_nothing_and_leaves_no_transaction(tree: Tree, closes: bool) -> None:
+    def block() -> Iterator[None]:
+        with tree.transaction():
+            tree.add("a", 1, P)
+            yield
+
+    def end() -> None:
+        tree.add("b", 1, P)
+        if closes:
+            steps.close()
+        else:
+            with pytest.raises(StorageError, match="has to end in the thread and the task in which it began"):
+                next(steps)
+
+    steps: Any = block()
+    next(steps)
+    in_another_thread(end)
+    tree.add("c", 1, P)
+    in_another_thread(lambda: tree.get_all_from(P), {"b": 1, "c": 1})
+    with tree.transaction():
+        tree.add("d", 1, P)
+    assert tree.get_all_from(P) == {"b": 1, "c": 1, "d": 1}
 
 
 def test_a_dead_owner_commits_nothing(tree: Tree) -> None:

@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 import weakref
@@ -46,9 +47,11 @@ _PROVISIONAL = 1 << 63  # higher than all stored revisions; a number of the tran
 
 
 class Transaction(Writes):
-    """The reads and writes of one thread between the start and the end of a transaction."""
+    """The reads and writes of one thread, or one task of its event loop, from the start of a transaction to its end."""
 
     def __init__(self, reader: Reader) -> None:
+        self.is_over: bool = False
+        self._task = _running_task()
         self._reader = reader
         self._read: dict[bytes, tuple[str, str, int]] = {}
         self._records: dict[bytes, bytes | None] = {}
@@ -57,6 +60,11 @@ class Transaction(Writes):
         self._containers: dict[str, ContainerVersion] = {}
         self._selections: dict[object, SelectionVersion] = {}
         self._provisional = itertools.count(_PROVISIONAL)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller's reads and writes are part of it: those of another task of the thread are not."""
+        return not self.is_over and (self._task is None or self._task is _running_task())
 
     def get(self, path: str, name: str) -> bytes | None:
         """Return the record as this transaction sees it. The commit requires that the entry has not changed."""
@@ -256,6 +264,15 @@ class Transaction(Writes):
         record = self._reader.get(key)
         self._unread[key] = path, name, revision_of(record)
         return record
+
+
+def _running_task() -> object:
+    """Return the task of the event loop that calls this; None outside of any."""
+    asyncio: Any = sys.modules.get("asyncio")  # without it there is none
+    try:
+        return None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
 
 
 class TransactionSlot(threading.local):

@@ -120,8 +120,13 @@ class Tree:
         except NotThereYet:
             return f"<div>{html.escape(str(self))}</div>"
 
+    def _transaction(self) -> Transaction | None:
+        """Return the transaction that the caller is in, if any."""
+        transaction = self._slot.current
+        return transaction if transaction is not None and transaction.is_here else None
+
     def _writes(self) -> Writes:
-        return self._slot.current or self._direct
+        return self._transaction() or self._direct
 
     # Values of entries.
 
@@ -140,7 +145,7 @@ class Tree:
             path = caller_path()
         word = 1
         transaction = self._slot.current
-        if transaction is None:
+        if transaction is None or not transaction.is_here:
             try:
                 word = self._words[0]
                 cached = self._cache.get((path, name))
@@ -481,7 +486,7 @@ class Tree:
     def exists(self, name: str, path: str | None = None) -> bool:
         """Return whether there is such an entry."""
         path = checked_path(caller_path() if path is None else path, name)
-        return (self._slot.current or self._direct).revision(path, name) != 0
+        return self._writes().revision(path, name) != 0
 
     def entry(self, name: str, path: str | None = None) -> Entry:
         """Return the facts about an entry: revision, owner, time, size and metadata.
@@ -490,7 +495,7 @@ class Tree:
             EntryNotFound: there is no such entry; also a `KeyError`.
         """
         path = checked_path(caller_path() if path is None else path, name)
-        record = (self._slot.current or self._direct).get(path, name)
+        record = self._writes().get(path, name)
         if record is None:
             raise entry_not_found(self._reader, path, name)
         key = entry_key(path, name)[0]
@@ -517,7 +522,7 @@ class Tree:
     def containers(self, path: str = "") -> list[str]:
         """Return the paths of all containers that hold entries, at and below `path`, in order. The root is ""."""
         path = normal_path(path)
-        if (transaction := self._slot.current) is not None:
+        if (transaction := self._transaction()) is not None:
             return sorted({entry.path for entry in select(lambda: transaction, {}, path)})
         self._direct.wait_for_storage()
         return containers_below(self._reader, path)
@@ -591,12 +596,14 @@ class Tree:
         """Make several changes in one atomic write: all of them or, if the block raises, none.
 
         Reads in the block see the writes of the block. At the end of the block all that was read must be unchanged,
-        as if no other writer existed. Only this thread's use of the storage is part of the transaction.
+        as if no other writer existed. Only this thread's use of the storage is part of the transaction; in an event
+        loop, only that of this task.
 
         Raises:
             TransactionConflict: another writer changed something that the block read; nothing was written.
                 `atomically` tries again by itself.
-            StorageError: it could not be stored; or there is a transaction in this thread already.
+            StorageError: it could not be stored; or there is a transaction in this thread already; or the block ended
+                in another thread or task than it began.
 
         >>> from suitkaise import sktree
         >>> tree = sktree.connect()
@@ -611,14 +618,21 @@ class Tree:
         {'left': 7, 'right': 3}
         >>> sktree.disconnect()
         """
-        if self._slot.current is not None:
+        if self._slot.current is not None and not self._slot.current.is_over:
             raise StorageError("there is a transaction in this thread already; transactions do not nest")
         self._direct.wait_for_storage()
         transaction = self._slot.current = Transaction(self._reader)
         try:
             yield
+            is_here = self._transaction() is transaction
         finally:
-            self._slot.current = None
+            transaction.is_over = True  # its thread's slot may not be this one
+            if self._slot.current is transaction:
+                self._slot.current = None
+        if not is_here:
+            raise StorageError(
+                "a transaction has to end in the thread and the task in which it began; nothing was written"
+            )
         commit = transaction.request()
         if commit is not None:
             self._direct.send(*commit)
@@ -708,7 +722,7 @@ class Tree:
                     values[name] = value
                 case _:
                     raise TypeError(f"AutoUpdate takes names, and pairs of a name and its value, not {pair!r}")
-        if self._slot.current is not None:
+        if self._transaction() is not None:
             return auto_update(values, revisions, path, self._writes)
         return auto_update(values, revisions, path, self._writes, self.transaction)
 
@@ -862,7 +876,7 @@ class Tree:
             raise StorageError(f"{what} works on the machine of the storage alone: its file is there")
 
     def _refuse_in_transaction(self, what: str) -> None:
-        if self._slot.current is not None:
+        if self._transaction() is not None:
             raise StorageError(f"{what} cannot be part of a transaction")
 
 
