@@ -240,3 +240,29 @@ if __name__ == "__main__":
     print(process.exitcode)
 """).check()
     assert ended.stdout.splitlines() == ["True True", "0"]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_process_that_multiprocessing_has_forked_waits_for_what_it_has_made(method: str) -> None:
+    ended = run_program(
+        """
+import multiprocessing
+import sys
+from suitkaise import skthreading, xprocess
+
+def note(what):
+    print(f"{what}\\n", end="", flush=True)  # in one piece: two processes write at once
+
+def main():
+    xprocess.CrossProcessing().create_process(note, args=("process",), kwargs={"join_after": 3})
+    skthreading.create_thread(note, args=("thread",), kwargs={"join_after": 3})
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=main)
+    process.start()
+    process.join(25.0)
+    print(process.exitcode)
+""",
+        method,
+    ).check()
+    assert sorted(ended.stdout.split()) == ["0", *["process"] * 3, *["thread"] * 3]

@@ -163,6 +163,39 @@ def test_a_program_that_ends_runs_the_tasks_that_are_left(kind: str) -> None:
     assert finished.stderr == ""
 
 
+IN_A_CHILD = """
+import multiprocessing, sys, threading, time
+from suitkaise.pools import ProcessPool, ThreadPool
+
+def work(number):
+    time.sleep(0.01)
+    print(f"{{number}}\\n", end="", flush=True)
+
+def main():
+    pool = {kind}(2)
+    for number in range(10):
+        pool.submit(work, number)
+    def submit_later():
+        for number in range(10, 20):
+            pool.submit(work, number).result()
+    threading.Thread(target=submit_later).start()
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=main)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("kind", ["ProcessPool", "ThreadPool"])
+def test_a_process_of_multiprocessing_that_ends_runs_the_tasks_that_are_left(kind: str, method: str) -> None:
+    finished = run_program(IN_A_CHILD.format(kind=kind), method).check()
+    assert sorted(map(int, finished.stdout.split())) == list(range(20))
+    assert finished.stderr == ""
+
+
 def test_the_workers_of_a_killed_program_end_although_their_tasks_go_on() -> None:
     with start_program(HANGING) as running:
         eventually(lambda: running.stdout.count("pid") == 2)

@@ -24,7 +24,7 @@ from suitkaise.errors import (
 from suitkaise.messaging.identity import set_owner
 from suitkaise.storage.tree import Tree
 from tests.storage.support import Storage
-from tests.support import ROOT
+from tests.support import ROOT, run_program
 
 HERE = "tests/storage/test_tree"
 
@@ -555,6 +555,29 @@ def test_writes_under_way_at_the_end_of_a_program_arrive(tree: Tree) -> None:
     program = "import sys; from suitkaise.storage.tree import Tree; t = Tree(sys.argv[1])\n"
     program += "for n in range(300): t.increment('n', path='exit', wait=False)"
     subprocess.run([sys.executable, "-c", program, str(tree.directory)], check=True, cwd=ROOT)
+    assert tree.get("n", path="exit") == 300
+
+
+IN_A_CHILD = """
+import multiprocessing
+import sys
+from suitkaise.storage.tree import Tree
+
+def write(tree):
+    for n in range(300):
+        tree.increment("n", path="exit", wait=False)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[2]).Process(target=write, args=(Tree(sys.argv[1]),))
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_writes_under_way_at_the_end_of_a_process_of_multiprocessing_arrive(tree: Tree, method: str) -> None:
+    run_program(IN_A_CHILD, str(tree.directory), method).check()
     assert tree.get("n", path="exit") == 300
 
 

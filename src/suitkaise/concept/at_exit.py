@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import math
 import threading
 from typing import TYPE_CHECKING
 
+from suitkaise.platform.exit_functions import at_exit
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
@@ -46,7 +46,7 @@ def forget(group: WorkerGroup) -> None:
             _groups.remove(group)
 
 
-@atexit.register  # after the runtime has registered its own, which stops trees: the last one is called first
+@at_exit  # after the runtime has registered its own, which stops trees: the last one is called first
 def _wait_for_all() -> None:
     """Wait for all groups; Ctrl-C stops them gracefully, the second one kills."""
     waits = not was_interrupted()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import inspect
 import itertools
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self, Type
 
 from suitkaise.errors import no_attribute
 from suitkaise.messaging.messages import checked_timeout
+from suitkaise.platform.exit_functions import at_exit
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.pools import batches
 from suitkaise.pools.errors import OTHER_NAMES
@@ -328,7 +328,7 @@ def _checked(limits: Limits) -> Limits:
     return limits
 
 
-@atexit.register  # after the runtime's, so it runs before: the tasks that are left are run, as concurrent.futures does
+@at_exit  # after the runtime's, so it runs before: the tasks that are left are run, as concurrent.futures does
 def _at_exit() -> None:
     waits = not was_interrupted()
     for scheduler in list(live):

@@ -6,7 +6,6 @@ engines; the event bus. It begins with the first tree (or the first use of the s
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -33,6 +32,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
+from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.hidden_modules import refuse_hidden_modules
 from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
@@ -334,6 +334,7 @@ def enter() -> Runtime:
                 "happened while a module was imported, move the start() or run() under `if __name__ == '__main__':`"
             )
         if _runtime is None:
+            expect_exit()
             _runtime = Runtime()
         _users += 1
         return _runtime
@@ -371,11 +372,10 @@ after_fork_in_child(_reset_after_fork)
 
 def _be_first_at_exit() -> None:
     """Stop the trees before what others have registered for the end of the program, and which the trees need."""
-    atexit.unregister(_at_exit)
-    atexit.register(_at_exit)
+    at_exit(_at_exit)
 
 
-@atexit.register
+@at_exit
 def _at_exit() -> None:
     """Stop the trees that the main program leaves running, gracefully."""
     with _guard:  # a tree that another thread has stopped may be cleared away at this moment

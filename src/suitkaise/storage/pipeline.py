@@ -6,7 +6,6 @@ breaks, and ends when nothing is under way. At the end of the program, pending w
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import threading
@@ -15,6 +14,7 @@ from collections import deque
 from typing import Protocol
 
 from suitkaise.errors import StorageError
+from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = [
@@ -66,6 +66,7 @@ def schedule(client: Pipelined) -> None:
     global _pump
     with _lock:
         if _pump is None:
+            expect_exit()
             _pump = _Pump()
         _pump.add(client)
 
@@ -186,6 +187,7 @@ _lock = threading.RLock()  # reentrant, since a signal handler may write, too
 _errors: dict[str, deque[StorageError]] = {}
 
 
+@at_exit
 def _at_exit() -> None:
     if _pump is not None:
         _pump.finish()
@@ -193,6 +195,3 @@ def _at_exit() -> None:
     if error is not None:
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
         logger.warning("writes with wait=False failed, and no flush reported it: %s", text)
-
-
-atexit.register(_at_exit)
