@@ -379,6 +379,23 @@ def test_a_block_that_ends_in_another_thread_writes_nothing_and_leaves_no_transa
     assert tree.get_all_from(P) == {"b": 1, "c": 1, "d": 1}
 
 
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_transaction_that_is_too_large_is_told_to_be_divided(tree: Tree, writes: bool) -> None:
+    def work() -> None:
+        with tree.transaction():
+            for number in range(300):
+                name = f"{number}{'n' * 5000}"
+                if writes:
+                    tree.add(name, 1, P)
+                else:
+                    tree.exists(name, P)
+
+    counts = "300 writes and 0 reads" if writes else "0 writes and 300 reads"
+    with pytest.raises(StorageError, match=f"the transaction is too large: {counts}; .* divide it"):
+        work()
+    assert tree.get_all_from(P) == {}
+
+
 def test_a_dead_owner_commits_nothing(tree: Tree) -> None:
     set_owner("dead/worker#1")
     try:

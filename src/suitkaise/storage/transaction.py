@@ -224,6 +224,11 @@ class Transaction(Writes):
         )
         return request, b"".join(values)
 
+    @property
+    def counts(self) -> str:
+        """How many entries it writes and has read, in words."""
+        return f"{len(self._written)} writes and {len(self._read)} reads"
+
     def _existing(self, path: str, name: str) -> bytes:
         record = self.get(path, name)
         if record is None:

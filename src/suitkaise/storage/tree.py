@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from suitkaise.errors import StorageError, TransactionConflict, no_attribute
+from suitkaise.errors import NotSerializable, StorageError, TransactionConflict, no_attribute
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
 from suitkaise.specs.recipe import is_async_function
@@ -635,7 +635,13 @@ class Tree:
             )
         commit = transaction.request()
         if commit is not None:
-            self._direct.send(*commit)
+            try:
+                self._direct.send(*commit)
+            except NotSerializable:  # the header has no room for so many names
+                raise StorageError(
+                    f"the transaction is too large: {transaction.counts}; their paths and names, with some bytes for "
+                    "each, may have 1 MiB, so divide it"
+                ) from None
 
     def atomically(self, function: Callable[[Any], T], *, retries: int = 100) -> T:
         """Call `function` with this tree in a transaction, and again if another writer was faster.
