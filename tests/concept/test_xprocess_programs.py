@@ -266,3 +266,40 @@ if __name__ == "__main__":
         method,
     ).check()
     assert sorted(ended.stdout.split()) == ["0", *["process"] * 3, *["thread"] * 3]
+
+
+def test_a_process_that_is_forked_during_a_shutdown_makes_threads_and_processes_of_its_own() -> None:
+    ended = run_program("""
+import os
+import signal
+import threading
+from suitkaise import skthreading, xprocess
+
+asked, done = threading.Event(), threading.Event()
+
+class Slow(skthreading.SKThread):
+    def loop(self):
+        self.wait(20.0)  # until it is asked to finish
+        asked.set()
+        done.wait(20.0)
+
+xp = xprocess.CrossProcessing()
+xp.create_process(abs, args=(-5,), kwargs={"join_after": 1})
+skthreading.create_thread("slow", Slow)
+ending = threading.Thread(target=skthreading.shutdown)
+ending.start()
+asked.wait(20.0)
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    print(skthreading.create_thread(abs, args=(-6,)).result(10.0), flush=True)
+    skthreading.shutdown()
+    print(xp.create_process(abs, args=(-7,), kwargs={"join_after": 1}).result(10.0), flush=True)
+    xp.shutdown()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+done.set()
+ending.join()
+print(skthreading.get_status("slow"), xp.get_process_result("abs"))
+""").check()
+    assert ended.stdout.split() == ["6", "7", "0", "finished", "5"]

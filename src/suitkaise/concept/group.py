@@ -27,6 +27,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.router import in_worker_process, router
 from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.specs import SpecWarning
 from suitkaise.status import Status, TreeStatus
 from suitkaise.workers.worker import Worker
@@ -88,6 +89,7 @@ class WorkerGroup:
         self._kept: dict[str, _Kept] = {}  # after the end
         self._kept_removed: dict[str, _Kept] = {}  # likewise, of temporary workers that had ended before
         self._lock = threading.RLock()
+        _groups.add(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path or self._name!r})"
@@ -319,6 +321,18 @@ class WorkerGroup:
 
 _owned: weakref.WeakValueDictionary[str, WorkerGroup] = weakref.WeakValueDictionary()
 """The groups whose supervisor this program has started, by its path."""
+
+
+_groups: weakref.WeakSet[WorkerGroup] = weakref.WeakSet()
+"""All groups of this process."""
+
+
+def _reset_after_fork() -> None:
+    for group in list(_groups):
+        group._lock = threading.RLock()  # another thread of the parent may have had it
+
+
+after_fork_in_child(_reset_after_fork)
 
 
 def _group_at(cls: type[WorkerGroup], path: str) -> WorkerGroup:
