@@ -439,6 +439,37 @@ def test_arguments_that_fit_are_recorded(what: Any, args: Any, kwargs: Any) -> N
     assert spec.what == Recipe(what, args, kwargs or {}, "process")
 
 
+def _with_one(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(1, *args, **kwargs)
+
+    return call
+
+
+@_with_one
+def given(one: int, two: int) -> int:
+    return one + two
+
+
+class Opened(Process):
+    @lambda function: functools.wraps(function)(lambda self, name: function(self, name, 2))
+    def __init__(self, name: str, more: int) -> None:
+        super().__init__()
+
+
+def test_a_decorator_may_give_a_function_or_a_constructor_arguments_of_its_own() -> None:
+    assert Child(given, args=(2,)).what == Recipe(given, (2,), {}, "process")
+    assert Child(Opened, args=("a",)).what == Recipe(Opened, ("a",), {}, "process")
+    assert Thread.of(given, 2).args == (2,)
+    refused(lambda: Child(Opened), "missing a required argument: 'name'")
+
+
+def test_arguments_of_a_cached_function_that_do_not_fit_are_refused() -> None:
+    cached = functools.lru_cache(lambda number: number)
+    refused(lambda: Child(cached, id="w"), "missing a required argument: 'number'")
+
+
 @pytest.mark.parametrize(
     "options, parts",
     [

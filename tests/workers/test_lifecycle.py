@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -807,6 +808,42 @@ def test_an_invalid_call_answers_the_asker_and_leaves_the_worker_alive(
     assert one.run().reason == Normal()
     with pytest.raises(error, match=says):
         answer.get(0)
+    assert end.get(0) == "bye"
+
+
+def test_a_call_of_a_method_whose_decorator_gives_an_argument_is_no_invalid_one(harness: Harness) -> None:
+    def with_ten(method: Any) -> Any:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any) -> Any:
+            return method(self, 10, *args)
+
+        return call
+
+    class Decorated(Calculator):
+        @with_ten
+        def plus(self, ten: int, more: int) -> int:
+            return ten + more
+
+        @functools.singledispatchmethod
+        def kind(self, value: object) -> str:
+            return "object"
+
+        @kind.register
+        def _(self, value: int) -> str:
+            return "int"
+
+        @functools.lru_cache  # noqa: B019
+        def double(self, number: int) -> int:
+            return 2 * number
+
+    one = harness(Decorated())
+    answers = [one.call("plus", 5), one.call("kind", 1), one.call("kind", "a"), one.call("double", 4)]
+    wrong = one.call("double")
+    end = one.call("end")
+    assert one.run().reason == Normal()
+    assert [answer.get(0) for answer in answers] == [15, "int", "object", 8]
+    with pytest.raises(TypeError, match="missing a required argument: 'number'"):
+        wrong.get(0)
     assert end.get(0) == "bye"
 
 

@@ -20,7 +20,7 @@ from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.options import ELSEWHERE
-from suitkaise.specs.recipe import Recipe, Startable, check_function, is_async_function, recipe_of
+from suitkaise.specs.recipe import Recipe, Startable, check_function, is_async_function, recipe_of, signature_of
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["SPECIAL", "Call", "caller_level", "declared"]
@@ -316,7 +316,7 @@ def _worker_that_calls(
 def _check_call(title: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Raise SpecError if the function cannot be called with these arguments."""
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except (ValueError, TypeError):
         return
     try:

@@ -32,6 +32,7 @@ __all__ = [
     "overrides",
     "recipe_of",
     "record",
+    "signature_of",
     "snapshot",
     "with_arguments",
 ]
@@ -266,7 +267,7 @@ def _check_hook(cls: type, hook: str) -> None:
 def _check_hook_arguments(cls: type, hook: str, function: Callable[..., Any]) -> None:
     if (function.__module__ or "").partition(".")[0] == "suitkaise":
         return
-    signature = inspect.signature(function, follow_wrapped=False)  # a decorator may give arguments of its own
+    signature = signature_of(function)
     gets = _GETS.get(hook, ())
     try:
         signature.bind(None, *gets)
@@ -284,9 +285,21 @@ def _signature_of(target: Any) -> inspect.Signature:
     """Return the signature of a target; of a class that of `__init__`, since the metaclass takes any arguments."""
     if isinstance(target, type) and type(target).__call__ is not type.__call__:
         constructor: Any = target
-        signature = inspect.signature(constructor.__init__)
+        signature = signature_of(constructor.__init__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
-    return inspect.signature(target)
+    return signature_of(target)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the arguments that a call takes, not those of what it wraps: a decorator may give some of its own.
+
+    Raises:
+        ValueError, TypeError: they cannot be known, as for some built-ins.
+    """
+    try:
+        return inspect.signature(function, follow_wrapped=False)
+    except ValueError:
+        return inspect.signature(function)  # of `functools.lru_cache`, which gives none
 
 
 def is_async_function(function: Any) -> bool:

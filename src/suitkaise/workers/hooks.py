@@ -9,7 +9,7 @@ from typing import Any
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.identity import set_worker
 from suitkaise.messaging.messages import Message, undecodable
-from suitkaise.specs.recipe import Recipe, is_async_function
+from suitkaise.specs.recipe import Recipe, is_async_function, signature_of
 from suitkaise.specs.spellings import HOOKS
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import Process, Thread, Worker
@@ -139,12 +139,10 @@ def _attribute(worker: Any, name: str) -> Any:
 
 
 def _check_call(method: Any, name: str, args: Any, kwargs: Any) -> None:
-    import inspect
-
     if not callable(method):
         raise NoHandler(TypeError(f"{name!r} is not a method; read it with proxy.{name}.get()"))
     try:
-        inspect.signature(method).bind(*args, **kwargs)
+        signature_of(method).bind(*args, **kwargs)
     except TypeError as error:
         raise NoHandler(TypeError(f"{name}(): {error}")) from None
     except ValueError:  # a built-in without a signature: the call itself raises
