@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from mypy import api
 
-from suitkaise import AskTimeout, DeadlockError, Supervisor, Thread, WorkerProxy
+from suitkaise import AskTimeout, DeadlockError, Supervisor, Thread, WorkerProxy, WorkerRef
 from suitkaise.messaging import codec
 from tests.support import ROOT
 
@@ -40,6 +41,10 @@ class Count(Thread):
     def double(self) -> int:
         return self.total * 2
 
+    @functools.cached_property
+    def first_total(self) -> int:
+        return self.total
+
     @staticmethod
     def half(number: int) -> float:
         return number / 2
@@ -66,6 +71,19 @@ def test_calls_and_attributes_wait_for_the_answer() -> None:
         )
         assert repr(count) == "WorkerRef('app/count').proxy(Count)"
         assert isinstance(running["count"].proxy(), WorkerProxy)
+
+
+def test_a_cached_property_is_read_as_any_property() -> None:
+    with Supervisor("app", Count).start() as running:
+        count = running["count"].proxy(Count)
+        count.add(3)
+        assert (count.first_total, count.add(1), count.first_total) == (3, 4, 3)
+
+
+@pytest.mark.parametrize("wrong", [Count(), "Count", 3], ids=["a worker", "a name", "a number"])
+def test_what_is_no_class_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="proxy takes the class of the worker, not "):
+        WorkerRef("app/count").proxy(wrong)
 
 
 def test_an_async_method_is_awaited() -> None:

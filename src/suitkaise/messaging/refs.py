@@ -198,6 +198,9 @@ class WorkerRef:
             timeout: seconds that such a proxy waits for each answer at most (default 5.0; None: for ever). An
                 `await` waits until it is cancelled.
 
+        Raises:
+            TypeError: `cls` is no class, or `timeout` no such time.
+
         >>> from suitkaise import Supervisor, Thread
         >>> class Count(Thread):
         ...     def on_start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
@@ -31,6 +32,8 @@ class TypedProxy:
     """
 
     def __init__(self, ref: Askable, cls: type, timeout: float | None) -> None:
+        if not isinstance(cls, type):
+            raise TypeError(f"proxy takes the class of the worker, not {cls!r}")
         checked_timeout(timeout)
         vars(self).update(_ref=ref, _cls=cls, _timeout=timeout)
 
@@ -40,7 +43,7 @@ class TypedProxy:
         ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
         found = inspect.getattr_static(cls, name, None)
         found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-        if not inspect.isroutine(found):
+        if not inspect.isroutine(found) or isinstance(found, functools.cached_property):
             return _ask_and_wait(ref, "get", name, timeout)
         return _method(ref, name, timeout, awaited=is_async_function(found))
 
