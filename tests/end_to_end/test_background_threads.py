@@ -130,9 +130,12 @@ class Obeys(Worker):
     def on_finish(self) -> None:
         note(self.folder, "worker finishes")
 
-    def do_start(self, what: Any, *args: Any, **kwargs: Any) -> str:
-        self.thread = self.start_thread(what, *args, **kwargs)
+    def do_start(self, what: Any, *args: Any) -> str:
+        self.thread = self.start_thread(what, *args)
         return self.thread.path
+
+    def do_start_named(self, what: Any, named: dict[str, Any]) -> str:
+        return self.start_thread(what, **named).path
 
     def do_start_and_fail(self, what: Any, *args: Any) -> str:
         try:
@@ -343,7 +346,20 @@ def test_what_is_no_thread_or_cannot_start_is_an_error_of_the_call_alone(cls: An
         named = Child(Noting, args=(str(tmp_path),), id="named")
         ask(("start", named))
         assert ask(("start_and_fail", named)) == "ChildAlreadyStarted: 'app/worker/named' is running already"
+        copies = Child(Noting, args=(str(tmp_path),), id="copies", copies=2)
+        assert "start_thread starts one thread; 'copies' has copies=2" in ask(("start_and_fail", copies))
         assert running["worker"].incarnation == 1
+
+
+def take_any(**named: str) -> None:
+    tick(named["what"], " ".join(sorted(named)))
+
+
+@KINDS
+def test_an_argument_of_a_threads_function_may_have_any_name(cls: Any, tmp_path: Path) -> None:
+    with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:
+        running["worker"].ask(("start_named", take_any, {"what": str(tmp_path), "self": "b"}))
+        eventually(lambda: any(line.startswith("self what ") for line in notes(tmp_path)))
 
 
 @KINDS

@@ -210,6 +210,14 @@ def test_what_is_no_function_is_no_task(running: RunningTree, what: Any) -> None
         running.task(what)
 
 
+def names(**given: int) -> list[str]:
+    return sorted(given)
+
+
+def test_an_argument_of_the_function_may_have_any_name(running: RunningTree) -> None:
+    assert running.task(names, function=1, self=2, args=3, kwargs=4).get(20) == ["args", "function", "kwargs", "self"]
+
+
 def test_arguments_that_do_not_fit_are_told_at_once(running: RunningTree) -> None:
     with pytest.raises(SpecError):
         running.task(add, 1, 2, 3)  # type: ignore[call-overload]

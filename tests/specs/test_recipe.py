@@ -677,3 +677,5 @@ def test_a_function_can_be_a_worker() -> None:
     assert Process.of(print, 1, end="").kind == "process"
     recipe = Thread.of(math.gcd, 12, 18)
     assert build(recipe, None).loop() == 6
+    named = Thread.of(dict, function=1, what=2)  # type: ignore[arg-type]
+    assert named.kwargs == {"function": 1, "what": 2}

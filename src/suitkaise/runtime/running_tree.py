@@ -183,12 +183,12 @@ class RunningTree(Administration):
 
     # ------------------------------------------------------------ tasks
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    def task(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
 
     @overload
-    def task(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    def task(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
 
-    def task(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task[Any]:
+    def task(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Call `function(*args, **kwargs)` once, in a process of its own; return the future of its value, at once.
 
         The process is a temporary child of the dynamic supervisor `tasks` below the root, which is added with the first

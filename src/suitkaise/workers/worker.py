@@ -442,7 +442,7 @@ class Worker(Startable, metaclass=WorkerType):
         """
         return self._require_context("last_checkpoint()").last_checkpoint(default)
 
-    def start_thread(self, what: Any, *args: Any, **kwargs: Any) -> WorkerRef:
+    def start_thread(self, what: Any, /, *args: Any, **kwargs: Any) -> WorkerRef:
         """Start a supervised background thread of this worker's process; return its ref when it is up.
 
         The thread's path is below the worker's: `app/worker/heartbeat`. The thread is restarted when it fails. If that
@@ -463,7 +463,12 @@ class Worker(Startable, metaclass=WorkerType):
             WorkerDead: the worker ends.
         """
         context = self._require_context("start_thread()")
-        return context.background.start(background_child("start_thread", what, args, kwargs))
+        child = background_child("start_thread", what, args, kwargs)
+        if child.copies != 1:
+            raise SpecError(
+                f"start_thread starts one thread; {child.id!r} has copies={child.copies}: start them one by one"
+            )
+        return context.background.start(child)
 
     # ------------------------------------------------------------ answers
     def reply_to(self) -> ReplyTo:
@@ -670,7 +675,7 @@ class Process(Worker):
     _worker_kind: ClassVar[Literal["process"]] = "process"
 
     @staticmethod
-    def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
+    def of(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recipe:
         """Make a process worker that calls `function(*args, **kwargs)` once a loop.
 
         `Child(function, args=..., kwargs=...)` does the same.
@@ -706,7 +711,7 @@ class Thread(Worker):
     _worker_kind: ClassVar[Literal["thread"]] = "thread"
 
     @staticmethod
-    def of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Recipe:
+    def of(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recipe:
         """Make a thread worker that calls `function(*args, **kwargs)` once a loop.
 
         >>> from suitkaise import Child, Thread
