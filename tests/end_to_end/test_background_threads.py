@@ -144,6 +144,9 @@ class Obeys(Worker):
             return f"{type(error).__name__}: {error}"
         return "nothing failed"
 
+    def do_call(self, function: Any) -> Any:
+        return function(self)
+
     def do_threads(self) -> list[str]:
         return threads_below(str(self.path))
 
@@ -349,6 +352,73 @@ def test_what_is_no_thread_or_cannot_start_is_an_error_of_the_call_alone(cls: An
         copies = Child(Noting, args=(str(tmp_path),), id="copies", copies=2)
         assert "start_thread starts one thread; 'copies' has copies=2" in ask(("start_and_fail", copies))
         assert running["worker"].incarnation == 1
+
+
+class TellsItself(Thread):
+    """A background thread that uses its own ref, and tries what needs an address in the tree."""
+
+    def on_start(self) -> None:
+        self.heard: list[Any] = []
+        self.ref.tell("told")
+        self.send_after(0, "sent", to=self.ref)
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "heard":
+            return self.heard, str(self.ref.status), self.ref.incarnation
+        if callable(message):
+            return message(self)
+        self.heard.append(message)
+        return None
+
+
+def use_own_ref(worker: Any) -> Any:
+    thread = worker.start_thread(TellsItself)
+    heard = eventually(lambda: len((answer := thread.ask("heard"))[0]) == 2 and answer)
+    try:
+        pickle.dumps(thread.ask(lambda own: own.ref))
+    except TypeError as error:
+        return heard, str(error)
+    return heard, "sent"
+
+
+NEED_AN_ADDRESS = {
+    "join_group()": lambda own: own.join_group("readers"),
+    "subscribe()": lambda own: own.subscribe("news"),
+    "monitor()": lambda own: own.monitor(own.ref),
+    "link()": lambda own: own.link(own.ref),
+    "trap_exits": lambda own: setattr(own, "trap_exits", True),
+}
+
+
+def try_what_needs_an_address(worker: Any) -> dict[str, str]:
+    thread = worker.start_thread(TellsItself)
+    told = {}
+    for name, use in NEED_AN_ADDRESS.items():
+
+        def attempt(own: Any, use: Any = use) -> str:
+            try:
+                return str(use(own))
+            except RuntimeError as error:
+                return str(error)
+
+        told[name] = thread.ask(attempt)
+    return told
+
+
+@KINDS
+def test_the_own_ref_of_a_thread_can_be_used_in_its_process(cls: Any, tmp_path: Path) -> None:
+    with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:
+        (heard, status, incarnation), sent = running["worker"].ask(("call", use_own_ref), timeout=20.0)
+    assert (sorted(heard), status, incarnation) == (["sent", "told"], "running", 1)
+    assert sent == "'app/worker/tells_itself' is a background thread, which is known in its own process only"
+
+
+@KINDS
+def test_a_thread_tells_what_it_cannot_do_without_an_address(cls: Any, tmp_path: Path) -> None:
+    with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:
+        told = running["worker"].ask(("call", try_what_needs_an_address), timeout=20.0)
+    why = "is not for a background thread, which has no address in the tree; let its worker do it"
+    assert told == {name: f"TellsItself.{name} {why}" for name in NEED_AN_ADDRESS}
 
 
 def take_any(**named: str) -> None:

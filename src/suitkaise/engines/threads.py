@@ -46,6 +46,8 @@ class ThreadEngine:
     def __init__(self, context: EngineContext, owner: str | None = None) -> None:
         self._context = context
         self._owner = owner
+        self.supervisor: ThreadSupervisor | None = None
+        """Supervises the threads, if they are background threads."""
         self._abandoned: dict[ThreadHandle, str] = {}
 
     def spawn(self, launch: Launch) -> ThreadHandle:
@@ -63,7 +65,8 @@ class ThreadEngine:
             raise RuntimeError(f"{incarnation.path!r} can have no background threads here")
         engine = ThreadEngine(context, self.owner_of(incarnation))
         engine._abandoned = self._abandoned
-        return context.supervise(context, engine, incarnation.path, on_end)
+        engine.supervisor = supervisor = context.supervise(context, engine, incarnation.path, on_end)
+        return supervisor
 
     def prepare(self, path: str, child: Child) -> None:
         """Do nothing: a thread gets its recipe as it is."""
@@ -106,6 +109,9 @@ class ThreadHandle:
             lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.timers.call_at = context.reactor.call_at
             lifecycle.context.on_log_line = self._on_log_line
+            if engine.supervisor is not None:
+                lifecycle.context.ref = engine.supervisor.own_ref(launch.path)
+                lifecycle.context.has_address = False
             lifecycle.context.background.supervise = partial(engine.supervise, launch.incarnation)
             _ThreadActor.launch(
                 lifecycle, self.mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context

@@ -428,7 +428,8 @@ class WorkerProcess:
                 context.reactor.call_at(time.monotonic() + incarnation.grace, lambda: self._end_now(lifecycle))
 
         engine = ThreadEngine(context, incarnation.owner)
-        return supervise(context, engine, incarnation.path, ended)  # type: ignore[no-any-return]
+        engine.supervisor = supervisor = supervise(context, engine, incarnation.path, ended)
+        return supervisor  # type: ignore[no-any-return]
 
     def _send_news(self, news: Event | CrashReport) -> None:
         self.send(BackgroundReport(), codec.dumps(news))

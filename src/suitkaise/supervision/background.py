@@ -13,7 +13,6 @@ from suitkaise.events import Event, SupervisorStarted, SupervisorStopped, Superv
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import AdminAction
-from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import Router
 from suitkaise.specs import Child
@@ -21,6 +20,7 @@ from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.supervision.actor import start_actor
 from suitkaise.supervision.environment import Environment
 from suitkaise.supervision.executor import Executor
+from suitkaise.workers.incarnation import OwnRef
 
 __all__ = ["BackgroundSupervisor", "BackgroundThread"]
 
@@ -85,14 +85,18 @@ class BackgroundSupervisor:
         """Abandon all threads, without waiting."""
         self._root.kill(why)
 
+    def own_ref(self, path: str) -> BackgroundThread:
+        """Return the ref that the thread at `path` has of itself."""
+        return BackgroundThread(path, self._registry)
 
-class BackgroundThread(WorkerRef):
+
+class BackgroundThread(OwnRef):
     """The ref of a background thread, for use in the process that the thread runs in."""
 
     __slots__ = ("_registry",)
 
     def __init__(self, path: str, registry: Registry) -> None:
-        super().__init__(path)
+        super().__init__(path, None)
         self._registry = registry
 
     @property

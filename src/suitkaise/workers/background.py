@@ -19,6 +19,7 @@ from suitkaise.specs.recipe import Recipe, Startable, with_arguments
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
+    from suitkaise.workers.incarnation import OwnRef
 
 __all__ = ["Background", "MakeSupervisor", "ThreadSupervisor", "background_child", "background_children"]
 
@@ -35,6 +36,10 @@ class ThreadSupervisor(Protocol):
 
     def kill(self, why: str) -> None:
         """Abandon all threads, without waiting."""
+
+    def own_ref(self, path: str) -> OwnRef:
+        """Return the ref that the thread at `path` has of itself."""
+        ...
 
 
 MakeSupervisor: TypeAlias = Callable[[Callable[[ExitReason], None]], ThreadSupervisor]

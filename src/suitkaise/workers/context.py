@@ -19,14 +19,14 @@ from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
 from suitkaise.workers.background import Background
-from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, Recalled
+from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, OwnRef, Recalled
 from suitkaise.workers.loop_report import LoopTimeReport, report_on
 from suitkaise.workers.loop_times import LoopTimes
 from suitkaise.workers.output import OutputSink
 from suitkaise.workers.replies import Replies, ReplyTo
 from suitkaise.workers.timers import CANCELLED, Timers
 
-__all__ = ["OwnRef", "WorkerContext", "WorkerLinks"]
+__all__ = ["WorkerContext", "WorkerLinks"]
 
 _clock = time.monotonic
 
@@ -61,6 +61,10 @@ class WorkerContext:
         self.links: WorkerLinks = WorkerLinks(incarnation.owner)
 
         # Set by the engine and the actor.
+        self.ref: OwnRef = OwnRef(incarnation.path, incarnation.copy)
+        """The worker's own ref."""
+        self.has_address: bool = True
+        """Whether the program knows the worker's path, as it does not know those of background threads."""
         self.append_output: Callable[[str, str], None] = lambda text, letter: None
         """Adds text to the output that a crash report shows."""
         self.output: OutputSink | None = None
@@ -147,11 +151,6 @@ class WorkerContext:
 
     # ------------------------------------------------------------ facts
     @property
-    def ref(self) -> OwnRef:
-        """The worker's own ref."""
-        return OwnRef(self.path, self.copy)
-
-    @property
     def is_last_loop(self) -> bool:
         """Whether no loop will follow the current one, as far as is known now."""
         return (
@@ -229,16 +228,6 @@ class WorkerContext:
     def handle_suspension(self) -> None:
         """Leave suspension to the worker: its loop goes on while it is suspended, and reads `suspended`."""
         self._mailbox.blocks_if_suspended = False
-
-
-class OwnRef(WorkerRef):
-    """The ref that a worker has of itself, with the worker's copy number. It is sent as a plain `WorkerRef`."""
-
-    __slots__ = ("copy",)
-
-    def __init__(self, path: str, copy: int | None) -> None:
-        super().__init__(path)
-        self.copy: int | None = copy
 
 
 class WorkerLinks:

@@ -10,10 +10,11 @@ from typing import Any
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
+from suitkaise.messaging.refs import WorkerRef
 from suitkaise.records import dataclass
 from suitkaise.specs.users import User
 
-__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "Recalled", "reason_of_exit"]
+__all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "OwnRef", "Recalled", "reason_of_exit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ class Incarnation:
     def owner(self) -> str:
         """Its identity towards the hub and the storage: `path#serial`."""
         return owner_of(self.path, self.serial)
+
+
+class OwnRef(WorkerRef):
+    """The ref that a worker has of itself, with the worker's copy number. It is sent as a plain `WorkerRef`."""
+
+    __slots__ = ("copy",)
+
+    def __init__(self, path: str, copy: int | None) -> None:
+        super().__init__(path)
+        self.copy: int | None = copy
 
 
 @dataclass(frozen=True, slots=True)

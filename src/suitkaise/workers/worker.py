@@ -22,8 +22,8 @@ from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, Worke
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import Monitor, WorkerRef
-    from suitkaise.workers.context import OwnRef, WorkerContext
-    from suitkaise.workers.incarnation import Recalled
+    from suitkaise.workers.context import WorkerContext
+    from suitkaise.workers.incarnation import OwnRef, Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
     from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
@@ -303,7 +303,7 @@ class Worker(Startable, metaclass=WorkerType):
         def trap_exits(self, on: bool) -> None:
             self._traps_exits = bool(on)
             if self._worker_context is not None:
-                self._worker_context.links.trap_exits(self._traps_exits)
+                self._require_address("trap_exits").links.trap_exits(self._traps_exits)
 
     @property
     def tree(self) -> Any:
@@ -557,7 +557,7 @@ class Worker(Startable, metaclass=WorkerType):
         Raises:
             TypeError: this is no ref (as with `demonitor`, `link` and `unlink`).
         """
-        return self._require_context("monitor()").links.monitor(ref)
+        return self._require_address("monitor()").links.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
         """Remove a monitor: no `Down` of it is delivered after this call. A used monitor is no error."""
@@ -571,7 +571,7 @@ class Worker(Startable, metaclass=WorkerType):
         (`Normal`, `Shutdown`) kills no other worker; in Erlang, `shutdown` does. A thread that is killed by a link is
         abandoned (rule 59). Two calls make one link.
         """
-        self._require_context("link()").links.link(ref)
+        self._require_address("link()").links.link(ref)
 
     def unlink(self, ref: WorkerRef) -> None:
         """Remove a link; a missing link is no error."""
@@ -588,7 +588,7 @@ class Worker(Startable, metaclass=WorkerType):
         """
         from suitkaise.messaging.groups import join_group  # messaging is not needed where a worker is declared
 
-        join_group(name, self._require_context("join_group()").owner)
+        join_group(name, self._require_address("join_group()").owner)
 
     def leave_group(self, name: str) -> None:
         """Leave a group; not to be a member is no error."""
@@ -610,7 +610,7 @@ class Worker(Startable, metaclass=WorkerType):
             ValueError: the pattern is no text, or `most` is no number >= 1.
             RuntimeError: this worker has no `on_receive`.
         """
-        context = self._require_context("subscribe()")
+        context = self._require_address("subscribe()")
         if type(self).on_receive is Worker.on_receive:
             raise RuntimeError(f"{type(self).__name__}.subscribe() needs an on_receive that gets the messages")
         from suitkaise.messaging.topics import subscribe
@@ -630,6 +630,16 @@ class Worker(Startable, metaclass=WorkerType):
                 f"{type(self).__name__}.{what} is for a running worker; this one was not started by a supervisor"
             )
         return self._worker_context
+
+    def _require_address(self, what: str) -> WorkerContext:
+        """Return the context; raise RuntimeError unless the program knows the worker by its path."""
+        context = self._require_context(what)
+        if not context.has_address:
+            raise RuntimeError(
+                f"{type(self).__name__}.{what} is not for a background thread, which has no address in the tree; let "
+                "its worker do it"
+            )
+        return context
 
     if not TYPE_CHECKING:
 
