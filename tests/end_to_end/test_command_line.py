@@ -384,6 +384,36 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_error(unbuffered: str, tm
     assert (finished.returncode, finished.stderr) == (0, b"")
 
 
+FULL = [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "2>&1 | true"]
+
+
+@pytest.mark.parametrize("goes", FULL)
+@pytest.mark.parametrize("loop, code", [("self.rejoin()", 0), ("raise OSError('again')", 1)])
+def test_the_exit_code_is_that_of_the_tree_also_if_its_log_cannot_be_written(
+    goes: str, loop: str, code: int, tmp_path: Path
+) -> None:
+    source = TREE.replace('print("did it in", self.path, flush=True)', "pass")
+    (tmp_path / "app.py").write_text(source.replace("self.rejoin()", loop))
+    shell = f"set -o pipefail; {sys.executable} -m suitkaise run app.py {goes}"
+    assert run_program(["bash", "-c", shell], cwd=tmp_path, env={"PYTHONUNBUFFERED": ""}).returncode == code
+
+
+def test_the_exit_code_of_a_file_that_exits_is_kept_also_if_its_output_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import sys\nprint('lost')\nsys.exit(7)\n")
+    shell = f"exec {sys.executable} -m suitkaise run app.py >/dev/full"
+    finished = run_program(["sh", "-c", shell], cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
+    assert (finished.returncode, finished.stderr) == (7, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_for_which_there_is_no_room_is_an_error_of_the_command(unbuffered: str, tmp_path: Path) -> None:
+    shell = f"exec {sys.executable} -m suitkaise crashes --json >/dev/full"
+    env = {"SUITKAISE_STATE": str(tmp_path), "PYTHONUNBUFFERED": unbuffered}
+    finished = run_program(["sh", "-c", shell], env=env)
+    assert finished.returncode == 1
+    assert finished.stderr == "suitkaise crashes: the output cannot be written: No space left on device\n"
+
+
 def test_the_nodes_of_no_cluster_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("from suitkaise import *\ntree = Supervisor('app')\n")
     finished = run_program([sys.executable, "-m", "suitkaise", "run", "--nodes", "3", "app.py"], cwd=tmp_path)

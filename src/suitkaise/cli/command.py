@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "to_reader"]
+from suitkaise.platform.blocked_streams import MOMENT, returns_within
+
+__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "to_reader",
+           "with_own_code"]  # fmt: skip
 
 CLEAN, FAILED, USAGE, NO_PROGRAM, RUNNING = 0, 1, 2, 3, 4
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of a write to a disk that is full, or broken."""
 
 
 class CommandError(Exception):
@@ -35,8 +44,33 @@ def to_reader(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        _drop_unwritten(sys.stdout)
         return CLEAN
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _drop_unwritten(sys.stdout)
+        raise CommandError(f"the output cannot be written: {error.strerror}") from None
     return code
+
+
+def with_own_code(command: Callable[[], int]) -> int:
+    """Carry out a command whose exit code counts, also if its last lines cannot be written (a full disk, `| head`).
+
+    At its end Python writes what its streams still hold, and would end with 120 instead.
+    """
+    try:
+        return command()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            returns_within(MOMENT, partial(_drop_unwritten, stream))
+
+
+def _drop_unwritten(stream: Any) -> None:
+    """Have what the stream holds go nowhere if it cannot be written."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

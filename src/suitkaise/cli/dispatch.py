@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader, with_own_code
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, roots, split_target
 from suitkaise.cli.observe import observed, with_address
@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         match options.command:
             case "run":
-                return _run_file(options, [*_without_own(options, options.arguments), *theirs])
+                arguments = [*_without_own(options, options.arguments), *theirs]
+                return with_own_code(lambda: _run_file(options, arguments))
             case "demo":
-                return _run_demo(options)
+                return with_own_code(lambda: _run_demo(options))
             case "completion":
                 return to_reader(lambda: print_completion(parser, options.shell))
             case command:
