@@ -43,7 +43,7 @@ class TypedProxy:
         ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
         found = inspect.getattr_static(cls, name, None)
         found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-        if not inspect.isroutine(found) or isinstance(found, functools.cached_property):
+        if isinstance(found, functools.cached_property) or not inspect.isroutine(found):
             return _ask_and_wait(ref, "get", name, timeout)
         return _method(ref, name, timeout, awaited=is_async_function(found))
 
