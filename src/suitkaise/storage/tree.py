@@ -126,7 +126,7 @@ class Tree:
         return transaction if transaction is not None and transaction.is_here else None
 
     def _writes(self) -> Writes:
-        return self._transaction() or self._direct
+        return self._direct if self._slot.current is None else self._transaction() or self._direct
 
     # Values of entries.
 
