@@ -53,7 +53,7 @@ class Known(set[str]):
 
     def note_sent(self, data: Data | Pieces) -> None:
         """Take note that data was sent, or is queued: what is sent from now on comes behind it."""
-        if has_table(data) and _holds_bundles(data):
+        if (data if type(data) is bytes else _first(data))[:1] == _TABLE and _holds_bundles(data):
             with contextlib.suppress(ValueError):
                 self.update(key for key, bundle in _entries(data) if bundle)
 
@@ -83,7 +83,7 @@ NOTHING = _Nothing()
 
 def has_table(data: Data | Pieces) -> bool:
     """Return whether data begins with a table."""
-    return (data.parts[0] if isinstance(data, Pieces) else data)[:1] == _TABLE
+    return _first(data)[:1] == _TABLE
 
 
 def with_table(entries: dict[str, bytes], data: bytes | Pieces) -> bytes | Pieces:

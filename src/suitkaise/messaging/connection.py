@@ -366,6 +366,7 @@ class Outbox:
     def __init__(self, sock: socket.socket, path: str) -> None:
         self.ended: bool = False
         self._sock = sock
+        self._send = sock.send
         self._path = path
         self.waiting: deque[tuple[_PendingFrame, wire.Header, bytes | Pieces]] = deque()
         """The frames that were not sent yet, or not as a whole."""
@@ -389,7 +390,7 @@ class Outbox:
         kept = True
         self._writing = True
         try:
-            _send_and_record(sent, self._sock.send, data, _NOT_WAITING)
+            sent.extend(map(self._send, (data,), _NOT_WAITING))  # `_send_and_record`, without that call
         except BlockingIOError:
             pass
         except OSError:

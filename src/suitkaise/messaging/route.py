@@ -137,13 +137,13 @@ class Route:
             NotSerializable: it is over the limits.
         """
         payload = message.body.parts_for(self._known)
+        reply, number = message.reply, None
         with self._lock:
-            if self.broken or (message.reply is not None and (self._asking or self._sending)):
+            if self.broken or (reply is not None and (self._asking or self._sending)):
                 return False  # the latter: a signal handler, which must not wait for an answer here
-            number = None
-            if message.reply is not None:
+            if reply is not None:
                 number = next(self._numbers)
-                self._expected[number] = message.reply
+                self._expected[number] = reply
             outer, self._sending = self._sending, True
             try:
                 header = DirectMessage(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ from suitkaise.messaging.protocol import (
     WorkerFrame,
     decode_answer,
 )
-from suitkaise.messaging.route import Connection, Route
+from suitkaise.messaging.route import Connection
 from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
@@ -179,11 +179,14 @@ class HubClient:
         In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
         refuses is logged.
         """
+        route = None if self._routes is None else self._routes.find(path)  # such a thread has none
+        if route is not None and route.send(message):
+            return True
         if message.reply is None and reads_answers():
             message.body.parts  # noqa: B018  (an error of the encoding comes at once)
             run_callback(lambda: self.post_unawaited(path, message))
             return True
-        return self._send(None if self._routes is None else self._routes.find(path), path, message)
+        return self._deliver(path, message)
 
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
@@ -193,7 +196,9 @@ class HubClient:
         answer: Answer[Any] = Answer()
         answer.began = time.monotonic()
         deadline = None if timeout is None else answer.began + timeout
-        self._send(route, path, Message("message", payload, answer.settle, carrier=carrier, deadline=deadline))
+        message = Message("message", payload, answer.settle, carrier=carrier, deadline=deadline)
+        if route is None or not route.send(message):
+            self._deliver(path, message)
         return answer
 
     def confirm(self, path: str, until: float) -> bool:
@@ -222,9 +227,7 @@ class HubClient:
         if self._routes is not None:
             self._routes.finish(seconds)
 
-    def _send(self, route: Route | None, path: str, message: Message) -> bool:
-        if route is not None and route.send(message):
-            return True
+    def _deliver(self, path: str, message: Message) -> bool:
         accepted = self.post(path, message, waits=not waits_for_itself(path))
         return accepted is None or await_room(path, accepted, accepted.withdraw)
 

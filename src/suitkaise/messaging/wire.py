@@ -122,9 +122,9 @@ def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = 
     """
     head = _encode_header(header)
     length, size = len(head), len(payload)
-    if length > MAX_HEADER or size > MAX_PAYLOAD or type(payload) is not bytes:
-        return b"".join(parts(header, payload, long_header=long_header))
-    return b"".join((_pack_lengths(length, size), head, payload))
+    if type(payload) is bytes and length + size <= MAX_HEADER:  # within all limits
+        return b"".join((_pack_lengths(length, size), head, payload))
+    return b"".join(parts(header, payload, long_header=long_header))
 
 
 def frame(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes | Pieces:
@@ -268,26 +268,27 @@ class Parser:
         return self._parse()
 
     def _parse(self) -> list[Frame]:
-        buffer, filled, decode = self._buffer, self._filled, self._decode
+        buffer, filled, decode, short = self._buffer, self._filled, self._decode, self._short
         position, needed = 0, 0
         frames: list[Frame] = []
         with memoryview(buffer) as view:
             while filled - position >= _PREFIX:
                 head_length, payload_length = _unpack_lengths(buffer, position)
-                if head_length > self._max_header or payload_length > self._max_payload:
-                    raise WireError(
-                        f"a frame claims {head_length} bytes of header and {payload_length} of payload; "
-                        f"at most {self._max_header} and {self._max_payload} are allowed; are these frames?"
-                    )
-                start = position + _PREFIX
-                middle = start + head_length
+                middle = position + _PREFIX + head_length
                 end = middle + payload_length
-                large = self._lends and payload_length >= _SMALLEST_LARGE and middle <= filled
+                large = False
+                if end - position > short:
+                    if head_length > self._max_header or payload_length > self._max_payload:
+                        raise WireError(
+                            f"a frame claims {head_length} bytes of header and {payload_length} of payload; "
+                            f"at most {self._max_header} and {self._max_payload} are allowed; are these frames?"
+                        )
+                    large = self._lends and payload_length >= _SMALLEST_LARGE and middle <= filled
                 if end > filled and not large:
                     needed = end - position
                     break
                 try:
-                    header = decode(view[start:middle])
+                    header = decode(view[position + _PREFIX : middle])
                 except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
                     raise WireError(f"the header of a frame is invalid: {error}") from None
                 if large:
