@@ -36,6 +36,23 @@ class Double(Thread):
         return message * 2
 
 
+class Named(Process):
+    def on_receive(self, message: object) -> tuple[str | None, object]:
+        return self.name, self.metadata["name"]
+
+
+class BeforeEach(Process):
+    def before_loop(self) -> None: ...
+
+    def on_receive(self, message: object) -> None: ...
+
+
+class WithThreads(Process):
+    background = (Double,)
+
+    def on_receive(self, message: object) -> None: ...
+
+
 class Loops(Process):
     def loop(self) -> None: ...
 
@@ -67,6 +84,11 @@ def test_a_bound_pool_of_a_worker_class_has_one_object_in_each_worker(tmp_path: 
     assert Path(ends).read_text().split() == [str(answers[0][0])]
 
 
+def test_the_worker_object_of_a_bound_pool_knows_its_name() -> None:
+    with create_pool("process", Named, 1) as pool:
+        assert pool.submit(None).result(30) == ("worker-1", "worker-1")
+
+
 def test_a_bound_pool_of_threads_takes_thread_workers() -> None:
     with create_pool("thread", Double, 2, initializer=threading.get_ident) as pool:
         assert list(pool.map(range(5))) == [0, 2, 4, 6, 8]
@@ -84,6 +106,8 @@ def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
         ("process", None, "called instead of being passed"),
         ("process", Double, "cannot have workers of kind 'thread'"),
         ("process", Loops, "has a loop"),
+        ("process", BeforeEach, "has before_loop, which a pool would never call"),
+        ("process", WithThreads, "has background threads, which a pool does not start"),
         ("process", Process, "no on_receive"),
         ("threads", abs, "kind must be"),
     ],

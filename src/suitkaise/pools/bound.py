@@ -65,6 +65,13 @@ def _checked_worker(kind: str, what: Any) -> Recipe:
         raise TypeError(f"{cls.__name__} has no on_receive, which a pool calls with each item")
     if cls.loop is not Worker.loop:
         raise TypeError(f"{cls.__name__} has a loop, which a pool would never call; define on_receive alone")
+    for hook in ("before_loop", "after_loop", "handle_timeout"):
+        if getattr(cls, hook) is not getattr(Worker, hook):
+            raise TypeError(f"{cls.__name__} has {hook}, which a pool would never call; define on_receive alone")
+    if cls.background:
+        raise TypeError(
+            f"{cls.__name__} has background threads, which a pool does not start; use self.start_thread in on_start"
+        )
     if is_async(recipe):
         raise TypeError(f"{cls.__name__} has async hooks, which a pool does not call")
     return recipe

@@ -15,7 +15,7 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.messages import portable_error
 from suitkaise.pools.channel import ANSWER, CHUNK, ERROR, MIXED, Channel, Data
 from suitkaise.specs.recipe import Recipe
-from suitkaise.workers.hooks import build, hook_of
+from suitkaise.workers.hooks import build, give_name, hook_of
 from suitkaise.workers.incarnation import ExitWith, ForceFinish
 from suitkaise.workers.worker import Process, Thread, Worker
 
@@ -52,7 +52,10 @@ def host(recipe: Recipe, initializer: Callable[..., object] | None, initargs: tu
     if initializer is not None:
         initializer(*initargs)
     runner: _Runner = _here.runner
-    worker = build(recipe, runner._worker_context)
+    context = runner._worker_context
+    assert context is not None
+    worker = build(recipe, context)
+    give_name(worker, context.path)
     start = hook_of(worker, "on_start")
     if start is not None:
         start()

@@ -13,9 +13,9 @@ from suitkaise.specs.recipe import Recipe, is_async_function, signature_of
 from suitkaise.specs.spellings import HOOKS
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import Process, Thread, Worker
-from suitkaise.workers.worker_type import check_attributes
+from suitkaise.workers.worker_type import check_attributes, differs_from_class
 
-__all__ = ["NoHandler", "body_of", "build", "handler_of", "hook_of", "is_async"]
+__all__ = ["NoHandler", "body_of", "build", "give_name", "handler_of", "hook_of", "is_async"]
 
 
 def build(recipe: Recipe, context: WorkerContext | None) -> Any:
@@ -31,6 +31,14 @@ def build(recipe: Recipe, context: WorkerContext | None) -> Any:
     cls.__init__(worker, *args, **kwargs)
     check_attributes(worker)
     return worker
+
+
+def give_name(worker: Any, path: str) -> None:
+    """Set the `name` of a worker at this path, unless its constructor has, or its class has a property of that name."""
+    if hasattr(type(getattr(type(worker), "name", None)), "__set__"):
+        return
+    if not differs_from_class(worker, "name") or worker.name is None:
+        object.__setattr__(worker, "name", path.rpartition("/")[2])
 
 
 class _FunctionWorker(Worker):

@@ -30,9 +30,9 @@ from suitkaise.specs.spellings import spelling_in
 from suitkaise.workers.background import background_children
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.forked import Forks, end_fork
-from suitkaise.workers.hooks import NoHandler, body_of, build, handler_of, hook_of
+from suitkaise.workers.hooks import NoHandler, body_of, build, give_name, handler_of, hook_of
 from suitkaise.workers.incarnation import FORCED, ExitWith, ForceFinish, Incarnation, Outcome, reason_of_exit
-from suitkaise.workers.worker_type import check_attributes, differs_from_class
+from suitkaise.workers.worker_type import check_attributes
 
 __all__ = ["Lifecycle"]
 
@@ -110,7 +110,7 @@ class Lifecycle:
             phase = "__init__"
             self._worker = worker = self._build()
             phase = "on_start"
-            self._give_name(worker)
+            give_name(worker, self.path)
             self._take_loops(worker)
             self._before = self._hook("before_loop")
             self._loop = self._hook("loop")
@@ -147,13 +147,6 @@ class Lifecycle:
             context.deadline = until
         self._slot.seconds[PHASE] = _clock() + _WAITING
         words[LOOPING] = self._loop is not None
-
-    def _give_name(self, worker: Any) -> None:
-        """Set the worker's `name`, unless its constructor has, or its class has a property of that name."""
-        if hasattr(type(getattr(type(worker), "name", None)), "__set__"):
-            return
-        if not differs_from_class(worker, "name") or worker.name is None:
-            object.__setattr__(worker, "name", self.path.rpartition("/")[2])
 
     def _take_loops(self, worker: Any) -> None:
         """Take the number of loops from the worker, unless the `Child` has one."""
