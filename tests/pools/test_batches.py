@@ -6,12 +6,15 @@ import itertools
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from suitkaise.pools import Pool, ProcessPool, ThreadPool
+from suitkaise.pools import Pool, ProcessPool, ThreadPool, batches
 from tests.pools import tasks
+from tests.support import in_background
 
 
 @pytest.mark.parametrize("chunksize", [1, 3, 100])
@@ -71,6 +74,17 @@ def test_map_raises_the_error_of_an_item_in_its_place_and_cancels_the_rest(eithe
         next(results)
     with pytest.raises(StopIteration):
         next(results)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_time_for_results_begins_with_the_call(
+    threads: ThreadPool, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    results = threads.results([Future[Any]()], ordered=ordered, timeout=60.0)
+    now[0] += 61.0
+    assert isinstance(in_background(lambda: next(results)).exception(20), TimeoutError)
 
 
 def test_results_are_not_kept_by_the_iterator(threads: ThreadPool) -> None:

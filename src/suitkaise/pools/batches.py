@@ -118,14 +118,15 @@ def results(futures: list[Future[T]], ordered: bool, timeout: float | None, prog
     """Return an iterator over the results of these futures."""
     until = None if timeout is None else time.monotonic() + timeout
     line = _Progress(progress, len(futures))
-    if not ordered:
-        completed = as_completed(futures, timeout)
+
+    def left() -> float | None:
+        return None if until is None else until - time.monotonic()
 
     def take() -> Iterator[T]:
         try:
-            for future in futures if ordered else completed:
+            for future in futures if ordered else as_completed(futures, left()):
                 line.step()
-                yield future.result(None if until is None or not ordered else until - time.monotonic())
+                yield future.result(left() if ordered else None)
         finally:
             line.close()
 
