@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -366,7 +367,7 @@ def test_a_block_that_ends_in_another_thread_writes_nothing_and_leaves_no_transa
         if closes:
             steps.close()
         else:
-            with pytest.raises(StorageError, match="has to end in the thread and the task in which it began"):
+            with pytest.raises(StorageError, match="has to end in the process, thread and task in which it began"):
                 next(steps)
 
     steps: Any = block()
@@ -377,6 +378,38 @@ def test_a_block_that_ends_in_another_thread_writes_nothing_and_leaves_no_transa
     with tree.transaction():
         tree.add("d", 1, P)
     assert tree.get_all_from(P) == {"b": 1, "c": 1, "d": 1}
+
+
+def test_a_process_that_is_forked_in_a_block_is_no_part_of_the_transaction(tree: Tree) -> None:
+    def write_in_child() -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                tree.add("child", int(tree.exists("a", P)), P)
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    with pytest.raises(ZeroDivisionError), tree.transaction():
+        tree.add("a", 1, P)
+        write_in_child()
+        raise ZeroDivisionError
+    assert tree.get_all_from(P) == {"child": 0}
+
+
+def test_a_block_that_ends_in_a_forked_process_writes_nothing_there(tree: Tree) -> None:
+    code, child = 1, -1
+    try:
+        with tree.transaction():
+            tree.increment("a", path=P)
+            child = os.fork()
+    except StorageError as error:
+        code = 0 if "has to end in the process, thread and task in which it began" in str(error) else 2
+    finally:
+        if child == 0:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert tree.get_all_from(P) == {"a": 1}
 
 
 @pytest.mark.parametrize("writes", [False, True])

@@ -18,6 +18,7 @@ from typing import Any
 
 from suitkaise.errors import EntryExists, StorageError
 from suitkaise.messaging.identity import current_owner
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.backends import access
 from suitkaise.storage.backends.reader import Reader
 from suitkaise.storage.index import matches
@@ -297,3 +298,14 @@ def slot_of(directory: Path) -> TransactionSlot:
 
 
 _slots: weakref.WeakValueDictionary[Path, TransactionSlot] = weakref.WeakValueDictionary()
+
+
+def _reset_after_fork() -> None:
+    """In a forked child: the transaction in which it was forked is the parent's."""
+    for slot in list(_slots.values()):
+        if slot.current is not None:
+            slot.current.is_over = True
+            slot.current = None
+
+
+after_fork_in_child(_reset_after_fork)

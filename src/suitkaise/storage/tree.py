@@ -603,7 +603,7 @@ class Tree:
             TransactionConflict: another writer changed something that the block read; nothing was written.
                 `atomically` tries again by itself.
             StorageError: it could not be stored; or there is a transaction in this thread already; or the block ended
-                in another thread or task than it began.
+                in another process, thread or task than it began.
 
         >>> from suitkaise import sktree
         >>> tree = sktree.connect()
@@ -631,7 +631,7 @@ class Tree:
                 self._slot.current = None
         if not is_here:
             raise StorageError(
-                "a transaction has to end in the thread and the task in which it began; nothing was written"
+                "a transaction has to end in the process, thread and task in which it began; nothing was written"
             )
         commit = transaction.request()
         if commit is not None:
