@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from suitkaise.storage import caller_path
+from tests.support import run_program
 
 PRINT_PATH = """
 import sys
@@ -70,6 +73,43 @@ def test_frames_of_the_package_itself_are_skipped() -> None:
     exec(compile("def inner(): return caller_path.caller_path()", caller_path.__file__, "exec"), scope)
     exec(compile("def outer(): return inner()", caller_path.__file__, "exec"), scope)
     assert scope["outer"]() == "tests/storage/test_caller_path"  # type: ignore[operator]
+
+
+def test_frames_of_the_standard_library_are_skipped() -> None:
+    scope: dict[str, Callable[[], str]] = {"caller_path": caller_path.caller_path}
+    exec(compile("def public(): return caller_path()", caller_path.__file__, "exec"), scope)
+    exec(compile("def standard(): return public()", contextlib.__file__, "exec"), scope)
+    exec(
+        compile("def package(): return public()", f"{Path(contextlib.__file__).parent}/site-packages/a.py", "exec"),
+        scope,
+    )
+    assert scope["standard"]() == "tests/storage/test_caller_path"
+    assert scope["package"]() != "tests/storage/test_caller_path"
+
+
+def test_a_call_by_no_file_of_the_users_has_the_path_main() -> None:
+    """A thread, a task of a pool and a worker call what they are given; Pykka and the standard library call them."""
+    done = run_program("""
+import asyncio, contextlib, threading
+from suitkaise import sktree, skthreading
+from suitkaise.pools import ProcessPool, ThreadPool
+
+tree = sktree.connect()
+thread = threading.Thread(target=tree.add, args=("thread", 1))
+thread.start()
+thread.join()
+for kind in (ThreadPool, ProcessPool):
+    with kind(1) as pool:
+        pool.submit(tree.add, kind.__name__, 1).result(20)
+skthreading.create_thread("worker", tree.add, args=("worker", 1)).join(20)
+skthreading.shutdown()
+print(tree.containers(), *tree.get_all_from("__main__"))
+with contextlib.ExitStack() as end:
+    end.callback(tree.add, "callback", 1)
+print(tree.get("callback"), len(tree.containers()))
+sktree.disconnect()
+""").check()
+    assert done.stdout.splitlines() == ["['__main__'] ProcessPool ThreadPool thread worker", "1 2"]
 
 
 def test_a_symbolic_link_has_the_path_of_the_link(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 The project's root is the nearest folder above the file with a `pyproject.toml`, `setup.py`, `setup.cfg` or
 `.git`, else the folder of the main script. Code that is in no file (a notebook's cell, the interactive
-prompt, `python -c`, `exec`) has the path `__main__`.
+prompt, `python -c`, `exec`) has the path `__main__`. So has a call that no file of the user's makes: that of a thread
+or of a task of a pool, whose function is the method itself.
 """
 
 from __future__ import annotations
@@ -20,20 +21,34 @@ MAIN = "__main__"
 
 _MARKERS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 _OURSELVES = str(Path(__file__).resolve().parent.parent) + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+_PACKAGES = ("site-packages", "dist-packages")  # may lie in the folder of the standard library
 
 
 def caller_path() -> str:
-    """Return the path of the first caller outside of this package; called by a public function of this package.
+    """Return the path of the first caller that is the user's; called by a public function of this package.
 
+    Neither this package is the user's, nor the standard library and Pykka, which call what they are given.
     It costs about one dict access for each frame: the path of each file is cached.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        path = path_of_file(frame.f_code.co_filename)
+        path = _path_of_user(frame.f_code.co_filename)
         if path is not None:
             return path
         frame = frame.f_back
     return MAIN
+
+
+@functools.lru_cache(maxsize=4096)
+def _path_of_user(filename: str) -> str | None:
+    """Return the path of code that was compiled from `filename`; None for files that are not the user's."""
+    if filename.startswith(_STANDARD) and not filename.removeprefix(_STANDARD).startswith(_PACKAGES):
+        return None
+    pykka = getattr(sys.modules.get("pykka"), "__file__", None)
+    if pykka is not None and filename.startswith(os.path.dirname(pykka) + os.sep):
+        return None
+    return path_of_file(filename)
 
 
 @functools.lru_cache(maxsize=4096)
