@@ -21,7 +21,7 @@ from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
-from suitkaise.specs.options import NOT_GIVEN, is_number
+from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number
 
 __all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count"]
 
@@ -74,7 +74,10 @@ class Pool(Executor, ABC):
         self._limits = _checked(Limits(timeout, retries))
         first: Initializer = initializer, tuple(initargs)
         self._scheduler = Scheduler(
-            name or f"{self._kind}-pool-{next(_numbers)}", workers, max_tasks_per_worker, _maker(type(self), first)
+            checked_id(name, type(self).__name__) if name else f"{self._kind}-pool-{next(_numbers)}",
+            workers,
+            max_tasks_per_worker,
+            _maker(type(self), first),
         )
         self._owner: Pool | None = None
         weakref.finalize(self, self._scheduler.shutdown, wait=False, cancel=False).atexit = False
