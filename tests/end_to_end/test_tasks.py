@@ -256,8 +256,9 @@ def test_an_error_ends_a_stream_and_cancels_the_rest(running: RunningTree) -> No
 
 
 def test_a_stream_has_a_time_out_for_each_value(running: RunningTree, tmp_path: Path) -> None:
-    with pytest.raises(AskTimeout):
+    with pytest.raises(AskTimeout, match=r"'app/tasks/announce_and_wait-\d+' has not ended after 0\.2 s") as caught:
         list(running.stream(announce_and_wait, [tmp_path], timeout=0.2))
+    assert (caught.value.path or "").startswith("app/tasks/announce_and_wait-")
     eventually(lambda: running.which_children("tasks") == [])
 
 

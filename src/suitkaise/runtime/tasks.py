@@ -13,9 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from suitkaise.errors import ChildAlreadyPresent, ChildAlreadyStarted, SpecError, SuitkaiseError, WorkerFailed
+from suitkaise.errors import (
+    AskTimeout,
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    SpecError,
+    SuitkaiseError,
+    WorkerFailed,
+)
 from suitkaise.exits import Crashed, Normal
-from suitkaise.messaging.messages import Answer, Payload, checked_timeout
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Payload, checked_timeout
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.messaging.supervisor_ref import Administration
@@ -47,6 +54,18 @@ class Task(Answer[T], Generic[T]):
         super().__init__()
         self._tree = tree
         self.path = f"{tree.path}/{SUPERVISOR}/{id}"
+
+    def get(self, timeout: float | None = DEFAULT_TIMEOUT) -> T:
+        """Wait at most `timeout` seconds (default 5.0; None: for ever) for the function's value.
+
+        Raises:
+            AskTimeout: the task has not ended; it goes on.
+            WorkerFailed: the function raised an error, which is the `__cause__`, or its process died.
+        """
+        try:
+            return super().get(timeout)
+        except AskTimeout:
+            raise AskTimeout(f"{self.path!r} has not ended after {timeout} s", path=self.path) from None
 
     def cancel(self) -> bool:
         """Kill the task's process, and cancel the future; return False if the task is done already."""
