@@ -57,6 +57,28 @@ def test_a_child_may_be_named_by_its_ref() -> None:
         assert ref not in running
 
 
+def test_the_supervisor_that_a_request_is_for_may_be_named_by_its_ref() -> None:
+    with Supervisor("app", Supervisor("below", Waits)).start() as running, Supervisor("other").start() as other:
+        below, root = running["below"], whereis("app")
+        second = running.start_child(Child(Waits, id="second"), under=below)
+        assert second.path == "app/below/second"
+        assert [line.id for line in running.which_children(below)] == ["waits", "second"]
+        assert running.count_children(below) == root.count_children(below)  # type: ignore[attr-defined]
+        assert running.which_children(root) == running.which_children()
+        with pytest.raises(ChildNotFound, match="'app/below' is not below 'other'"):
+            other.which_children(below)
+        with pytest.raises(ChildNotFound, match="'app' is not below 'app'"):
+            running.terminate_child(root)
+
+
+@pytest.mark.parametrize("ask", ["which_children", "count_children"])
+def test_a_supervisor_that_is_named_by_something_else_is_a_type_error(ask: str) -> None:
+    with Supervisor("app").start() as running:
+        for administration in (running, whereis("app")):
+            with pytest.raises(TypeError, match="by its id, its path or its ref, not by 3"):
+                getattr(administration, ask)(3)
+
+
 def test_what_is_no_path_and_no_ref_is_a_type_error() -> None:
     with Supervisor("app", Waits).start() as running:
         with pytest.raises(TypeError, match="by its id, its path or its ref, not by 3"):

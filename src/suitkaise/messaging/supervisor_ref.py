@@ -59,12 +59,12 @@ class Administration(ABC):
     def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
         """Pass a request on to the supervisor at the path `under` below this one."""
 
-    def start_child(self, what: Any, *, under: str = "") -> WorkerRef:
+    def start_child(self, what: Any, *, under: str | WorkerRef = "") -> WorkerRef:
         """Add a child (a worker, a worker class, a `Supervisor` or a `Child`), start it, and return its ref.
 
         Args:
             what: the declaration.
-            under: the path of the supervisor below this one that gets the child.
+            under: the path, or the ref, of the supervisor below this one that gets the child.
 
         Raises:
             SpecError, NotSerializable: the declaration is wrong; nothing is stored (rule 7).
@@ -77,7 +77,7 @@ class Administration(ABC):
         child = what if isinstance(what, Child) else Child(what)
         if child.copies != 1:
             raise SpecError(f"start_child adds one child; {child.id!r} has copies={child.copies}: add them one by one")
-        ref: WorkerRef = self._change(under, AdminAction.START_CHILD, child)
+        ref: WorkerRef = self._change(self._path_to(under), AdminAction.START_CHILD, child)
         return ref
 
     def terminate_child(self, id: str | WorkerRef, *, drain: float | None = None) -> None:
@@ -134,14 +134,14 @@ class Administration(ABC):
         """Resume a suspended worker; no error if it is not suspended. Raises ChildNotFound."""
         self._ask_child(AdminAction.RESUME, path)
 
-    def which_children(self, under: str = "") -> list[ChildLine]:
-        """Return the children of this supervisor, or of the one at path `under`, in start order (rule 20)."""
-        lines: list[ChildLine] = self._administer(under, AdminAction.WHICH_CHILDREN, None).get(None)
+    def which_children(self, under: str | WorkerRef = "") -> list[ChildLine]:
+        """Return the children of this supervisor, or of the one at path or ref `under`, in start order (rule 20)."""
+        lines: list[ChildLine] = self._administer(self._path_to(under), AdminAction.WHICH_CHILDREN, None).get(None)
         return lines
 
-    def count_children(self, under: str = "") -> Counts:
-        """Count the children of this supervisor, or of the one at path `under`, and those alive (rule 21)."""
-        counts: Counts = self._administer(under, AdminAction.COUNT_CHILDREN, None).get(None)
+    def count_children(self, under: str | WorkerRef = "") -> Counts:
+        """Count the children of this supervisor, or of the one at path or ref `under`, and those alive (rule 21)."""
+        counts: Counts = self._administer(self._path_to(under), AdminAction.COUNT_CHILDREN, None).get(None)
         return counts
 
     def get_child_spec(self, id: str | WorkerRef) -> Child:
@@ -159,6 +159,10 @@ class Administration(ABC):
         if not child.path.startswith(f"{self.path}/"):
             raise ChildNotFound(f"{child.path!r} is not below {self.path!r}", path=child.path)
         return child.path.removeprefix(f"{self.path}/")
+
+    def _path_to(self, under: str | WorkerRef) -> str:
+        """Return the path of the supervisor that a request is for, relative to this one, whose own path is empty."""
+        return "" if isinstance(under, WorkerRef) and under.path == self.path else self._below(under)
 
     def _ask_child(self, action: AdminAction, child: str | WorkerRef) -> Any:
         under, _, id = self._below(child).rpartition("/")
