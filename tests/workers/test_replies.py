@@ -96,6 +96,27 @@ def test_a_rejection_in_a_future_gives_the_asker_its_error(harness: Harness) -> 
         asked.get()
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt(3), asyncio.CancelledError(3)], ids=repr)
+@pytest.mark.parametrize("how", ["raised", "in a future", "by reply_to"])
+def test_the_end_of_a_program_in_a_rejection_does_not_end_the_asker(
+    harness: Harness, how: str, end: BaseException
+) -> None:
+    def refuse(worker: Any) -> Any:
+        if how == "raised":
+            raise Reject(end)
+        if how == "by reply_to":
+            worker.reply_to().fail(Reject(end))
+            return None
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        future.set_exception(Reject(end))
+        return future
+
+    asked, after = answers(harness, refuse, lambda worker: "goes on")
+    with pytest.raises(WorkerFailed, match=f"{type(end).__name__}: 3"):
+        asked.get()
+    assert after.get() == "goes on"
+
+
 def test_the_end_of_a_program_in_a_future_does_not_end_the_asker(harness: Harness) -> None:
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
     (asked,) = answers(harness, lambda worker: future, then=lambda: future.set_exception(SystemExit(3)))

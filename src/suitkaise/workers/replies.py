@@ -53,7 +53,7 @@ class Replies:
         """Answer with an error that the handler has raised, which the worker survives."""
         self.deferred.discard(id(message))
         self.take(message)
-        message.fail(portable_error(error, self._path)[0])
+        message.fail(portable_error(self._of_the_ask(error), self._path)[0])
 
     def follow(self, message: Message, add_done_callback: Callable[[Callable[[Any], Any]], Any]) -> None:
         """Answer with what a future gets."""
@@ -74,12 +74,16 @@ class Replies:
 
     def fail(self, message: Message, error: BaseException) -> None:
         """Answer with an error, in a form that can be sent."""
+        portable, text = portable_error(self._of_the_ask(error), self._path)
+        message.fail(with_note(portable, text))
+
+    def _of_the_ask(self, error: BaseException) -> Exception:
+        """Return the error for the asker, which a `SystemExit` would end."""
         if isinstance(error, Reject):
             error = error.error
-        elif not isinstance(error, Exception):  # `SystemExit` is not for the asker
-            error = WorkerFailed(f"{type(error).__name__}: {error}", path=self._path)
-        portable, text = portable_error(error, self._path)
-        message.fail(with_note(portable, text))
+        if isinstance(error, Exception):
+            return error
+        return WorkerFailed(f"{type(error).__name__}: {error}", path=self._path)
 
     def take(self, message: Message) -> bool:
         """Return whether the message is still to be answered, and leave that to the caller."""
