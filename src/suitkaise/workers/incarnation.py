@@ -152,7 +152,7 @@ def reason_of_exit(error: SystemExit) -> ExitReason:
     if code is None or code == 0:
         return Normal()
     if isinstance(code, int):
-        return ExitCode(code)
+        return ExitCode(int(code))
     with contextlib.suppress(Exception):
         print(code, file=sys.stderr)  # noqa: T201  (as Python does)
     return ExitCode(1)
