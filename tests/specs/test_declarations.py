@@ -113,10 +113,10 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("restart", value, "'permanent', 'transient' or 'temporary'") for value in ("always", "", None, True, 1, [])],
     *[
         ("shutdown", value, "seconds >= 0, 'brutal_kill' or 'infinity'")
-        for value in (-1, -0.001, math.nan, -math.inf, True, None, "5", "never", [])
+        for value in (-1, -0.001, math.nan, -math.inf, 10**309, True, None, "5", "never", [])
     ],
     *[("significant", value, "True or False") for value in (1, 0, None, "yes")],
-    *[("join_in", value, "seconds > 0 or None") for value in (0, -1, math.inf, math.nan, True, "1")],
+    *[("join_in", value, "seconds > 0 or None") for value in (0, -1, math.inf, math.nan, 10**309, True, "1")],
     *[
         ("join_after", value, "a number of loops >= 1, math.inf or None")
         for value in (0, -1, 1.5, math.nan, -math.inf, True, "1")
@@ -143,7 +143,7 @@ SUPERVISOR_WRONG: list[tuple[str, Any, str]] = [
     *[("strategy", value, "'one_for_one', 'one_for_all' or 'rest_for_one'") for value in ("one", "", None, 1)],
     *[
         ("max_restarts", value, "a whole number >= 0 or math.inf")
-        for value in (-1, 1.5, math.nan, -math.inf, True, None, "3")
+        for value in (-1, 1.5, math.nan, -math.inf, 10**309, True, None, "3")
     ],
     *[("max_seconds", value, "seconds > 0") for value in (0, -1, math.inf, math.nan, True, None, "5")],
     *[("auto_shutdown", value, "'never', 'any_significant' or 'all_significant'") for value in ("any", "", None, True)],
@@ -191,7 +191,11 @@ def test_s05_a_supervisor_takes_any_number_of_restarts(restarts: float) -> None:
         ("jitter", 1.1, "0 to 1"),
         ("jitter", -0.1, "0 to 1"),
         ("reset_after", -1, "0 to inf"),
-        *[(name, wrong, "a number from") for name in ("initial", "factor") for wrong in (math.nan, True, "1", None)],
+        *[
+            (name, wrong, "a number from")
+            for name in ("initial", "factor")
+            for wrong in (math.nan, 10**309, True, "1", None)
+        ],
     ],
 )
 def test_s56_a_wrong_backoff_is_refused(option: str, value: Any, takes: str) -> None:

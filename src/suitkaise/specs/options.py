@@ -224,8 +224,13 @@ def checked_intensity(title: str, max_restarts: Any, max_seconds: Any) -> tuple[
 
 
 def is_number(value: Any) -> bool:
-    """Return whether the value is an int or a float, and neither a bool nor NaN."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    """Return whether the value is an int or a float, and neither a bool, nor NaN, nor too large for a float."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 ELSEWHERE: Mapping[str, str] = {
