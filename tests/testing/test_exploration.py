@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,28 @@ def test_a_backoff_and_temporary_children_count_as_declared() -> None:
         "app", Child(work, id="slow", backoff=Backoff(initial=1.0)), Child(work, id="t", restart="temporary")
     )
     assert_survives(tree, crashes=2)
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"crashes": -1}, "crashes must be a whole number >= 0, not -1"),
+        ({"crashes": 1.5}, "crashes must be a whole number >= 0, not 1.5"),
+        ({"examples": 0}, "examples must be a whole number >= 1, not 0"),
+        ({"apart": -1.0}, "apart must be seconds >= 0, not -1.0"),
+        ({"apart": math.nan}, "apart must be seconds >= 0, not nan"),
+        ({"at_most_apart": math.inf}, "at_most_apart must be seconds >= 0, not inf"),
+    ],
+)
+def test_a_number_that_makes_no_stories_is_refused(wrong: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=f"assert_survives: {says}"):
+        assert_survives(Supervisor("app", work), **wrong)
+
+
+@pytest.mark.parametrize("wrong", [work, "app", Child(work)], ids=["a function", "a text", "a child"])
+def test_what_is_no_supervisor_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="assert_survives takes a Supervisor, not "):
+        assert_survives(wrong)
 
 
 def test_a_tree_without_workers_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -10,16 +10,16 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.testing import actions
 
 
-class Restarted:
+class Restarted(WorkerRef):
     """A worker that is restarted just after it was asked for its number, and again after it was killed."""
 
-    path = "app/one"
     incarnation = 1
 
     def __init__(self) -> None:
+        super().__init__("app/one")
         self.asked = 0
 
-    def _info(self) -> tuple[str, int, int, str]:
+    def _info(self) -> Any:
         self.asked += 1
         return ("running", 300, 3, "process") if self.asked > 3 else ("running", 200, 2, "process")
 
@@ -28,7 +28,7 @@ def test_kill_waits_for_the_incarnation_after_the_one_it_has_killed(monkeypatch:
     killed: list[Any] = []
     monkeypatch.setattr(actions.os, "kill", lambda pid, number: killed.append(pid))
     ref = Restarted()
-    actions.kill(cast(WorkerRef, ref))
+    actions.kill(ref)
     assert killed == [200]
     assert ref.asked == 4
 

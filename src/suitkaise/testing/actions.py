@@ -62,9 +62,10 @@ def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
 
     Raises:
         ValueError: it is a thread or a supervisor, which have no process of their own.
+        TypeError: it is no ref.
         AssertionError: the supervisor has done nothing in time.
     """
-    pid, before = _process_of(ref)
+    pid, before = _process_of(ref, "kill")
     os.kill(pid, signal.SIGKILL)
 
     def decided() -> bool:
@@ -83,8 +84,9 @@ def hang(ref: WorkerRef) -> Iterator[None]:
 
     Raises:
         ValueError: it is a thread or a supervisor, which have no process of their own.
+        TypeError: it is no ref.
     """
-    pid, _ = _process_of(ref)
+    pid, _ = _process_of(ref, "hang")
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -93,8 +95,10 @@ def hang(ref: WorkerRef) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _process_of(ref: WorkerRef) -> tuple[int, int]:
+def _process_of(ref: WorkerRef, what: str) -> tuple[int, int]:
     """Return the pid of a worker, and the number of the incarnation that has it."""
+    if not isinstance(ref, WorkerRef):
+        raise TypeError(f"{what} takes the ref of a worker, such as running[path], not {ref!r}")
     status, pid, incarnation, kind = ref._info()
     if kind not in ("process", "command"):
         raise ValueError(f"{ref.path!r} is a {kind}, which has no process of its own")
@@ -136,6 +140,8 @@ def chaos(
     Raises:
         AssertionError: the tree has ended, or for ten seconds no process was alive, or a worker did not come back.
     """
+    if not isinstance(running, RunningTree):
+        raise TypeError(f"chaos takes a running tree, not {running!r}")
     choose = random.Random(seed)
     spared = tuple(f"{running.name}/{path}" for path in spare)
     done: list[Kill] = []
@@ -168,7 +174,7 @@ def _status_of(running: RunningTree) -> TreeStatus:
         root = running.status()
     except SuitkaiseError as error:
         raise AssertionError(f"{running.name!r} has ended: {error}") from error
-    if root.status == "stopped":
+    if root.status in ("stopped", "failed"):
         raise AssertionError(f"{running.name!r} has ended: {root.last_exit}")
     return root
 

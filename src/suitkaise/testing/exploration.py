@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from suitkaise.engines.engine import Launch
 from suitkaise.engines.simulated import Behaviour
 from suitkaise.specs import SupervisorSpec
+from suitkaise.specs.options import is_number
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing.simulation import Simulation
 
@@ -46,6 +48,7 @@ def assert_survives(
     Raises:
         AssertionError: after a story, the tree has ended, or a permanent or transient child does not run. The error
             holds the story and the events.
+        TypeError, ValueError: this is no supervisor, it has no workers, or one of the numbers makes no stories.
 
     >>> from suitkaise import Child, Supervisor
     >>> def work() -> None: ...
@@ -56,6 +59,12 @@ def assert_survives(
     Traceback (most recent call last):
     AssertionError: 'app' does not survive 3 crashes: it has ended: shutdown (gave up...
     """
+    if not isinstance(tree, SupervisorSpec):
+        raise TypeError(f"assert_survives takes a Supervisor, not {tree!r}")
+    _check_count("crashes", crashes, 0)
+    _check_count("examples", examples, 1)
+    _check_seconds("apart", apart)
+    _check_seconds("at_most_apart", at_most_apart)
     import hypothesis
     from hypothesis import strategies
 
@@ -80,6 +89,16 @@ def assert_survives(
         survives()
     except _NotSurvived as trouble:
         raise AssertionError(str(trouble)) from None
+
+
+def _check_count(name: str, count: object, least: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise ValueError(f"assert_survives: {name} must be a whole number >= {least}, not {count!r}")
+
+
+def _check_seconds(name: str, seconds: float) -> None:
+    if not is_number(seconds) or not 0 <= seconds < math.inf:
+        raise ValueError(f"assert_survives: {name} must be seconds >= 0, not {seconds!r}")
 
 
 class _NotSurvived(Exception):
