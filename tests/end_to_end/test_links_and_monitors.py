@@ -12,6 +12,7 @@ import pytest
 
 from suitkaise import (
     Child,
+    ChildStartFailed,
     Crashed,
     Down,
     Killed,
@@ -128,6 +129,19 @@ def watcher_entries() -> int:
 
 
 # ------------------------------------------------------------ monitors
+class Deaf(Process):
+    restart = "temporary"
+
+    def on_start(self) -> None:
+        self.monitor(self.ref)
+
+
+def test_s60_a_worker_without_on_receive_cannot_monitor_as_nothing_would_get_the_message() -> None:
+    with Supervisor("tree").start() as running:
+        with pytest.raises(ChildStartFailed, match=r"Deaf.monitor\(\) needs an on_receive that gets the Down"):
+            running.start_child(Deaf)
+
+
 @pairs
 def test_s60_a_monitor_reports_a_crash_once(kinds: tuple[type, type]) -> None:
     with two(kinds) as running:

@@ -543,8 +543,8 @@ class Worker(Startable, metaclass=WorkerType):
 
     def _set_timer(self, name: str, seconds: float, message: Any, to: WorkerRef | None) -> Timer:
         context = self._require_context(f"{name}()")
-        if to is None and type(self).on_receive is Worker.on_receive:
-            raise RuntimeError(f"{type(self).__name__}.{name}() needs an on_receive that gets the message")
+        if to is None:
+            self._require_on_receive(f"{name}()", "message")
         return context.timers.start(seconds, message, to, repeats=name == "every")
 
     # ------------------------------------------------------------ links and monitors
@@ -556,8 +556,11 @@ class Worker(Startable, metaclass=WorkerType):
 
         Raises:
             TypeError: this is no ref (as with `demonitor`, `link` and `unlink`).
+            RuntimeError: this worker has no `on_receive`.
         """
-        return self._require_address("monitor()").links.monitor(ref)
+        context = self._require_address("monitor()")
+        self._require_on_receive("monitor()", "Down")
+        return context.links.monitor(ref)
 
     def demonitor(self, monitor: Monitor) -> None:
         """Remove a monitor: no `Down` of it is delivered after this call. A used monitor is no error."""
@@ -611,8 +614,7 @@ class Worker(Startable, metaclass=WorkerType):
             RuntimeError: this worker has no `on_receive`.
         """
         context = self._require_address("subscribe()")
-        if type(self).on_receive is Worker.on_receive:
-            raise RuntimeError(f"{type(self).__name__}.subscribe() needs an on_receive that gets the messages")
+        self._require_on_receive("subscribe()", "messages")
         from suitkaise.messaging.topics import subscribe
 
         subscribe(pattern, context.owner, most)
@@ -640,6 +642,11 @@ class Worker(Startable, metaclass=WorkerType):
                 "its worker do it"
             )
         return context
+
+    def _require_on_receive(self, what: str, gets: str) -> None:
+        """Raise RuntimeError if this worker has no `on_receive`, which gets what is asked for."""
+        if type(self).on_receive is Worker.on_receive:
+            raise RuntimeError(f"{type(self).__name__}.{what} needs an on_receive that gets the {gets}")
 
     if not TYPE_CHECKING:
 
