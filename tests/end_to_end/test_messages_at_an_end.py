@@ -39,13 +39,14 @@ def test_s72_no_ask_is_lost_between_two_incarnations_of_a_worker_that_renews_its
 
 
 @kinds
+@pytest.mark.parametrize("renew, reason", [("renew", Normal()), ("renew, and say why", Shutdown("it is time"))])
 def test_s72_messages_to_a_worker_that_finishes_wait_for_its_next_incarnation_in_order(
-    worker: Any, tmp_path: Path
+    renew: str, reason: Any, worker: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "slow").touch()
     with Supervisor("tree", child(worker, tmp_path)).start() as running, running.events() as happened:
         ref = running["w"]
-        ref.tell("renew")
+        ref.tell(renew)
         ref.tell(0)
         eventually(lambda: (tmp_path / "finishing").exists())
         for number in range(1, 100):
@@ -54,7 +55,8 @@ def test_s72_messages_to_a_worker_that_finishes_wait_for_its_next_incarnation_in
         (tmp_path / "gate").touch()
         assert answer.get(30) == ("last", "tree/w", True)
         assert handled(tmp_path) == [*map(str, range(100)), "last"]
-        assert next_event(happened, ChildExited).unhandled == 101
+        exited = next_event(happened, ChildExited)
+        assert (exited.reason, exited.unhandled) == (reason, 101)
 
 
 @kinds

@@ -30,6 +30,8 @@ class Renewing:
         match message:
             case "renew":
                 self.rejoin()  # type: ignore[attr-defined]
+            case "renew, and say why":
+                self.rejoin("it is time")  # type: ignore[attr-defined]
             case "again":
                 self.ref.tell("again")  # type: ignore[attr-defined]
             case "crash":

@@ -113,18 +113,22 @@ class OwnRef(WorkerRef):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an incarnation ended. `ignored`: `on_start` raised `Ignore`."""
+    """How an incarnation ended.
+
+    `ignored`: `on_start` raised `Ignore`. `by_itself`: it has finished by its own decision, for whatever reason.
+    """
 
     reason: ExitReason
     result: Payload | None = None
     ignored: bool = False
+    by_itself: bool = False
 
     @property
     def hands_over(self) -> bool:
         """Whether the messages that wait are for the next incarnation: it ended by itself, or never ran (rule 72)."""
         reason = self.reason
         never_ran = self.ignored or (isinstance(reason, Crashed) and reason.phase in _BEFORE_RUNNING)
-        return never_ran or isinstance(reason, Normal) or reason == FORCED
+        return never_ran or self.by_itself or isinstance(reason, Normal) or reason == FORCED
 
 
 _BEFORE_RUNNING = ("start", "__init__", "on_start")

@@ -335,7 +335,8 @@ class Lifecycle:
         except BaseException as error:
             self._fail(phase, error)
             return
-        self.outcome = Outcome(reason, Payload(value) if reason.clean else None)
+        by_itself = reason is context.own_reason
+        self.outcome = Outcome(reason, Payload(value) if reason.clean else None, by_itself=by_itself)
 
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
