@@ -130,3 +130,21 @@ def test_a_worker_that_ends_by_itself_has_finished_whatever_its_reason_and_resta
         job.join(15)
         running.terminate_child("waits")
         assert (job.status, waits.status) == (Status.FINISHED, Status.STOPPED)
+
+
+class Explains(Process):
+    def on_receive(self, why: Any) -> Any:
+        try:
+            self.rejoin(threading.Lock() if why == "a lock" else why)
+        except TypeError as error:
+            return str(error), self.last_loop
+        return "finishes"
+
+
+@pytest.mark.parametrize("why", ["a lock", 3, b"text", OSError("an error")], ids=repr)
+def test_a_reason_that_is_no_text_is_refused_and_the_worker_goes_on(why: Any) -> None:
+    with Supervisor("app", Explains).start() as running:
+        error, finishing = running["explains"].ask(why, timeout=20.0)
+        assert error.startswith("rejoin: why must be a text, not ")
+        assert not finishing
+        assert running["explains"].incarnation == 1

@@ -343,8 +343,12 @@ class Worker(Startable, metaclass=WorkerType):
 
         Raises:
             SpecError: `drain` is no such time.
+            TypeError: `why` is no text.
         """
-        self._require_context("rejoin()").rejoin(drain=checked_drain(drain), why=why)
+        context = self._require_context("rejoin()")
+        if not isinstance(why, str | None):
+            raise TypeError(f"rejoin: why must be a text, not {why!r}")
+        context.rejoin(drain=checked_drain(drain), why=why)
 
     def skip_and_rejoin(self) -> None:
         """Finish like `rejoin`, but without this loop's `after_loop`."""
