@@ -211,6 +211,11 @@ def test_s56_backoff_grows_to_its_maximum_and_jitter_moves_it(attempt: int, plai
     assert backoff.delay(attempt, random=1.0) == pytest.approx(plain * 1.1)
 
 
+def test_s56_a_backoff_that_begins_with_no_delay_has_none_however_many_the_retries() -> None:
+    assert Backoff(initial=0).delay(10**6, random=0.5) == 0.0
+    assert Backoff(initial=0, factor=math.inf).delay(2, random=0.5) == 0.0
+
+
 # ---------------------------------------------------------------- names of options
 @pytest.mark.parametrize(
     "name, suggestion",

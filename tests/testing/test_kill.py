@@ -39,3 +39,9 @@ def test_wait_until_refuses_a_condition_that_is_never_awaited() -> None:
 
     with pytest.raises(TypeError, match="wait_until: condition is called and not awaited"):
         actions.wait_until(condition)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), None, "1"])
+def test_wait_until_refuses_a_timeout_that_is_no_number(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="wait_until: timeout must be seconds, not "):
+        actions.wait_until(lambda: False, wrong)

@@ -90,6 +90,8 @@ class Backoff:
 
     def delay(self, attempt: int, random: float) -> float:
         """Return the seconds to wait before retry `attempt` (from 1); `random` in [0, 1) selects the jitter."""
+        if self.initial == 0:  # also where the growth is beyond all numbers
+            return 0.0
         try:
             plain = min(self.initial * self.factor ** (attempt - 1), self.maximum)
         except OverflowError:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from suitkaise.errors import ChildNotFound, SuitkaiseError
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.specs.options import is_number
 from suitkaise.specs.recipe import is_async_function
 from suitkaise.status import TreeStatus
 
@@ -34,7 +35,8 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
 
     Raises:
         AssertionError: the condition is not true in time; the error shows its last value.
-        TypeError: the condition is async: its calls are not awaited, and a coroutine is true.
+        TypeError: the timeout is no number; or the condition is async: its calls are not awaited, and a coroutine is
+            true.
 
     >>> numbers = iter(range(3))
     >>> wait_until(lambda: next(numbers) == 2)
@@ -42,6 +44,8 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
     """
     if is_async_function(condition):
         raise TypeError(f"wait_until: condition is called and not awaited, so {condition!r} must not be async")
+    if not is_number(timeout):
+        raise TypeError(f"wait_until: timeout must be seconds, not {timeout!r}")
     deadline = time.monotonic() + timeout
     pause = 0.001
     while not (value := condition()):
