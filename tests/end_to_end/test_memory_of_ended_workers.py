@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 from suitkaise import Child, DynamicSupervisor, Process, Supervisor, Thread
-from suitkaise.engines.processes import ProcessHandle
+from suitkaise.engines.process_handle import ProcessHandle
 from suitkaise.engines.threads import ThreadHandle
 from tests.support import eventually
 

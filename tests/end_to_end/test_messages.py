@@ -27,7 +27,7 @@ from suitkaise import (
     WorkerRef,
     whereis,
 )
-from suitkaise.messaging import connection
+from suitkaise.messaging import connection, send_buffer
 from tests.sample_workers import Echo
 from tests.support import eventually, in_background
 
@@ -277,6 +277,7 @@ def test_a_long_log_line_does_not_break_the_connection_to_the_hub(caplog: pytest
 
 def test_a_message_that_is_longer_than_the_backlog_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    monkeypatch.setattr(send_buffer, "BACKLOG", 1 << 20)
     with Supervisor("app", Handy, Child(Handy, id="other")).start() as running:
         assert running["handy"].ask(bytes(5 << 20), timeout=10) == 5 << 20
         assert running["handy"].ask(("ask", running["other"], ("bytes", 5 << 20), 10.0), timeout=10) == 5 << 20

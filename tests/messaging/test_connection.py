@@ -1,4 +1,4 @@
-"""Sending frames: whole and in order, whatever a signal handler does meanwhile, and with a bounded backlog."""
+"""Sending frames: whole and in order, whatever a signal handler does meanwhile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from suitkaise.errors import MailboxFull, NotSerializable
-from suitkaise.messaging import connection, wire
-from suitkaise.messaging.connection import FrameWriter, SendBuffer
-from suitkaise.platform.reactor import Reactor
+from suitkaise.errors import NotSerializable
+from suitkaise.messaging import wire
+from suitkaise.messaging.connection import FrameWriter
 from tests.messaging.frames import FrameReader
-from tests.support import eventually, in_background
+from tests.support import in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
 
@@ -216,112 +215,3 @@ def test_what_is_offered_to_a_peer_that_is_gone_is_dropped(ends: Any) -> None:
 
 
 # ---------------------------------------------------------------- SendBuffer
-class Peer:
-    """A send buffer, and the other end of its socket."""
-
-    def __init__(self, reactor: Reactor, *, corked: bool = False) -> None:
-        ours, self.sock = socket.socketpair()
-        ours.setblocking(False)
-        self.sock.settimeout(10)
-        self.buffer = SendBuffer(reactor, ours, "tree/one", self.on_event, corked=corked)
-
-    def on_event(self) -> None:
-        self.buffer.flush()
-
-    def read(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            data += self.sock.recv(count - len(data))
-        return bytes(data)
-
-    def has_nothing_to_read(self) -> bool:
-        return not select.select([self.sock], [], [], 0)[0]
-
-
-@pytest.fixture
-def reactor() -> Iterator[Reactor]:
-    reactor = Reactor()
-    yield reactor
-    reactor.close()
-
-
-@pytest.fixture
-def peer(reactor: Reactor) -> Iterator[Peer]:
-    peer = Peer(reactor)
-    yield peer
-    reactor.close()
-    peer.buffer.close()
-    peer.sock.close()
-
-
-def test_data_that_the_socket_does_not_take_is_sent_by_the_reactor_in_order(reactor: Reactor, peer: Peer) -> None:
-    reactor.call_soon_threadsafe(peer.buffer.resume_reading)
-    for _ in range(3):
-        peer.buffer.write(BIG)
-    peer.buffer.write(b"end")
-    assert peer.read(3 * len(BIG) + 3) == 3 * BIG + b"end"
-    assert peer.has_nothing_to_read()
-
-
-def test_a_backlog_over_the_limit_is_refused_as_a_whole(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BACKLOG", 1000)
-    peer.buffer.write(BIG)  # a single one may have any size
-    with pytest.raises(MailboxFull, match="bytes already wait to be read by 'tree/one'"):
-        peer.buffer.write(b"refused")
-    peer.buffer.write(b"forced", force=True)
-    received = in_background(lambda: peer.read(len(BIG) + 6))
-    eventually(lambda: not peer.buffer.flush())
-    assert received.result(10) == BIG + b"forced"
-
-
-def test_a_corked_buffer_sends_its_first_frame_only(reactor: Reactor) -> None:
-    peer = Peer(reactor, corked=True)
-    peer.buffer.write(b"second")
-    peer.buffer.begin(b"first ", [])
-    assert peer.read(6) == b"first "
-    assert peer.has_nothing_to_read()
-    peer.buffer.uncork()
-    assert peer.read(6) == b"second"
-    peer.buffer.close()
-    peer.sock.close()
-
-
-def test_a_buffer_takes_over_the_backlog_of_one_that_was_never_uncorked(reactor: Reactor) -> None:
-    older, newer = Peer(reactor, corked=True), Peer(reactor, corked=True)
-    older.buffer.begin(b"its own", [])
-    older.buffer.write(b"message")
-    newer.buffer.take_over(older.buffer)
-    newer.buffer.begin(b"first ", [])
-    newer.buffer.uncork()
-    assert newer.read(13) == b"first message"
-    newer.buffer.close()
-    for one in (older, newer):
-        one.sock.close()
-
-
-def test_after_close_writing_does_nothing(peer: Peer) -> None:
-    peer.buffer.close()
-    for _ in range(3):
-        peer.buffer.write(BIG)
-    assert not peer.buffer.flush()
-    assert peer.sock.recv(1) == b""
-
-
-def test_a_signal_handler_that_interrupts_a_write_writes_behind_it(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted:
-        """A socket on which a signal handler writes before each send."""
-
-        def __init__(self, sock: socket.socket) -> None:
-            self.sock = sock
-
-        def send(self, data: bytes, flags: int) -> int:
-            if data == b"first ":
-                peer.buffer.write(b"second ")
-            return self.sock.send(data, flags)
-
-    sock = peer.buffer.sock
-    peer.buffer.sock = Interrupted(sock)  # type: ignore[assignment]
-    peer.buffer.write(b"first ")
-    peer.buffer.sock = sock
-    peer.buffer.write(b"third")
-    assert peer.read(18) == b"first second third"

@@ -16,8 +16,9 @@ import pytest
 
 from suitkaise.exits import Normal, Shutdown
 from suitkaise.messaging import mailbox, wire
-from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, SocketMailbox, ThreadMailbox
+from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.platform.board import BELL, LOOKED, Board, Slot
 from tests.support import eventually, in_background
 

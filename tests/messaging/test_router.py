@@ -16,7 +16,7 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
-from suitkaise.messaging import connection, wire
+from suitkaise.messaging import send_buffer, wire
 from suitkaise.messaging.messages import Answer, Message, Payload
 from suitkaise.messaging.protocol import (
     AdminAction,
@@ -262,7 +262,7 @@ def test_a_process_that_ends_before_its_answer_harms_no_other(hub: Hub) -> None:
 def test_a_process_that_does_not_read_its_answers_is_disconnected(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connection, "BACKLOG", 1 << 20)
+    monkeypatch.setattr(send_buffer, "BACKLOG", 1 << 20)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.connect(hub.path)
         peer.settimeout(SOON)

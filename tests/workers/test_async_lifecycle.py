@@ -17,8 +17,8 @@ import pytest
 
 from suitkaise import Process, Thread
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown
-from suitkaise.messaging.mailbox import SocketMailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.wire import encode
 from suitkaise.platform.board import Board
 from suitkaise.workers.actor import WorkerActor, lifecycle_of

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
 

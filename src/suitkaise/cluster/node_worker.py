@@ -32,7 +32,7 @@ from suitkaise.cluster.protocol import (
 )
 from suitkaise.engines.engine import EngineContext, Exit, Launch
 from suitkaise.engines.inspection import inspect
-from suitkaise.engines.processes import ProcessHandle
+from suitkaise.engines.process_handle import ProcessHandle
 from suitkaise.errors import MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.messaging import codec
 from suitkaise.messaging.messages import Message, Payload, portable_error

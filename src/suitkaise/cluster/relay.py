@@ -17,10 +17,10 @@ from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.bundle_tables import NOTHING, Known
-from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.messages import Answer, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Ask, Connect, HubAnswer, HubRequest, RequestKind, WorkerFrame, decode_request
+from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix

@@ -17,7 +17,7 @@ from typing import Any
 from suitkaise.cluster.link import accept_later
 from suitkaise.cluster.protocol import StreamData, StreamEnd, StreamOpen
 from suitkaise.errors import MailboxFull
-from suitkaise.messaging.connection import SendBuffer
+from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix, connect_own
 from suitkaise.storage.backends.redis_address import write_address

@@ -14,8 +14,8 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from suitkaise.exits import Signaled
-from suitkaise.messaging.mailbox import SocketMailbox
+from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.platform.runtime_directory import stack_file
 
 __all__ = ["DUMP", "HANDLED", "PROFILE", "WorkerSignals", "ignore_signals", "restore_signals"]

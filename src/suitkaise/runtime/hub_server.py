@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.bundle_tables import Known
-from suitkaise.messaging.connection import SendBuffer
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Connect, HubAnswer, decode_request
 from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.sockets import Peers, accept_own, bind_unix
