@@ -20,9 +20,9 @@ HEAVY = (
 """Modules that take a millisecond or more."""
 
 NOT_FOR_A_TREE = (
-    "cloudpickle concurrent.futures logging msgspec pykka socket suitkaise.messaging.messages "
-    "asyncio json multiprocessing pathlib psutil shlex shutil structlog subprocess tempfile suitkaise.events "
-    "suitkaise.runtime suitkaise.storage.tree suitkaise.workers.command"
+    "cloudpickle concurrent.futures logging msgspec pykka socket suitkaise.messaging.answer "
+    "suitkaise.messaging.messages asyncio json multiprocessing pathlib psutil shlex shutil structlog subprocess "
+    "tempfile suitkaise.events suitkaise.runtime suitkaise.storage.tree suitkaise.workers.command"
 )
 """Modules that the declaration of a tree of process workers does not need."""
 

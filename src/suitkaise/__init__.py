@@ -50,9 +50,9 @@ if TYPE_CHECKING:
         SignificantFailure,
         StartFailure,
     )
+    from suitkaise.messaging.answer import Answer
     from suitkaise.messaging.event_bus import Subscription
     from suitkaise.messaging.groups import Group, group
-    from suitkaise.messaging.messages import Answer
     from suitkaise.messaging.refs import Down, LinkedExit, Monitor, WorkerProxy, WorkerRef
     from suitkaise.messaging.router import flush
     from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef, whereis, whereis_all
@@ -161,9 +161,9 @@ _HOMES = {
     "suitkaise.exits": (
         "Crashed ExitCode ExitReason GaveUp Hung Killed Lost Normal Shutdown Signaled SignificantFailure StartFailure"
     ),
+    "suitkaise.messaging.answer": "Answer",
     "suitkaise.messaging.event_bus": "Subscription",
     "suitkaise.messaging.groups": "Group group",
-    "suitkaise.messaging.messages": "Answer",
     "suitkaise.messaging.refs": "Down LinkedExit Monitor WorkerProxy WorkerRef",
     "suitkaise.messaging.router": "flush",
     "suitkaise.messaging.supervisor_ref": "ChildLine SupervisorRef whereis whereis_all",

@@ -9,7 +9,7 @@ import pytest
 
 from suitkaise.cli import change
 from suitkaise.cli.command import CommandError
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 
 
 def test_a_program_that_does_not_answer_is_told_where_there_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:

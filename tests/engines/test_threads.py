@@ -14,7 +14,8 @@ from suitkaise import Child, Thread, WorkerDead
 from suitkaise.engines.engine import EngineContext, Launch
 from suitkaise.engines.threads import ThreadEngine, ThreadHandle
 from suitkaise.exits import Crashed, Hung, Killed, Normal, Shutdown
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Phase
 from tests.support import eventually
 

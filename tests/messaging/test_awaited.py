@@ -8,8 +8,9 @@ import time
 import pytest
 
 from suitkaise.errors import AskTimeout
+from suitkaise.messaging.answer import STEP
 from suitkaise.messaging.awaited import Awaited
-from suitkaise.messaging.messages import STEP, Payload
+from suitkaise.messaging.messages import Payload
 
 SOON = 10.0
 

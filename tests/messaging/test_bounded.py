@@ -18,9 +18,10 @@ from suitkaise.events import DeadLetter, Event
 from suitkaise.exits import Normal, Signaled
 from suitkaise.messaging import bounded, pending
 from suitkaise.messaging.address import Address
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.inbox import Inbox, Taken
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import MESSAGES, OWN, OWN_TAKEN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull
 

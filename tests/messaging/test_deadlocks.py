@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from suitkaise.errors import DeadlockError
 from suitkaise.messaging import identity, router
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.deadlocks import Wait, Waits
 from suitkaise.messaging.identity import owner_of
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
 
 NAMES = "abcd"

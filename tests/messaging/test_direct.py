@@ -17,10 +17,11 @@ from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
 from suitkaise.exits import Killed
 from suitkaise.messaging import codec, connection, direct, wire
 from suitkaise.messaging import route as routing
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.incoming import Incoming
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import (
     DirectAnswer,

@@ -8,9 +8,9 @@ from suitkaise import Status
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import Normal
 from suitkaise.messaging.address import Address
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.memberships import Groups
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import GroupAction
 
 

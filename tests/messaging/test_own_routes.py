@@ -12,7 +12,8 @@ from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.events import Event
 from suitkaise.exits import Killed
 from suitkaise.messaging import own_routes
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.own_routes import OwnRoutes
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry

@@ -19,9 +19,10 @@ from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whe
 from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from suitkaise.messaging import codec, router
+from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_own_thread
-from suitkaise.messaging.messages import STEP, Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.topics import unsubscribe
 
 

@@ -20,7 +20,8 @@ from suitkaise.errors import (
 from suitkaise.exits import Crashed, ExitReason, GaveUp, Hung, Killed, Normal, Shutdown, Signaled
 from suitkaise.messaging import pending
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.registry import Registry
 

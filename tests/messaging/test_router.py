@@ -17,7 +17,8 @@ import pytest
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
 from suitkaise.messaging import send_buffer, wire
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import (
     AdminAction,
     AdminRequest,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import AskTimeout, RuntimeGone
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_reader import LogReader
-from suitkaise.messaging.messages import Answer
 from suitkaise.observer import feed as feeds
 from suitkaise.observer import log_feed
 from suitkaise.observer.feed import BACKLOG, Feed, Page

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_reader import LogReader
-from suitkaise.messaging.messages import Answer
 from suitkaise.observer.observation import Observation
 from suitkaise.observer.terminal import source as sources
 from suitkaise.observer.terminal.lines import COLUMNS, Line, lines_of, to_rows

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Payload
 from suitkaise.platform.callbacks import run_callback
 from tests.support import eventually
 

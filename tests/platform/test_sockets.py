@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise.errors import RuntimeGone, StorageError
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.sockets import Peers, UntrustedServer, accept_own, bind_unix, connect_own, is_trusted

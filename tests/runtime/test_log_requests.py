@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_rings import LogRings, Run
-from suitkaise.messaging.messages import Answer
 from suitkaise.platform.reactor import Reactor
 from suitkaise.runtime import log_requests
 from suitkaise.runtime.log_requests import LogRequests

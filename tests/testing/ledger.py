@@ -28,7 +28,7 @@ from suitkaise.exits import (
     StartFailure,
     origin,
 )
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.policy.actions import (
     Begin,
     Exited,

@@ -15,8 +15,8 @@ from suitkaise.engines.simulated import SimulatedEngine, SimulatedHandle
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event
 from suitkaise.exits import Hung
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import owner_of
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.policy.actions import Input, KillAll, StopAll
 from suitkaise.specs import Child

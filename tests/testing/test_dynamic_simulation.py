@@ -15,7 +15,7 @@ from suitkaise import Backoff, Child, DynamicSupervisor, MaxChildren, Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Killed, Shutdown, Signaled
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing import Behaviour, Simulation

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Answer, Message, MessageKind, Payload
+from suitkaise.messaging.messages import Message, MessageKind, Payload
 from suitkaise.platform.board import Board
 from suitkaise.specs import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of

@@ -926,7 +926,8 @@ def test_an_answer_that_cannot_be_sent_is_an_error_for_the_asker_only(harness: H
 
 
 def test_a_message_that_cannot_be_decoded_answers_the_asker(harness: Harness) -> None:
-    from suitkaise.messaging.messages import Answer, Message, Payload
+    from suitkaise.messaging.answer import Answer
+    from suitkaise.messaging.messages import Message, Payload
 
     one = harness(Calculator())
     answer: Answer[Any] = Answer()

@@ -14,7 +14,8 @@ import pytest
 from suitkaise import Process, Reject, Thread, WorkerDead, WorkerFailed
 from suitkaise.errors import NotSerializable
 from suitkaise.exits import Crashed, Normal
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.workers.replies import Replies, ReplyTo
 from tests.support import in_background
 

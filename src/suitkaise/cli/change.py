@@ -12,7 +12,7 @@ from suitkaise.cli.command import CLEAN, RUNNING, CommandError, UsageError
 from suitkaise.cli.programs import Target
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, ChildRunning, RuntimeGone, SuitkaiseError
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 
 __all__ = ["change", "send_signal"]

@@ -10,7 +10,7 @@ from typing import Any
 from suitkaise.cli.command import NO_PROGRAM, USAGE, CommandError
 from suitkaise.engines.inspection import Inspection, inspect
 from suitkaise.errors import AskTimeout, RuntimeGone, SuitkaiseError
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.runtime_directory import HUB_SOCKET, directories_in_use

@@ -52,8 +52,9 @@ from suitkaise.engines.engine import EngineContext, Exit, Launch, Surroundings
 from suitkaise.engines.processes import ProcessEngine
 from suitkaise.events import Event
 from suitkaise.messaging import codec
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.logs import ForwardingHandler
-from suitkaise.messaging.messages import Answer, crash
+from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import Board

@@ -35,7 +35,8 @@ from suitkaise.engines.inspection import inspect
 from suitkaise.engines.process_handle import ProcessHandle
 from suitkaise.errors import MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.messaging import codec
-from suitkaise.messaging.messages import Message, Payload, portable_error
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor

@@ -16,8 +16,9 @@ from suitkaise.cluster.protocol import AnswerOfHub, RequestOfWorker, WorkerGone
 from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.bundle_tables import NOTHING, Known
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Ask, Connect, HubAnswer, HubRequest, RequestKind, WorkerFrame, decode_request
 from suitkaise.messaging.send_buffer import SendBuffer

@@ -46,10 +46,11 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.address import TraceReport
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import DROPPED, MESSAGES, OWN, SLOT_BYTES, Phase, Slot, SlotView
 

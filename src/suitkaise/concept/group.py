@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from suitkaise.concept.declare import Call, caller_level, declared
 from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.exits import Hung, Killed
+from suitkaise.messaging.answer import Answer, checked_timeout
 from suitkaise.messaging.identity import current_path, worker_of_thread
-from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.router import in_worker_process, router

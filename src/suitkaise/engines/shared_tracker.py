@@ -14,7 +14,7 @@ import os
 import threading
 from typing import Any
 
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.imports import when_imported

@@ -58,8 +58,9 @@ from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Taken
 from suitkaise.messaging.logs import end_forwarding, forward_all
-from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload, crash
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload
 from suitkaise.messaging.pieces import Pieces, is_in_pieces
+from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.router import HubClient, set_router
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.tracing import enter

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.bounded import BoundedMailbox
 from suitkaise.messaging.bundle_tables import NOTHING
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pending import PendingMessages
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from suitkaise.errors import AskTimeout
+from suitkaise.messaging.answer import STEP
 from suitkaise.messaging.deadlocks import await_answer
-from suitkaise.messaging.messages import STEP, Outcome, Payload
+from suitkaise.messaging.messages import Outcome, Payload
 
 __all__ = ["Awaited"]
 

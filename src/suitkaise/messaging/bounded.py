@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, MailboxFull, SuitkaiseError, WorkerDead
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.inbox import Inbox, dropped_from, full_mailbox
-from suitkaise.messaging.messages import MOST, MOST_BYTES, Answer, Message, Payload
+from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload
 from suitkaise.platform.board import SlotView
 from suitkaise.specs.bounded import Bounded
 

@@ -23,8 +23,9 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.errors import DeadlockError, SuitkaiseError
+from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.identity import current_owner, handles_alone, own_thread_of, owner_of, split_owner
-from suitkaise.messaging.messages import STEP, Answer, Payload
+from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.records import dataclass
 

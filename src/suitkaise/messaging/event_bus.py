@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from suitkaise.events import Event, SupervisorStopped
-from suitkaise.messaging.messages import checked_timeout
+from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Bus", "Subscription"]

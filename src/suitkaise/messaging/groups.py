@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import GroupAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef

@@ -12,8 +12,9 @@ from typing import Any
 from suitkaise.errors import ChildNotFound, WorkerDead
 from suitkaise.exits import ExitReason, Lost
 from suitkaise.messaging.address import Address
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import split_owner
-from suitkaise.messaging.messages import Answer, Message, Payload
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 
 __all__ = ["Links"]

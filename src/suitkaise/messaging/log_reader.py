@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_rings import Line
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 

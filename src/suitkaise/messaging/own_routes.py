@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.address import Connected
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import current_path, supervises
-from suitkaise.messaging.messages import Answer, Message
+from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.route import PATIENCE, Connection, Route
 from suitkaise.platform.board import DIRECT_BELL, Board

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, NotSerializable, SuitkaiseError, no_attribute
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import tracing
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout, refuse_own_ask
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.inbox import dropped_from
-from suitkaise.messaging.messages import (
-    DEFAULT_TIMEOUT,
-    Answer,
-    Message,
-    MessageKind,
-    Payload,
-    checked_timeout,
-    refuse_own_ask,
-    value_of,
-)
+from suitkaise.messaging.messages import Message, MessageKind, Payload, value_of
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import Router, deadline, router
 from suitkaise.messaging.tracing import carrier

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 from suitkaise.errors import ChildNotFound, RuntimeGone, SuitkaiseError, WorkerFailed
 from suitkaise.exits import Crashed
 from suitkaise.messaging.address import Address, Connected, Parent
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
@@ -21,7 +22,7 @@ from suitkaise.messaging.deadlocks import Waits
 from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
-from suitkaise.messaging.messages import Answer, Message, Outcome, Payload
+from suitkaise.messaging.messages import Message, Outcome, Payload
 from suitkaise.messaging.own_routes import OwnRoutes
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import AdminAction, RequestKind

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging import wire
+from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import STEP, Answer, Message, Outcome, Payload, ReplyCallback
+from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier

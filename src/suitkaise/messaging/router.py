@@ -14,19 +14,12 @@ from typing import Any, Protocol
 
 from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
-from suitkaise.messaging.messages import (
-    DEFAULT_TIMEOUT,
-    Answer,
-    Message,
-    Outcome,
-    Payload,
-    ReplyCallback,
-    checked_timeout,
-)
+from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import (
     AdminAction,

@@ -7,8 +7,8 @@ from typing import Any
 
 from suitkaise.errors import ChildNotFound, DeadlockError, SpecError
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.patterns import is_pattern
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef, refuse_while_starting

@@ -7,7 +7,7 @@ import math
 import time
 from typing import Any
 
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Unawaited"]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
 
 from suitkaise.errors import no_attribute
-from suitkaise.messaging.messages import checked_timeout
+from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.exit_functions import at_exit
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.pools import batches

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from suitkaise.errors import with_note
 from suitkaise.messaging import codec
-from suitkaise.messaging.messages import portable_error
+from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.pools.channel import ANSWER, CHUNK, ERROR, MIXED, Channel, Data
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import build, give_name, hook_of

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
-from suitkaise.messaging.messages import checked_timeout
+from suitkaise.messaging.answer import checked_timeout
 from suitkaise.records import dataclass
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]

@@ -11,8 +11,9 @@ import time
 from concurrent.futures import Future, wait
 from typing import Any
 
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_rings import LogRings, is_below
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.messages import Payload
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["MOST", "LogRequests"]

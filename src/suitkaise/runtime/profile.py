@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Payload
 from suitkaise.platform.sampler import sample
 
 __all__ = ["profile"]

@@ -7,10 +7,12 @@ from typing import Any, TypeAlias, assert_never
 
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.inbox import full_mailbox
-from suitkaise.messaging.messages import Answer, Message, Payload, portable_error
+from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
+from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.messaging.protocol import (
     AdminRequest,
     Ask,

@@ -17,9 +17,9 @@ from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import Exit
 from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGone, no_attribute
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.answer import Answer, checked_timeout
 from suitkaise.messaging.event_bus import Subscription
 from suitkaise.messaging.identity import current_owner
-from suitkaise.messaging.messages import Answer, checked_timeout
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to

@@ -22,11 +22,11 @@ from suitkaise.engines.shared_tracker import serve_tracker
 from suitkaise.engines.threads import DebugEngine, ThreadEngine
 from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event, KeeperLost
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.event_bus import Bus
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
-from suitkaise.messaging.messages import Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import in_worker_process, set_router

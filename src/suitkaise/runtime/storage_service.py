@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
 from suitkaise.exits import Crashed
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor

@@ -22,7 +22,8 @@ from suitkaise.errors import (
     WorkerFailed,
 )
 from suitkaise.exits import Crashed, Normal
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, Payload, checked_timeout
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
+from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.messaging.supervisor_ref import Administration

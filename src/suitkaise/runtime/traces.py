@@ -14,7 +14,8 @@ from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Payload
 
 __all__ = ["KEPT", "LEASE", "Traces"]
 

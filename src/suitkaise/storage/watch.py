@@ -21,7 +21,7 @@ import msgspec
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
-from suitkaise.messaging.messages import checked_timeout
+from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket

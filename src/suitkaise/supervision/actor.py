@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any
 
 from suitkaise.messaging.actor import Actor, drain, envelope
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import set_supervises
-from suitkaise.messaging.messages import Answer, Payload
+from suitkaise.messaging.messages import Payload
 from suitkaise.policy.actions import Input
 from suitkaise.policy.base import SupervisorPhase
 from suitkaise.supervision.environment import Stepper

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from suitkaise.engines.engine import Engine, EngineContext, Exit
 from suitkaise.events import Event, SupervisorStarted, SupervisorStopped, SupervisorStopping
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.router import Router

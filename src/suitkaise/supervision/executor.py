@@ -16,7 +16,8 @@ from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.messages import Payload, crash
+from suitkaise.messaging.messages import Payload
+from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import ref_to
 from suitkaise.platform.reactor import TimerHandle

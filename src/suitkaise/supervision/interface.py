@@ -12,7 +12,8 @@ from typing import Any, Literal, assert_never
 from suitkaise.engines.engine import Exit, Handle
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import KILL_CHILD, KILL_REF, ExitReason, Shutdown, StartFailure
-from suitkaise.messaging.messages import Answer, Message
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
 from suitkaise.policy.actions import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Generic, TypeVar
 
-from suitkaise.messaging.messages import Answer
+from suitkaise.messaging.answer import Answer
 
 __all__ = ["PendingOrders"]
 

@@ -21,7 +21,8 @@ from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_own_thread, set_starting, set_worker
 from suitkaise.messaging.inbox import Taken, dropped_from
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Payload, crash, crash_and_answer
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.portable_errors import crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
 from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, SKIPPED, TOTAL, Phase, Slot
 from suitkaise.platform.log_queue import QueuedLogger

@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any, NoReturn
 
 from suitkaise.errors import Reject, SuitkaiseError, WorkerFailed, with_note
-from suitkaise.messaging.messages import Answer, Message, Payload, Returned, portable_error
+from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.messages import Message, Payload, Returned
+from suitkaise.messaging.portable_errors import portable_error
 
 __all__ = ["Replies", "ReplyTo", "send_answer"]
 

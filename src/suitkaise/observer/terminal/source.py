@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from suitkaise.errors import AskTimeout, RuntimeGone, SpecError
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_reader import LogReader
 from suitkaise.messaging.log_rings import Line
-from suitkaise.messaging.messages import Answer
 from suitkaise.observer.observation import SECONDS, TICK, Observation
 from suitkaise.observer.program import ObservedProgram
 

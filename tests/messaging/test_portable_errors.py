@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from suitkaise import WorkerFailed
-from suitkaise.messaging.messages import portable_error
+from suitkaise.messaging.portable_errors import portable_error
 
 
 class Thing:
