@@ -16,6 +16,9 @@ import pytest
 
 from suitkaise import sktree
 from suitkaise.errors import StorageDamaged, StorageError
+from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.backends.store import Store
+from suitkaise.storage.backends.tables import scan
 from suitkaise.storage.records import intact, pack_record, value_of
 from tests.support import run_program
 
@@ -140,6 +143,49 @@ def test_a_file_that_is_no_store_is_one_error(damage: tuple[Path, Path], spoil: 
     place, file = damage
     spoil(file)
     assert outcome(place).startswith("refused ")
+
+
+def revision(file: Path) -> None:
+    """Spoil the revision, in a file that is sound otherwise."""
+    store = Store(next(place for place in file.parents if (place / "writer").exists()))
+    transaction = store.opened.begin(write=True)
+    for key, stored in list(scan(transaction, store.clients, b"", None)):
+        if len(stored) == 8:
+            transaction.put(key, b"?", db=store.clients)
+    transaction.commit()
+    store.close()
+
+
+@pytest.mark.parametrize("spoil", [noise, text, revision])
+def test_a_store_that_cannot_be_opened_leaves_no_file_open_and_no_lock(
+    damage: tuple[Path, Path], spoil: Callable[[Path], None]
+) -> None:
+    place, file = damage
+    spoil(file)
+    told = []
+    for _ in range(2):
+        with pytest.raises(Exception) as caught:
+            Store(place)
+        told.append((caught.type, str(caught.value)))
+        assert open_below(place) == []
+    assert told[0] == told[1]  # not: this process writes to the storage already
+
+
+def test_a_reader_of_a_damaged_store_leaves_no_file_open(damage: tuple[Path, Path]) -> None:
+    place, file = damage
+    noise(file)
+    reader = Reader(place)
+    with pytest.raises(StorageError) as caught:
+        reader.owners()
+    reader.close()
+    assert open_below(place) == []
+    del caught
+
+
+def open_below(place: Path) -> list[str]:
+    """Return the files in `place` that this process has open."""
+    files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return [file for file in files if file.startswith(f"{place.resolve()}/")]
 
 
 def test_an_empty_file_is_no_store_with_values(damage: tuple[Path, Path]) -> None:

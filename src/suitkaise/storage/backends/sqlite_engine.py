@@ -54,25 +54,25 @@ class SqliteEngine:
         path = directory / FILES["sqlite"]
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # SQLite would make it for everybody
         os.close(descriptor)
-        opened = _Opened(path)
-        opened.run("pragma journal_mode = wal")
-        opened.run(f"pragma synchronous = {'full' if durable else 'off'}")
-        opened.run(f"pragma cache_size = -{_CACHE}")
-        opened.run(f"pragma wal_autocheckpoint = {_LOG}")
+        statements = [
+            "pragma journal_mode = wal",
+            f"pragma synchronous = {'full' if durable else 'off'}",
+            f"pragma cache_size = -{_CACHE}",
+            f"pragma wal_autocheckpoint = {_LOG}",
+        ]
         for name in TABLES:
             # Large values are slow in a table without rowids; small ones are quicker there.
             kind = "" if name == "entries" else " without rowid"
-            opened.run(f"create table if not exists {name} (key blob not null primary key, value blob not null){kind}")
-        return opened
+            columns = "key blob not null primary key, value blob not null"
+            statements.append(f"create table if not exists {name} ({columns}){kind}")
+        return _open(path, statements)
 
     def open_for_reading(self, directory: Path, *, map_size: int) -> Any:
         """Open the file in `directory`. A reader may write to the log's index, but not to the tables."""
         path = directory / FILES["sqlite"]
         if not path.exists():
             raise FileNotFoundError(f"there is no {path}")
-        opened = _Opened(path)
-        opened.run("pragma query_only = on")
-        return opened
+        return _open(path, ["pragma query_only = on"])
 
     def table(self, opened: Any, name: str, *, create: bool) -> _Table:
         """Return the statements of a table."""
@@ -117,11 +117,23 @@ class SqliteEngine:
         return (0, folded) if length > _STUCK_LOG and folded < length else None
 
 
+def _open(path: Path, statements: list[str]) -> _Opened:
+    """Open the file, and run the statements; close the file if one fails."""
+    opened = _Opened(sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False))
+    try:
+        for statement in statements:
+            opened.run(statement)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
 class _Opened:
     """A connection that all threads of a process share, one transaction at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._lock = threading.RLock()  # reentrant: a signal handler may read while its thread is reading
         self._depth = 0
         self.is_folded = False  # the log, as far as possible, since the last commit
@@ -174,6 +186,9 @@ class _Opened:
         """Close the connection, once no thread reads."""
         with self._lock:
             self._connection.close()
+
+    def __del__(self) -> None:  # of a reader that nothing uses any more; from Python 3.13 on, SQLite warns of that
+        self._connection.close()
 
 
 class _Get:

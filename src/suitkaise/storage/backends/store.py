@@ -6,6 +6,7 @@ Readers use `reader`. The tables are an engine's, see `tables`. `operations` def
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -79,46 +80,49 @@ class Store:
         self.engine: Engine = engine_named(chosen_engine(directory, engine))
         self.errors: tuple[type[Exception], ...] = self.engine.errors
         """What the engine raises when an operation fails."""
-        self.opened: Opened = access.open_for_writing(self.engine, directory, durable=durable, map_size=map_size)
-        self.engine.maintain(self.opened)
-        tables = [self.engine.table(self.opened, name, create=True) for name in TABLES]
-        self.entries: Table = tables[0]
-        self.owned: Table = tables[1]
-        self.dead: Table = tables[2]
-        self.clients: Table = tables[3]
-        self.facts: Table = tables[4]
-        self.by_metadata: Table = tables[5]
-        with self.opened.begin() as transaction:
-            stored = transaction.get(_REVISION, db=self.clients)
-            self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
-            """The revision that was committed last."""
-            self.dead_owners: dict[bytes, int] = {
-                bytes(path): _U64.unpack(number)[0] for path, number in scan(transaction, self.dead, b"", None)
-            }
-            """The highest dead incarnation under the digest of its worker's path."""
-            self.declared: frozenset[str] = declared_index(transaction, self.facts)
-            """The metadata keys that the index holds."""
-            batches = {key[-1]: value for key, value in scan(transaction, self.facts, _CHANGES, _AFTER_CHANGES)}
-        self.history: History = History(self.revision, batches)
-        """The latest changes."""
-        self.is_watched: bool = bool(batches)
-        """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
-        self.client_records: dict[bytes, ClientRecord] = {}
-        """Records of clients as they are stored. A transaction takes out those that it changes."""
-        self._word = RevisionWord(directory, write=True)
-        if self.engine.is_remote and self._word.revision > self.revision:
-            self.close()
-            raise StorageDamaged(
-                f"the storage has lost the last {self._word.revision - self.revision} changes that this program had "
-                "stored: the server was started anew from what it had on its disk. Start the program anew to go on "
-                "from there"
-            )
-        self._word.publish(self.revision)
-        if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
-            try:
-                self.write(lambda transaction: transaction.declare_index(ALWAYS_INDEXED))
-            except StorageFull as full:
-                logger.warning("the index is not made, so selections take longer: %s", full)
+        with contextlib.ExitStack() as undo:
+            self.opened: Opened = access.open_for_writing(self.engine, directory, durable=durable, map_size=map_size)
+            undo.callback(access.close_for_writing, directory, self.opened)
+            self.engine.maintain(self.opened)
+            tables = [self.engine.table(self.opened, name, create=True) for name in TABLES]
+            self.entries: Table = tables[0]
+            self.owned: Table = tables[1]
+            self.dead: Table = tables[2]
+            self.clients: Table = tables[3]
+            self.facts: Table = tables[4]
+            self.by_metadata: Table = tables[5]
+            with self.opened.begin() as transaction:
+                stored = transaction.get(_REVISION, db=self.clients)
+                self.revision: int = int(_U64.unpack(stored)[0]) if stored else 0
+                """The revision that was committed last."""
+                self.dead_owners: dict[bytes, int] = {
+                    bytes(path): _U64.unpack(number)[0] for path, number in scan(transaction, self.dead, b"", None)
+                }
+                """The highest dead incarnation under the digest of its worker's path."""
+                self.declared: frozenset[str] = declared_index(transaction, self.facts)
+                """The metadata keys that the index holds."""
+                batches = {key[-1]: value for key, value in scan(transaction, self.facts, _CHANGES, _AFTER_CHANGES)}
+            self.history: History = History(self.revision, batches)
+            """The latest changes."""
+            self.is_watched: bool = bool(batches)
+            """Whether the changes of each commit are stored, for watchers that resume at the next incarnation."""
+            self.client_records: dict[bytes, ClientRecord] = {}
+            """Records of clients as they are stored. A transaction takes out those that it changes."""
+            self._word = RevisionWord(directory, write=True)
+            undo.callback(self._word.close)
+            if self.engine.is_remote and self._word.revision > self.revision:
+                raise StorageDamaged(
+                    f"the storage has lost the last {self._word.revision - self.revision} changes that this program "
+                    "had stored: the server was started anew from what it had on its disk. Start the program anew to "
+                    "go on from there"
+                )
+            self._word.publish(self.revision)
+            if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
+                try:
+                    self.write(lambda transaction: transaction.declare_index(ALWAYS_INDEXED))
+                except StorageFull as full:
+                    logger.warning("the index is not made, so selections take longer: %s", full)
+            undo.pop_all()  # nothing has failed
 
     def write(self, work: Callable[[WriteTransaction], T], *, then: Callable[[T], object] | None = None) -> T:
         """Run `work` in one transaction, and commit the transaction.
