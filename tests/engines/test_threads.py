@@ -139,3 +139,29 @@ def test_a_slot_is_free_again_after_the_end(engine: ThreadEngine, context: Engin
         handle = spawn(engine, Once)
         handle.exited.result(SOON)
     assert context.board._next == 1
+
+
+def test_a_worker_whose_thread_python_refuses_as_the_program_ends_is_ignored(
+    engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")  # as Python 3.12 does, before `atexit`
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    handle = engine.spawn(Launch.of(Child(Echo), "tree/worker", 1, next(serials)))
+    end = handle.exited.result(0)
+    assert end.ignored
+    assert end.reason == Normal()
+    with pytest.raises(WorkerDead):
+        handle.deliver(Message("message", Payload(1)))
+
+
+def test_a_worker_for_which_no_thread_is_left_fails_to_start(
+    engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        spawn(engine, Echo)

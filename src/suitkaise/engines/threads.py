@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
-from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
+from suitkaise.exits import ExitReason, Hung, Killed, Normal, Shutdown
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.log_rings import Run
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["DebugEngine", "ThreadEngine", "ThreadHandle"]
+
+
+_ENDING = "at interpreter shutdown"
+"""Python's words when it starts no thread any more: the program ends (in 3.12 before the functions of `atexit`).
+
+Such a worker is ignored, as by `Ignore` in its `on_start`. If that were a failure, its supervisor would try again, give
+up, and end the workers for which the program waits.
+"""
 
 
 class ThreadEngine:
@@ -116,9 +124,11 @@ class ThreadHandle:
             _ThreadActor.launch(
                 lifecycle, self.mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
             )
-        except Exception:  # for example no thread is left
-            self._give_back()
-            raise
+        except Exception as error:  # for example no thread is left
+            if _ENDING not in str(error):
+                self._give_back()
+                raise
+            self.on_over(Outcome(Normal(), ignored=True))
 
     def _on_log_line(self, line: str) -> None:
         line = shortened(line, LONGEST_LINE)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -45,7 +47,8 @@ class _Shielded:
         self.stream = stream
 
     def flush(self) -> None:
-        returns_within(MOMENT, self.stream.flush)
+        with contextlib.suppress(RuntimeError):  # no thread can be started, as in `leave_streams`
+            returns_within(MOMENT, self.stream.flush)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -64,13 +67,38 @@ def leave_streams(*, blocked: bool) -> None:
     if not blocked and not any(thread.is_alive() for thread in _unfinished):
         return
     atexit.unregister(logging.shutdown)
-    handlers: list[Any] = logging._handlerList  # type: ignore[attr-defined]
-    returns_within(MOMENT, lambda: logging.shutdown([handler for handler in handlers if _is_free(handler())]))
+    handlers: list[Any] = [handler for handler in logging._handlerList if _is_free(handler())]  # type: ignore[attr-defined]
+    try:
+        returns_within(MOMENT, lambda: logging.shutdown(handlers))
+    except RuntimeError:  # Python 3.12 starts no thread at its end
+        logging.shutdown([handler for handler in handlers if _is_writable(getattr(handler(), "stream", None))])
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         stream = stream.stream if isinstance(stream, _Shielded) else stream
         if stream is not None:
-            setattr(sys, name, stream if returns_within(MOMENT, stream.flush) else None)
+            setattr(sys, name, stream if _flush(stream) else None)
+
+
+def _flush(stream: Any) -> bool:
+    """Flush a stream; return whether that was done in time."""
+    try:
+        return returns_within(MOMENT, stream.flush)
+    except RuntimeError:
+        if not _is_writable(stream):
+            return False
+        stream.flush()
+        return True
+
+
+def _is_writable(stream: Any) -> bool:
+    """Return whether the file behind a stream takes data now; a stream without a file does."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(MOMENT * 1000))
 
 
 def _is_free(handler: Any) -> bool:
