@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -168,3 +169,13 @@ def test_s75_a_program_that_has_given_up_root_starts_workers_and_ends_those_of_r
     path = os.pathsep.join(filter(None, sys.path))
     ended = run_program(program, env={"PYTHONPATH": path, "XDG_RUNTIME_DIR": None}).check()  # others may not enter ours
     assert ended.stdout == "(0, 'running') (65534, 'running')\nTrue\n"
+
+
+class Collects(Process):
+    def on_receive(self, message):
+        return gc.isenabled(), gc.get_freeze_count() > 0
+
+
+def test_the_garbage_collector_of_a_worker_runs_and_leaves_out_what_was_imported_before_it():
+    with Supervisor("app", Collects).start() as running:
+        assert running["collects"].ask("what?") == (True, True)

@@ -389,6 +389,7 @@ def main(descriptor: int) -> None:
     set_process_name("keeper")
     for name in _OURS:
         __import__(name)
+    gc.enable()
     hub = socket.socket(fileno=descriptor)
     data, descriptors, _, _ = socket.recv_fds(hub, MAX_DATAGRAM, 1)
     if not data or not descriptors:  # the hub is gone, or starts no tree
