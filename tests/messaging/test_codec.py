@@ -7,10 +7,7 @@ import decimal
 import enum
 import fractions
 import functools
-import multiprocessing
 import operator
-import os
-import pickle
 import re
 import socket
 import subprocess
@@ -429,61 +426,6 @@ def test_dumps_refuses_a_socket() -> None:
         pytest.raises(NotSerializable, match=r"^value\['a'\]: cannot pickle 'socket'"),
     ):
         codec.dumps({"a": sock})
-
-
-def test_sockets_are_returned_beside_the_bytes() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        value = {"pair": (ours, [theirs]), "again": ours, "send": lambda data: ours.send(data)}
-        data, owners = codec.dumps_with_descriptors(value)
-        assert owners == [ours, theirs]
-        back = codec.loads_with_descriptors(data, [os.dup(owner.fileno()) for owner in owners])
-        with back["again"], back["pair"][1][0] as other:
-            assert back["pair"][0] is back["again"]
-            back["send"](b"x")
-            assert other.recv(1) == b"x"
-
-
-@pytest.mark.parametrize("duplex", [True, False])
-def test_the_ends_of_a_pipe_are_returned_beside_the_bytes(duplex: bool) -> None:
-    reading, writing = multiprocessing.Pipe(duplex)
-    with reading, writing:
-        data, owners = codec.dumps_with_descriptors([writing, writing])
-        assert owners == [writing]
-        first, second = codec.loads_with_descriptors(data, [os.dup(owner.fileno()) for owner in owners])
-        with first:
-            assert first is second
-            assert (first.readable, first.writable) == (duplex, True)
-            first.send(1)
-            assert reading.recv() == 1
-
-
-def test_without_sockets_there_is_nothing_beside_the_bytes() -> None:
-    data, sockets = codec.dumps_with_descriptors({"a": 1})
-    assert sockets == []
-    assert codec.loads_with_descriptors(data, []) == {"a": 1}
-
-
-def test_a_culprit_beside_a_socket_is_found() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(NotSerializable, match=r"^args\[1\]: cannot pickle '_thread.lock'"):
-        codec.dumps_with_descriptors([ours, threading.Lock()], root="args")
-
-
-def test_a_missing_socket_is_an_error() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        data, _ = codec.dumps_with_descriptors([ours, theirs])
-        with pytest.raises(pickle.UnpicklingError, match="descriptor 1, but 1 descriptors came"):
-            codec.loads_with_descriptors(data, [os.dup(ours.fileno())])
-
-
-def test_descriptors_that_no_part_of_the_value_has_are_closed() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        codec.loads_with_descriptors(codec.dumps([]), [os.dup(theirs.fileno())])
-        theirs.close()
-        assert ours.recv(1) == b""
 
 
 def test_the_error_of_a_crash_comes_back_and_is_decoded_once() -> None:

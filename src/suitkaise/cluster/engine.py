@@ -26,7 +26,8 @@ from suitkaise.engines.engine import EngineContext, Launch
 from suitkaise.engines.spares import surroundings_here
 from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.exits import Crashed
-from suitkaise.messaging import codec, wire
+from suitkaise.messaging import wire
+from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
 from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.specs import Child
 from suitkaise.specs.cluster import Place, Ray
@@ -103,7 +104,7 @@ class ClusterEngine:
         kept = self._recipes.get(path)
         if kept is not None and kept[0] is child:
             return kept[1]
-        data, owners = codec.dumps_with_descriptors(child.what, root=f"{path}: worker")
+        data, owners = dumps_with_descriptors(child.what, root=f"{path}: worker")
         if owners:
             raise NotSerializable(f"{path}: a socket or pipe among its arguments cannot be sent to another machine")
         wire.check_length(f"{path}: worker", len(data))

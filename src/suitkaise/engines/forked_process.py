@@ -13,7 +13,8 @@ from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.protocol import Announce, WorkerReport, decode_worker_report
-from suitkaise.messaging import codec, wire
+from suitkaise.messaging import wire
+from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.inheritance import Inheritance
@@ -31,7 +32,7 @@ _FIRST_READ = 1 << 16
 class ProcessCallbacks(Protocol):
     """The owner of a forked process: a worker's handle, or a spare. Called in the reactor's thread."""
 
-    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
+    def first_frame(self) -> tuple[bytes, list[DescriptorOwner]]:
         """Return the first frame for the process, and the objects whose descriptors go with it (any thread)."""
         ...
 

@@ -54,6 +54,7 @@ from suitkaise.exits import KILL_CHILD, KILL_REF, Crashed, ExitCode, ExitReason,
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import Connected, TraceReport
 from suitkaise.messaging.bundle_tables import Known
+from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
@@ -309,7 +310,7 @@ class ProcessHandle:
         return True
 
     # ------------------------------------------------------------ callbacks of its process (reactor's thread)
-    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
+    def first_frame(self) -> tuple[bytes, list[DescriptorOwner]]:
         """Return the order to start the worker, with the recipe."""
         return wire.encode(self._start_order(), self._recipe.data, long_header=True), self._recipe.owners
 

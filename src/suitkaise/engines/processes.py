@@ -19,7 +19,8 @@ from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.keeper_liveness import PATIENCE
 from suitkaise.engines.process_handle import ProcessHandle
 from suitkaise.engines.spares import EncodedRecipe, Spares
-from suitkaise.messaging import codec, wire
+from suitkaise.messaging import wire
+from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
 from suitkaise.platform.inheritance import User, user
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
@@ -90,7 +91,7 @@ class ProcessEngine:
         kept = self._recipes.get(path)
         if kept is None or kept.child is not child:
             self._spares.dismiss(path)
-            data, owners = codec.dumps_with_descriptors(child.what, root=f"{path}: worker")
+            data, owners = dumps_with_descriptors(child.what, root=f"{path}: worker")
             wire.check_length(f"{path}: worker", len(data))
             kept = self._recipes[path] = EncodedRecipe(child, data, owners)
         return kept

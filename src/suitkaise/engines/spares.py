@@ -25,6 +25,7 @@ from suitkaise.engines.protocol import (
 )
 from suitkaise.engines.worker_output import keep_record
 from suitkaise.messaging import codec, definitions, wire
+from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.platform.inheritance import Inheritance, changes
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
@@ -47,7 +48,7 @@ class EncodedRecipe:
 
     child: Child
     data: bytes
-    owners: list[codec.DescriptorOwner]
+    owners: list[DescriptorOwner]
 
 
 class Adopter(Protocol):
@@ -184,7 +185,7 @@ class _Spare:
         self.process.signal(signal.SIGKILL)
 
     # ------------------------------------------------------------ callbacks of its process
-    def first_frame(self) -> tuple[bytes, list[codec.DescriptorOwner]]:
+    def first_frame(self) -> tuple[bytes, list[DescriptorOwner]]:
         """Return the frame with the recipe, to be unpickled in advance."""
         self.prepared = context_for(
             self.path, self.process.inherited, self._recipe.child.env, self._context.surroundings

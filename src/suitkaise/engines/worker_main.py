@@ -55,6 +55,7 @@ from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.bundle_tables import Known, behind_table
 from suitkaise.messaging.child_processes import share_definitions
 from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.descriptor_codec import loads_with_descriptors
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Taken
 from suitkaise.messaging.logs import end_forwarding, forward_all
@@ -212,7 +213,7 @@ class WorkerProcess:
         watch.begin(partial(self._watch_hub, mailbox, incarnation.grace, order.stops_last))
         try:
             if recipe is None:
-                recipe = codec.loads_with_descriptors(recipe_data, descriptors)
+                recipe = loads_with_descriptors(recipe_data, descriptors)
             if incarnation.user is not None:
                 self._become(incarnation.user)
         except BaseException as error:
@@ -281,7 +282,7 @@ class WorkerProcess:
         self._set_up_process(context.owner)
         apply_levels(order.log_levels)
         set_process_name("spare")
-        recipe: Recipe = codec.loads_with_descriptors(data, descriptors)
+        recipe: Recipe = loads_with_descriptors(data, descriptors)
         lifecycle_class(recipe)
         if order.tells_end:
             from suitkaise.platform import death_lock
@@ -610,7 +611,7 @@ def _warm_up(board: Board) -> None:
             mailbox = SocketMailbox(slot, theirs, process.handle)
             codec.loads(order.incarnation)
             codec.loads(order.context)
-            recipe = codec.loads_with_descriptors(received[1], [])
+            recipe = loads_with_descriptors(received[1], [])
             process._has_all_messages = True
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()

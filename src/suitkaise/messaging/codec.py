@@ -14,13 +14,11 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
-import os
 import pickle
-import socket
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import cloudpickle  # type: ignore[import-untyped]
 
@@ -36,28 +34,23 @@ from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 
 __all__ = [
-    "DescriptorOwner",
+    "CONNECTIONS",
+    "PROTOCOL",
+    "ExactByValue",
     "dumps",
     "dumps_apart",
     "dumps_error",
     "dumps_in_pieces",
-    "dumps_with_descriptors",
     "first_name",
     "loads",
     "loads_apart",
-    "loads_with_descriptors",
+    "refuse",
 ]
 
-_PROTOCOL = 5
+PROTOCOL = 5
+"""The protocol of pickle: the first with buffers that are not copied."""
+
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
-
-
-class DescriptorOwner(Protocol):
-    """A socket, or an end of a pipe of multiprocessing."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        ...
 
 
 def dumps(value: object, *, root: str = "value") -> bytes:
@@ -72,7 +65,7 @@ def dumps(value: object, *, root: str = "value") -> bytes:
 
     Raises:
         NotSerializable: a part of `value` cannot be sent; the message names the path to it. Sockets and pipe ends
-            cannot be sent this way, see `dumps_with_descriptors`.
+            cannot be sent this way, see `descriptor_codec`.
 
     >>> loads(dumps({"point": (1, 2.5), "tags": {"a"}}))
     {'point': (1, 2.5), 'tags': {'a'}}
@@ -83,12 +76,12 @@ def dumps(value: object, *, root: str = "value") -> bytes:
     suitkaise.errors.NotSerializable: value['jobs'][1]: cannot pickle '_thread.lock' object; make it ...
     """
     if type(value) in _ATOMS:
-        return pickle.dumps(value, _PROTOCOL)
+        return pickle.dumps(value, PROTOCOL)
     try:
         pickler, buffer = _idle_picklers.pop()
     except IndexError:
         buffer = io.BytesIO()
-        pickler = _ByName(buffer, _PROTOCOL)
+        pickler = _ByName(buffer, PROTOCOL)
     try:
         pickler.dump(value)
     except Exception:  # either a part has to be sent by value, or it cannot be sent: cloudpickle finds out
@@ -131,7 +124,7 @@ def _dump_apart(value: object, root: str, known: Known | None) -> tuple[bytes, l
         pickler, buffer, apart = _idle_picklers_apart.pop()
     except IndexError:
         buffer, apart = io.BytesIO(), []
-        pickler = _ByName(buffer, _PROTOCOL, buffer_callback=functools.partial(_set_apart, apart))
+        pickler = _ByName(buffer, PROTOCOL, buffer_callback=functools.partial(_set_apart, apart))
     pickler.known = known
     try:
         pickler.dump(value)
@@ -161,7 +154,7 @@ def dumps_in_pieces(value: object, *, root: str = "value", known: Known = NOTHIN
         NotSerializable: as for `dumps`.
     """
     if type(value) in _ATOMS:
-        return pickle.dumps(value, _PROTOCOL)
+        return pickle.dumps(value, PROTOCOL)
     data, buffers, table = _dump_apart(value, root, known)
     if not (buffers or table):
         return data
@@ -205,57 +198,6 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     return pickle.loads(encoded, buffers=map(bytearray, buffers) if encoded.readonly else buffers)
 
 
-def dumps_with_descriptors(value: object, *, root: str = "value") -> tuple[bytes, list[DescriptorOwner]]:
-    """Encode `value`; the sockets and pipe ends anywhere in it are left out of the bytes and returned beside them.
-
-    Args:
-        value: as for `dumps`; any `socket.socket` and any `multiprocessing.connection.Connection` in it is replaced by
-            its index in the returned list.
-        root: the first word of the path in an error.
-
-    Returns:
-        The bytes, and the caller's own objects, each once, in the order of their index. They must stay open until their
-        descriptors have been sent.
-
-    Raises:
-        NotSerializable: as for `dumps`.
-
-    >>> ours, theirs = socket.socketpair()
-    >>> data, beside = dumps_with_descriptors({"control": theirs, "again": theirs})
-    >>> beside == [theirs]
-    True
-    >>> arrived = loads_with_descriptors(data, [os.dup(owner.fileno()) for owner in beside])
-    >>> arrived["control"] is arrived["again"]
-    True
-    >>> for sock in (ours, theirs, arrived["control"]):
-    ...     sock.close()
-    """
-    buffer = io.BytesIO()
-    pickler = _WithDescriptors(buffer, _PROTOCOL)
-    try:
-        pickler.dump(value)
-    except Exception as error:
-        _refuse(value, root, error, lambda part: _WithDescriptors(io.BytesIO(), _PROTOCOL).dump(part))
-    return buffer.getvalue(), pickler.owners
-
-
-def loads_with_descriptors(data: bytes | bytearray | memoryview, descriptors: Sequence[int]) -> Any:
-    """Decode what `dumps_with_descriptors` encoded; the descriptors, in the same order, belong to the value then.
-
-    Raises:
-        pickle.UnpicklingError: the data names a descriptor that is not among `descriptors`.
-    """
-    unpickler = _FromDescriptors(io.BytesIO(data), descriptors)
-    try:
-        value = unpickler.load()
-    except BaseException:
-        unpickler.close_made()
-        raise
-    finally:
-        unpickler.close_unused()
-    return value
-
-
 class _NeedsValue(Exception):
     """Raised in the pickler at an object that has to be sent by value."""
 
@@ -296,7 +238,7 @@ class _ByName(pickle.Pickler):
         return definition_known, (key,)
 
 
-class _ByValue(ByValue):
+class ExactByValue(ByValue):
     """cloudpickle, with exact exceptions and without its silent copies of open files."""
 
     def reducer_override(self, value: Any) -> Any:
@@ -304,65 +246,8 @@ class _ByValue(ByValue):
         return _reduce_instance(type(value), value) if reduced is NotImplemented else reduced
 
 
-class _WithDescriptors(_ByValue):
-    """Leaves out the objects that are descriptors of this process, and collects them."""
-
-    def __init__(self, file: io.BytesIO, protocol: int) -> None:
-        super().__init__(file, protocol)
-        self.owners: list[DescriptorOwner] = []
-        self._index: dict[int, int] = {}
-
-    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
-        if type(value) is socket.socket:
-            return (self._index_of(value), None)
-        if type(value).__module__ == _CONNECTIONS and type(value).__name__ == "Connection":
-            return (self._index_of(value), (value.readable, value.writable))
-        return None
-
-    def _index_of(self, value: Any) -> int:
-        index = self._index.setdefault(id(value), len(self.owners))
-        if index == len(self.owners):
-            self.owners.append(value)
-        return index
-
-
-class _FromDescriptors(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, descriptors: Sequence[int]) -> None:
-        super().__init__(file)
-        self._descriptors = descriptors
-        self._made: dict[int, Any] = {}
-
-    def persistent_load(self, what: Any) -> Any:
-        index, ends = what
-        if not 0 <= index < len(self._descriptors):
-            raise pickle.UnpicklingError(
-                f"the data names descriptor {index!r}, but {len(self._descriptors)} descriptors came with it"
-            )
-        if index not in self._made:
-            self._made[index] = _opened(self._descriptors[index], ends)
-        return self._made[index]
-
-    def close_made(self) -> None:
-        """Close the objects that were made from descriptors."""
-        for made in self._made.values():
-            made.close()
-
-    def close_unused(self) -> None:
-        """Close the descriptors that no object has."""
-        for index, descriptor in enumerate(self._descriptors):
-            if index not in self._made:
-                os.close(descriptor)
-
-
-def _opened(descriptor: int, ends: tuple[bool, bool] | None) -> Any:
-    if ends is None:
-        return socket.socket(fileno=descriptor)
-    from multiprocessing.connection import Connection
-
-    return Connection(descriptor, *ends)
-
-
-_CONNECTIONS = "multiprocessing.connection"
+CONNECTIONS = "multiprocessing.connection"
+"""The module of `Connection`, which is imported only where there is one."""
 
 
 def _reduce_instance(kind: type, value: Any) -> Any:
@@ -371,7 +256,7 @@ def _reduce_instance(kind: type, value: Any) -> Any:
         return reduce_exception(value)
     if kind is types.BuiltinMethodType:
         return reduce_method(value)
-    if kind.__module__ == _CONNECTIONS and kind.__name__ == "Connection":
+    if kind.__module__ == CONNECTIONS and kind.__name__ == "Connection":
         raise TypeError("cannot pickle 'Connection' object: only a worker's arguments can hold the end of a pipe")
     managers = sys.modules.get("multiprocessing.managers")
     if managers is not None and isinstance(value, managers.BaseProxy):
@@ -400,13 +285,14 @@ _SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *
 def _dumps_by_value(value: object, root: str) -> bytes:
     buffer = io.BytesIO()
     try:
-        _ByValue(buffer, _PROTOCOL).dump(value)
+        ExactByValue(buffer, PROTOCOL).dump(value)
     except Exception as error:
-        _refuse(value, root, error, lambda part: _ByValue(io.BytesIO(), _PROTOCOL).dump(part))
+        refuse(value, root, error, lambda part: ExactByValue(io.BytesIO(), PROTOCOL).dump(part))
     return buffer.getvalue()
 
 
-def _refuse(value: object, root: str, error: Exception, attempt: Callable[[object], object]) -> NoReturn:
+def refuse(value: object, root: str, error: Exception, attempt: Callable[[object], object]) -> NoReturn:
+    """Raise `NotSerializable` with the path to the part for which `attempt` fails, as `error` for the whole value."""
     from suitkaise.messaging.unpicklable import find_culprit
 
     culprit = find_culprit(value, root, error, attempt)
@@ -428,7 +314,7 @@ def dumps_error(error: BaseException, *, root: str = "error") -> bytes:
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
     notes = [shortened(note) for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-    return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), _PROTOCOL)
+    return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), PROTOCOL)
 
 
 class _SentError:

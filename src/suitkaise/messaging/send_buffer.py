@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
-from suitkaise.messaging.codec import DescriptorOwner
 from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record
+from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.reactor import Reactor
 
