@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from suitkaise.escapes import LONGEST_LINE, LONGEST_TEXT, indented, one_line, shortened
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.records import dataclass
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class CrashLog:
         with self._lock:
             self._is_called = False
             if self._writer is None and self._unwritten:
-                writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
+                writer = DaemonThread(target=self._write_all, name="suitkaise-crashes")
                 with contextlib.suppress(RuntimeError):  # no thread can be started: the next report tries again
                     writer.start()
                     self._writer = writer
@@ -246,6 +247,7 @@ class CrashLog:
             writer = self._writer
         if writer is not None:
             writer.join()
+        self._write_all()  # what is left, if no thread could be started
 
     def _next(self) -> CrashReport | None:
         with self._lock:

@@ -69,6 +69,7 @@ from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
 from suitkaise.platform.tail import Printed, TailReader, last_lines
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.workers.incarnation import Outcome
 
 if TYPE_CHECKING:
@@ -429,7 +430,10 @@ class ProcessHandle:
                 kill_where(worker_mark(self._context.directory, self.process.number))
             self._context.reactor.call_soon_threadsafe(self._end)
 
-        threading.Thread(target=clean_up, name="suitkaise-clean-up", daemon=True).start()
+        try:
+            DaemonThread(target=clean_up, name="suitkaise-clean-up").start()
+        except RuntimeError:  # no thread is left
+            clean_up()
 
     def _end(self) -> None:
         reason = self._reason()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from typing import Any
 
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.imports import when_imported
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["serve_tracker", "share_tracker"]
 
@@ -37,7 +37,7 @@ def serve_tracker() -> Answer[tuple[int, int]]:
         except Exception as error:
             answer.set_exception(error)
 
-    threading.Thread(target=find, name="suitkaise-tracker-start", daemon=True).start()
+    DaemonThread(target=find, name="suitkaise-tracker-start").start()
     return answer
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import queue
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from pykka import ActorRef
 from pykka._envelope import Envelope
 
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["Actor", "Envelope", "drain", "envelope"]
 
@@ -57,7 +57,7 @@ class Actor(pykka.ThreadingActor):
         """
         actor = cls(*args, **kwargs)
         run = contextvars.Context().run if context is None else context.copy().run
-        threading.Thread(target=run, args=(actor._actor_loop,), name=thread_name, daemon=True).start()
+        DaemonThread(target=run, args=(actor._actor_loop,), name=thread_name).start()
         return actor.actor_ref
 
     def run_here(self) -> None:

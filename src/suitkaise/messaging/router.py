@@ -40,6 +40,7 @@ from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router", "set_router",
            "shared_payload", "waits_for_itself"]  # fmt: skip
@@ -385,7 +386,7 @@ class _HubConnection:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {_explained(error)}") from error
         self.writer = FrameWriter(self._sock)
-        threading.Thread(target=self._read, name="suitkaise-hub-answers", daemon=True).start()
+        DaemonThread(target=self._read, name="suitkaise-hub-answers").start()
 
     def expect(self, reply: ReplyCallback) -> int:
         """Return the number for a request; `reply` will be called with its answer, in another thread."""

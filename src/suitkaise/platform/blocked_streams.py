@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["MOMENT", "end_program_after", "leave_streams", "returns_within", "shield_streams"]
 
@@ -32,7 +33,7 @@ after_fork_in_child(_unfinished.clear)
 
 def returns_within(seconds: float, what: Callable[[], object]) -> bool:
     """Call `what`, which writes to a stream, in a thread; return whether it has returned in time."""
-    thread = threading.Thread(target=what, name="suitkaise-write", daemon=True)
+    thread = DaemonThread(target=what, name="suitkaise-write")
     thread.start()
     thread.join(seconds)
     if thread.is_alive():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["run_callback"]
 
@@ -27,7 +28,7 @@ def run_callback(callback: Callable[[], object]) -> None:
             return
         _running = True
     try:
-        threading.Thread(target=_run, name="suitkaise-callbacks", daemon=True).start()
+        DaemonThread(target=_run, name="suitkaise-callbacks").start()
     except RuntimeError:  # no thread can be started
         _run()
 

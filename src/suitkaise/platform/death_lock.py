@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.records import dataclass
 
 __all__ = ["DeathWatch", "hold", "prepare", "refusal", "status_at_end"]
@@ -183,7 +184,7 @@ class DeathWatch:
                 return False
             self._watched[address] = _Watched(address, pid, on_end)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="suitkaise-deaths", daemon=True)
+                thread = DaemonThread(target=self._run, name="suitkaise-deaths")
                 try:
                     thread.start()
                 except RuntimeError:  # no thread is left

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle", "in_io_thread"]
 
@@ -88,7 +89,7 @@ class Reactor:
         self._bell_lock = threading.RLock()  # a closed descriptor's number may be used again
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="suitkaise-io", daemon=True)
+        self._thread = DaemonThread(target=self._run, name="suitkaise-io")
         self._thread.start()
 
     @property
@@ -226,12 +227,16 @@ class SerialExecutor:
         self._thread: threading.Thread | None = None
 
     def submit(self, callback: Callable[[], object]) -> None:
-        """Queue `callback` behind those that wait, without blocking."""
-        self._calls.put(callback)
+        """Queue `callback` behind those that wait, without blocking.
+
+        Raises:
+            RuntimeError: no thread can be started; the callback is not queued.
+        """
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = DaemonThread(target=self._run, name=self._name)
             thread.start()
             self._thread = thread
+        self._calls.put(callback)
 
     def __len__(self) -> int:
         """Return how many callbacks wait."""

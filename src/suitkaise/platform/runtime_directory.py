@@ -246,8 +246,12 @@ def remove_when_unused(directory: str, patience: float) -> None:
     thread still waits for the lock.
     """
     remover = threading.Thread(target=_remove, args=(directory, fcntl.LOCK_EX), daemon=True)
-    remover.start()
-    remover.join(patience)
+    try:
+        remover.start()
+    except RuntimeError:  # no thread is left
+        _remove(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        remover.join(patience)
 
 
 def _remove(directory: str, how: int) -> bool:

@@ -40,11 +40,6 @@ class PoolWorker(ABC):
         self.handle: WorkerHandle | None = None
         self.timer: TimerHandle | None = None
 
-    @property
-    def starts_at_once(self) -> bool:
-        """Whether its start takes no time to speak of."""
-        return False
-
     @abstractmethod
     def child(self) -> Child:
         """Return the declaration of the worker."""
@@ -159,10 +154,6 @@ class ThreadWorker(PoolWorker):
         self._scheduler = scheduler
         self._waiting: Task | None = None
         self._awake = False
-
-    @property
-    def starts_at_once(self) -> bool:
-        return self.initializer[0] is None
 
     def child(self) -> Child:
         return Child(ThreadRunner, id=self.id, args=(self, *self.initializer), restart="temporary")

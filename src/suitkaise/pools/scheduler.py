@@ -8,7 +8,6 @@ worker dies, the tasks that it has not begun are taken back; they were not tried
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import itertools
 import math
@@ -27,6 +26,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.pools.errors import PoolBroken, task_failed
 from suitkaise.pools.lines import PoolWorker, ProcessWorker
 from suitkaise.pools.task import Outcomes, Task, name_of
@@ -110,12 +110,7 @@ class Scheduler:
             self._queue.append(task)
             failed = self._dispatch() if len(self._queue) == 1 else []
             new = self._new_worker()
-            first = not self._workers
-        started = self._go_on(failed, new)
-        if new is not None and first and new.starts_at_once and started is not None:
-            # If the program ended now, no thread could be started any more (Python 3.12), and the task would get lost.
-            with contextlib.suppress(TimeoutError):
-                started.exception(1.0)
+        self._go_on(failed, new)
 
     def withdraw(self, task: Task) -> bool:
         """Return whether the task has not begun; if so, it never will."""
@@ -170,7 +165,7 @@ class Scheduler:
             self._drained.set()
         if self._running is not None:
             try:
-                threading.Thread(target=self._close, name=f"{self.name}-close", daemon=True).start()
+                DaemonThread(target=self._close, name=f"{self.name}-close").start()
             except RuntimeError:  # the program ends: its exit hook closes the pool
                 return
 
@@ -332,15 +327,14 @@ class Scheduler:
         return self._make_worker(self, f"worker-{next(self._ids)}")
 
     # ------------------------------------------------------------ the life of a worker
-    def _start_worker(self, worker: PoolWorker | None) -> Future[Any] | None:
-        """Start a worker; never blocks. Return what is done when the worker has started."""
+    def _start_worker(self, worker: PoolWorker | None) -> None:
+        """Start a worker; never blocks."""
         if worker is None:
-            return None
+            return
         assert self._supervisor is not None
         start = self._supervisor.administer
         answer = self._context.copy().run(start, AdminAction.START_CHILD, worker.child())
         answer.when_done(partial(self._on_started, worker))
-        return answer
 
     def _on_started(self, worker: PoolWorker, answer: Future[Any]) -> None:
         """Hand the news of a start to the pool's own thread: this is the supervisor's."""
@@ -481,15 +475,15 @@ class Scheduler:
             self._queue.appendleft(task)
 
     # ------------------------------------------------------------ without the lock
-    def _go_on(self, failed: list[tuple[Task, BaseException]], new: PoolWorker | None = None) -> Future[Any] | None:
+    def _go_on(self, failed: list[tuple[Task, BaseException]], new: PoolWorker | None = None) -> None:
         """Settle these tasks, start this worker, and encode the task for which a worker waits."""
         self._settle_failed(failed)
-        started = self._start_worker(new)
+        self._start_worker(new)
         while True:
             try:
                 task = self._unencoded.popleft()
             except IndexError:
-                return started
+                return
             self._encode(task)
 
     def _encode(self, task: Task) -> None:

@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 from suitkaise.escapes import indented, one_line
 from suitkaise.messaging.log_rings import EVENT, Run
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["LogFiles", "log_file"]
 
@@ -72,7 +73,7 @@ class LogFiles:
             self._size += size
             self._waiting.append((path, run, size))
             if self._thread is None:
-                thread = threading.Thread(target=self._write_all, name="suitkaise-log-files", daemon=True)
+                thread = DaemonThread(target=self._write_all, name="suitkaise-log-files")
                 with contextlib.suppress(RuntimeError):  # no thread can be started: the next line tries again
                     thread.start()
                     self._thread = thread

@@ -15,6 +15,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_rings import LogRings, is_below
 from suitkaise.messaging.messages import Payload
 from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["MOST", "LogRequests"]
 
@@ -77,7 +78,7 @@ class LogRequests:
             value = {"lines": lines, "seen": seen, "skipped": {}, "ended": False}
             answer.settle(True, Payload(value))
 
-        threading.Thread(target=make, name="suitkaise-last-lines", daemon=True).start()
+        DaemonThread(target=make, name="suitkaise-last-lines").start()
         return answer
 
     def _listen(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Payload
 from suitkaise.platform.sampler import sample
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["profile"]
 
@@ -31,5 +32,5 @@ def profile(path: str, seconds: float, rate: float) -> Answer[dict[str, Any]]:
         except Exception as error:
             answer.settle(False, Payload(error))
 
-    threading.Thread(target=run, name="suitkaise-profile", daemon=True).start()
+    DaemonThread(target=run, name="suitkaise-profile").start()
     return answer

@@ -24,6 +24,7 @@ from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
 from suitkaise.runtime.tasks import Task, Tasks
@@ -322,8 +323,11 @@ class RunningTree(Administration):
             self._leaving = True
         if deadline is None:
             self._clear_away()
-        else:
-            threading.Thread(target=self._clear_away, name="suitkaise-leave", daemon=True).start()
+            return
+        try:
+            DaemonThread(target=self._clear_away, name="suitkaise-leave").start()
+        except RuntimeError:  # no thread is left
+            self._clear_away()
 
     def _clear_away(self) -> None:
         try:

@@ -39,6 +39,7 @@ from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, sweep
+from suitkaise.platform.threads import keep_reserve
 from suitkaise.runtime import choices
 from suitkaise.runtime.clusters import Clusters
 from suitkaise.runtime.event_history import EventHistory
@@ -69,6 +70,7 @@ class Runtime:
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
             refuse_hidden_modules()
+            made.callback(keep_reserve())
             self._home_lock = threading.Lock()
             log_queue = LogQueue()
             made.callback(log_queue.close)

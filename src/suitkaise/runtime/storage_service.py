@@ -18,6 +18,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.storage.backends.redis_address import address_for_others, is_url, shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
@@ -120,7 +121,7 @@ class StorageService:
             made.callback(detach, directory)
             if durable or engine == "redis":
                 _forget_former_owners(directory)
-            cleaner = threading.Thread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner", daemon=True)
+            cleaner = DaemonThread(target=self._clean_up, args=(directory,), name="suitkaise-cleaner")
             cleaner.start()
             made.callback(cleaner.join)
             made.callback(self._gone.put, None)
@@ -162,7 +163,7 @@ class StorageService:
         if self._root is not None:
             find()
         else:
-            threading.Thread(target=find, name="suitkaise-storage-start", daemon=True).start()
+            DaemonThread(target=find, name="suitkaise-storage-start").start()
         return answer
 
     def address(self) -> bytes | None:

@@ -16,6 +16,7 @@ from typing import Protocol
 from suitkaise.errors import StorageError
 from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 
 __all__ = [
     "RETRY_AFTER",
@@ -121,7 +122,7 @@ class _Pump:
         self._active: set[Pipelined] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            threading.Thread(target=self._run, name="suitkaise-storage-pipeline", daemon=True).start()
+            DaemonThread(target=self._run, name="suitkaise-storage-pipeline").start()
         except BaseException:
             os.close(self._bell)
             raise

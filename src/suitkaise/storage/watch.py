@@ -24,6 +24,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket
 from suitkaise.storage.history import KINDS, Change
 from suitkaise.storage.pipeline import RETRY_AFTER
@@ -160,7 +161,7 @@ class Watch:
     def call(self, callback: Callable[[Change], object]) -> None:
         """Call `callback` with each change, in a thread of its own, until the watch is closed."""
         name = f"suitkaise-watch-{self.path or 'root'}"
-        self._thread = thread = threading.Thread(target=self._call, args=(callback,), name=name, daemon=True)
+        self._thread = thread = DaemonThread(target=self._call, args=(callback,), name=name)
         try:
             thread.start()
         except BaseException:  # no thread is left

@@ -20,6 +20,7 @@ from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.workers.lifecycle import Lifecycle
 
 __all__ = ["MOST_A_SECOND", "MessageTrace", "shown"]
@@ -74,7 +75,7 @@ class MessageTrace:
         if mailbox.descriptor is not None:
             mailbox._take_from = self._take_from  # type: ignore[attr-defined]
             mailbox._collect = self._collect  # type: ignore[method-assign]
-            threading.Thread(target=self._notice_arrivals, name="suitkaise-trace", daemon=True).start()
+            DaemonThread(target=self._notice_arrivals, name="suitkaise-trace").start()
         lifecycle.receive = self._receive  # type: ignore[method-assign]
 
     def off(self) -> None:

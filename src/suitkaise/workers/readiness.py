@@ -20,6 +20,7 @@ from suitkaise.errors import SpecError
 from suitkaise.platform.listeners import holder_of, holds_one, name_of, tcp_listeners, unix_listeners
 from suitkaise.platform.processes import descendants, in_other_sessions
 from suitkaise.platform.sockets import connect_unix, peer_of
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.specs.recipe import is_async_function
 
 __all__ = ["Probing", "Readiness", "check_ready", "described", "pattern_of", "probe_of"]
@@ -159,7 +160,7 @@ class Probing:
         self.descriptor: int = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._probe = probe
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="suitkaise-ready", daemon=True).start()
+        DaemonThread(target=self._run, name="suitkaise-ready").start()
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

@@ -1,0 +1,129 @@
+"""Daemon threads that can be started also while a program ends, on Python 3.12 too.
+
+Python 3.12 refuses each new thread from the moment at which the main module is over, other versions only when all
+functions of `atexit` have returned. A program may wait for its processes and tasks then, as long as these take:
+supervisors restart workers, a storage is started, crash reports are written. So on 3.12 a program with trees keeps a
+few idle threads, which run what new ones would have run.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+
+from suitkaise.platform.processes import after_fork_in_child
+
+__all__ = ["DaemonThread", "Reserve", "keep_reserve"]
+
+IDLE = 8
+"""Idle threads of a program. A thread that was lent is idle again when it has returned."""
+
+
+class DaemonThread(threading.Thread):
+    """A daemon thread; where Python starts none any more, an idle one of the reserve runs in its place."""
+
+    def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+        self._returned: threading.Event | None = None  # of a thread of the reserve
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: that is not possible: no thread is left, or the program ends.
+        """
+        try:
+            super().start()
+        except RuntimeError:
+            if _reserve is None or not _reserve.lend(self):
+                raise
+
+    def run_in(self, thread: threading.Thread) -> None:
+        """Run in an idle thread, under the name of this one."""
+        name, thread.name = thread.name, self.name
+        try:
+            self.run()
+        except BaseException:
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
+        finally:
+            thread.name = name
+            if self._returned is not None:
+                self._returned.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread, at most `timeout` seconds."""
+        if self._returned is None:
+            super().join(timeout)
+        else:
+            self._returned.wait(timeout)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return super().is_alive() if self._returned is None else not self._returned.is_set()
+
+
+class Reserve:
+    """Idle threads."""
+
+    def __init__(self, count: int) -> None:
+        """Start `count` threads."""
+        self._lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[DaemonThread | None] = queue.SimpleQueue()
+        self._idle = 0
+        self._closed = False
+        for _ in range(count):
+            threading.Thread(target=self._run, name="suitkaise-idle", daemon=True).start()
+            self._idle += 1
+
+    def lend(self, thread: DaemonThread) -> bool:
+        """Have an idle thread run in place of `thread`; return False if there is none."""
+        with self._lock:
+            if not self._idle:
+                return False
+            self._idle -= 1
+        thread._returned = threading.Event()
+        self._waiting.put(thread)
+        return True
+
+    def close(self) -> None:
+        """End the idle threads; those that are lent end when they return."""
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, 0
+        for _ in range(idle):
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (thread := self._waiting.get()) is not None:
+            thread.run_in(threading.current_thread())
+            with self._lock:
+                if self._closed:
+                    return
+                self._idle += 1
+
+
+_ENDS_EARLY: bool = sys.version_info[:2] == (3, 12)
+_reserve: Reserve | None = None
+
+
+def keep_reserve() -> Callable[[], None]:
+    """Keep idle threads for the end of this program, on Python 3.12; return what ends them."""
+    global _reserve
+    if not _ENDS_EARLY:
+        return lambda: None
+    reserve = _reserve = Reserve(IDLE)
+
+    def close() -> None:
+        _forget()
+        reserve.close()
+
+    return close
+
+
+def _forget() -> None:
+    global _reserve
+    _reserve = None
+
+
+after_fork_in_child(_forget)

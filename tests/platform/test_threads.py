@@ -1,0 +1,121 @@
+"""Threads that start also where Python starts none any more."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from suitkaise.platform import threads
+from suitkaise.platform.threads import DaemonThread, Reserve
+from tests.support import eventually, run_program
+
+SOON = 10.0
+
+
+@pytest.fixture
+def reserve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reserve]:
+    """Two idle threads, and no others can be started."""
+    before = set(threading.enumerate())
+    reserve = Reserve(2)
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threads, "_reserve", reserve)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    yield reserve
+    reserve.close()
+    eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_an_idle_thread_runs_in_place_of_one_that_cannot_be_started_and_is_idle_again(reserve: Reserve) -> None:
+    names = []
+    for number in range(5):
+        thread = DaemonThread(lambda: names.append(threading.current_thread().name), f"number-{number}")
+        thread.start()
+        thread.join(SOON)
+        assert not thread.is_alive()
+    assert names == [f"number-{number}" for number in range(5)]
+    assert {one.name for one in threading.enumerate()} >= {"suitkaise-idle"}
+
+
+def test_where_all_idle_threads_are_busy_the_start_fails(reserve: Reserve) -> None:
+    over = threading.Event()
+    busy = [DaemonThread(over.wait, f"busy-{number}", (SOON,)) for number in range(2)]
+    for thread in busy:
+        thread.start()
+        assert thread.is_alive()
+    with pytest.raises(RuntimeError, match="interpreter shutdown"):
+        DaemonThread(over.wait, "one too many").start()
+    over.set()
+    for thread in busy:
+        thread.join(SOON)
+    eventually(lambda: not any(thread.is_alive() for thread in busy))
+
+
+def test_an_exception_in_a_lent_thread_is_told_and_the_thread_is_idle_again(
+    reserve: Reserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append((args.exc_type, args.thread.name)))
+    for number in range(3):
+        thread = DaemonThread(lambda: 1 / 0, f"fails-{number}")
+        thread.start()
+        thread.join(SOON)
+    assert told == [(ZeroDivisionError, f"fails-{number}") for number in range(3)]
+
+
+def test_where_threads_can_be_started_one_of_its_own_runs() -> None:
+    seen: list[threading.Thread] = []
+    thread = DaemonThread(lambda: seen.append(threading.current_thread()), "own")
+    thread.start()
+    thread.join(SOON)
+    assert seen == [thread]
+    assert thread.daemon
+
+
+ENDS = """
+import atexit, threading, time
+from suitkaise import skglobals, skthreading, sktree, xprocess
+
+main_is_over = threading.Event()
+atexit.register(main_is_over.set)  # the last one that is registered is the first one that is called
+tries = []
+
+def work():
+    time.sleep(0.3)
+    tree = sktree.connect()
+    tree.add_to_root("finished", 1)
+    print("value", tree.get("finished", path=""), flush=True)
+
+def crash():
+    time.sleep(0.3)
+    raise ValueError("boom")
+
+def fragile():
+    threading.main_thread().join(0.3)
+    tries.append(1)
+    if len(tries) < 3:
+        raise ValueError("bang")
+    print("tries", len(tries), flush=True)
+
+xp = xprocess.CrossProcessing()
+xp.create_process("w", work, kwargs={"join_after": 1})
+xp.create_process("c", crash, kwargs={"join_after": 1, "restart": "temporary"})
+thread = skthreading.create_thread(name="t", func=fragile, kwargs={"join_after": 1})
+print("main is over", flush=True)
+"""
+
+
+def test_at_the_end_of_a_program_workers_use_the_storage_are_recalled_and_leave_crash_reports() -> None:
+    finished = run_program(ENDS)
+    told = finished.stdout.splitlines()
+    assert told[0] == "main is over"
+    assert sorted(told[1:]) == ["tries 3", "value 1"], finished.stderr
+    assert finished.stderr.count("; see `suitkaise crashes ") == 3, finished.stderr
+    listed = run_program([sys.executable, "-m", "suitkaise", "crashes"])
+    for report in finished.stderr.split("see `suitkaise crashes ")[1:]:
+        assert report.partition("`")[0] in listed.stdout
