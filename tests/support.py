@@ -422,6 +422,11 @@ def start_program(
             yield program
 
 
+def no_thread_is_left(self: threading.Thread) -> None:
+    """Fail as `Thread.start` does where the system has no thread left; put into its place by a test."""
+    raise RuntimeError("can't start new thread")
+
+
 def run_program(
     what: str | Path | Sequence[str],
     *args: str,

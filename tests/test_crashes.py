@@ -23,7 +23,7 @@ from suitkaise.crashes import (
     where_of,
 )
 from suitkaise.escapes import has_control
-from tests.support import eventually
+from tests.support import eventually, no_thread_is_left
 
 REPORT = CrashReport(
     id="20260101-000000-000000-00", path="a/b", kind="process", pid=1, incarnation=1, wall=0.0, reason="exit code 3",
@@ -83,6 +83,18 @@ def test_s58_a_restart_does_not_wait_for_the_disk_but_the_end_of_the_program_doe
     assert read_reports(tmp_path / "crashes")[0] == []
     assert len(later) == 1
     ledger.close()
+    assert read_reports(tmp_path / "crashes")[0] == [some(1)]
+
+
+def test_s58_where_no_thread_can_be_started_the_end_of_the_program_writes_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = CrashLog(tmp_path / "crashes")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread_is_left)
+        ledger.add(some(1))
+        assert read_reports(tmp_path / "crashes")[0] == []
+        ledger.close()
     assert read_reports(tmp_path / "crashes")[0] == [some(1)]
 
 

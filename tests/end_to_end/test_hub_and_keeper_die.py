@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from tests.end_to_end.kinds import keeper_pid, kill_the_keeper, next_event
 from tests.end_to_end.scene import KINDS, OBEDIENT, directories_of, scene, stop, up
 from tests.end_to_end.test_children_of_workers import Parent, end
 from tests.sample_workers import Echo
-from tests.support import eventually, is_alive, run_program, wait_gone
+from tests.support import eventually, is_alive, no_thread_is_left, run_program, wait_gone
 
 
 def kill_and_await_restart(ref) -> None:
@@ -47,6 +48,24 @@ def test_a_worker_is_restarted_also_when_its_keeper_was_killed_before():
         assert next_event(events, ChildExited).reason == Lost("its exit status: the keeper was killed")
         assert running["echo"].ask("and back?") == "and back?"
         assert running["echo"].pid != pid
+
+
+def test_where_no_thread_is_left_a_worker_whose_keeper_was_killed_is_restarted_and_a_tree_stops(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name in ("suitkaise-clean-up", "suitkaise-leave"):
+            no_thread_is_left(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    running = Supervisor("tree", Child(Echo)).start()
+    pid = running["echo"].pid
+    kill_the_keeper()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: running["echo"].pid not in (pid, None))
+    assert running["echo"].ask("and back?") == "and back?"
+    assert running.stop(timeout=20) == Shutdown("stop")
 
 
 def test_exit_reasons_that_the_worker_or_the_hub_has_given_are_known_without_its_keeper():

@@ -17,7 +17,7 @@ from suitkaise.exits import Crashed, Hung, Killed, Normal, Shutdown
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import Phase
-from tests.support import eventually
+from tests.support import eventually, no_thread_is_left
 
 SOON = 10.0
 
@@ -159,9 +159,6 @@ def test_a_worker_whose_thread_python_refuses_as_the_program_ends_is_ignored(
 def test_a_worker_for_which_no_thread_is_left_fails_to_start(
     engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threading.Thread, "start", no_thread_is_left)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         spawn(engine, Echo)

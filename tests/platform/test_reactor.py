@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.reactor import Reactor, SerialExecutor
+from tests.support import no_thread_is_left
 
 SOON = 10.0
 
@@ -319,3 +320,14 @@ def test_a_time_that_is_months_away_does_not_end_the_thread(reactor: Reactor) ->
     reactor.call_at(time.monotonic() + 90 * 86_400.0, lambda: None)
     finished(reactor)
     finished(reactor)  # it has slept in between, with no other timer
+
+
+def test_a_callback_for_which_no_thread_can_be_started_is_not_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, run = SerialExecutor("suitkaise-test"), list[str]()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread_is_left)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            executor.submit(lambda: run.append("refused"))
+    executor.submit(lambda: run.append("accepted"))
+    executor.close()
+    assert run == ["accepted"]
