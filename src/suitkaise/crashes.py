@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from suitkaise.escapes import LONGEST_LINE, LONGEST_TEXT, indented, one_line, shortened
-from suitkaise.platform.threads import DaemonThread
 from suitkaise.records import dataclass
 
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ class CrashLog:
         with self._lock:
             self._is_called = False
             if self._writer is None and self._unwritten:
-                writer = DaemonThread(target=self._write_all, name="suitkaise-crashes")
+                writer = threading.Thread(target=self._write_all, name="suitkaise-crashes", daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread can be started: the next report tries again
                     writer.start()
                     self._writer = writer
