@@ -45,6 +45,15 @@ def test_the_place_of_a_crash_is_in_the_program_and_not_in_a_library_of_its_virt
     assert where_of(only) == "api.py:59"
 
 
+def test_the_place_of_a_hang_is_not_the_command_line_of_the_keeper() -> None:
+    ours = os.path.dirname(cli.__file__)
+    stack = f'Current thread 0x1 (most recent call first):\n  File "{ours}/a.py", line 7 in wait\n  File "<string>", line 1'
+    assert where_of(f"{stack} in <module>") == "a.py:7"
+    own = stack.replace(f"{ours}/a.py", "/home/me/app.py")
+    assert where_of(f"{own} in <module>") == "app.py:7"
+    assert where_of('Current thread 0x1 (most recent call first):\n  File "<string>", line 3 in loop') == "<string>:3"
+
+
 def test_s58_a_report_read_from_disk_equals_the_one_written() -> None:
     assert CrashReport.from_dict(json.loads(json.dumps(REPORT.to_dict()))) == REPORT
 
