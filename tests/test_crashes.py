@@ -47,7 +47,9 @@ def test_the_place_of_a_crash_is_in_the_program_and_not_in_a_library_of_its_virt
 
 def test_the_place_of_a_hang_is_not_the_command_line_of_the_keeper() -> None:
     ours = os.path.dirname(cli.__file__)
-    stack = f'Current thread 0x1 (most recent call first):\n  File "{ours}/a.py", line 7 in wait\n  File "<string>", line 1'
+    stack = (
+        f'Current thread 0x1 (most recent call first):\n  File "{ours}/a.py", line 7 in wait\n  File "<string>", line 1'
+    )
     assert where_of(f"{stack} in <module>") == "a.py:7"
     own = stack.replace(f"{ours}/a.py", "/home/me/app.py")
     assert where_of(f"{own} in <module>") == "app.py:7"
