@@ -144,7 +144,13 @@ def _first_port(env: Mapping[str, str]) -> int:
     port = env.get("PORT") or "5000"
     if not port.isdecimal():
         raise ValueError(f"PORT is no number: {port!r}")
-    return int(port)
+    return _checked_port(int(port))
+
+
+def _checked_port(port: int) -> int:
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"a port is a number from 1 to 65535, not {port}")
+    return port
 
 
 def _is_simple(command: str) -> bool:
@@ -165,13 +171,13 @@ def main(arguments: list[str]) -> Supervisor:
     parser.add_argument("--port", type=int, help="the first PORT (default: see above)")
     options = parser.parse_args(arguments)
     file = Path(options.file)
-    variables = Path(options.env) if options.env else file.with_name(".env")
+    variables = Path(options.env) if options.env else file.parent / ".env"
     try:
         commands = entries(file.read_text(encoding="utf-8-sig"))
         scale = scales(options.scale, commands)
         given = options.env or variables.exists()
         env = settings(variables.read_text(encoding="utf-8"), os.environ) if given else {}
-        port = _first_port({**os.environ, **env}) if options.port is None else options.port
+        port = _first_port({**os.environ, **env}) if options.port is None else _checked_port(options.port)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not any(scale.values()):

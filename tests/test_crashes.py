@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from suitkaise import cli
 from suitkaise.crashes import (
     KEPT_IN_MEMORY,
     KEPT_ON_DISK,
@@ -42,6 +43,17 @@ def test_the_place_of_a_crash_is_in_the_program_and_not_in_a_library_of_its_virt
     assert where_of(f"Traceback (most recent call last):\n  {frames}") == "app.py:31"
     only = f'Traceback (most recent call last):\n  File "{library}", line 59, in get'
     assert where_of(only) == "api.py:59"
+
+
+def test_the_place_of_a_hang_is_not_the_command_line_of_the_keeper() -> None:
+    ours = os.path.dirname(cli.__file__)
+    stack = (
+        f'Current thread 0x1 (most recent call first):\n  File "{ours}/a.py", line 7 in wait\n  File "<string>", line 1'
+    )
+    assert where_of(f"{stack} in <module>") == "a.py:7"
+    own = stack.replace(f"{ours}/a.py", "/home/me/app.py")
+    assert where_of(f"{own} in <module>") == "app.py:7"
+    assert where_of('Current thread 0x1 (most recent call first):\n  File "<string>", line 3 in loop') == "<string>:3"
 
 
 def test_s58_a_report_read_from_disk_equals_the_one_written() -> None:
@@ -271,3 +283,15 @@ def test_s58_no_text_of_a_report_is_longer_than_64_kib_and_a_report_no_longer_th
 
 def test_s58_a_reason_without_a_traceback_has_64_kib() -> None:
     assert 65_000 < len(replace(REPORT, reason="x" * 1_000_000, traceback="").reason) < 66_000
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_an_empty_path_is_for_the_reports_of_all_paths(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITKAISE_STATE", str(tmp_path))
+    ledger = CrashLog(tmp_path / "crashes")
+    ledger.add(some(5))
+    ledger.close()
+    assert cli.main(["crashes", "--path", path]) == 0
+    assert some(5).id in capsys.readouterr().out

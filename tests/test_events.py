@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from suitkaise.events import ChildStarted
+from suitkaise.events import ChildRestarting, ChildStarted
 
 
 def test_an_event_keeps_the_time_at_which_it_happened() -> None:
@@ -20,6 +20,12 @@ def test_an_event_keeps_the_time_at_which_it_happened() -> None:
         assert pickle.loads(pickle.dumps(event)).wall == event.wall
         later = ChildStarted("a/b", time.monotonic())
     assert later.wall == pytest.approx(7e9, abs=60.0)
+
+
+def test_a_restart_of_any_number_counts_nothing_and_is_ready_for_json() -> None:
+    event = ChildRestarting("a/b", 1.0, delay=0.5, used=1, allowed=float("inf"))
+    assert str(event) == "a/b restarts in 0.5 s (any number is allowed)"
+    assert event.to_dict()["allowed"] is None
 
 
 def test_events_are_equal_whatever_the_wall_clock_shows() -> None:

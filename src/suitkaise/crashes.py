@@ -386,6 +386,9 @@ def where_of(traceback: str) -> str:
     if "(most recent call first)" in own:
         stack = own.partition("Current thread")[2] or own
         frames = _FRAME.findall(stack.partition("\n\n")[0])
+        match frames:
+            case [*_, (above, _), ("<string>", _)] if above.startswith(_OURS):
+                frames.pop()  # `python -c`, by which the keeper has been started
     else:
         frames = _FRAME.findall(own)[::-1]
     for file, line in [frame for frame in frames if not _is_library(frame[0])] or frames[:1]:
@@ -397,7 +400,8 @@ def _is_library(file: str) -> bool:
     return file.startswith(_NOT_THE_PROGRAMS) or not _INSTALLED.isdisjoint(re.split(r"[/\\]", file))
 
 
-_NOT_THE_PROGRAMS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen ")
+_OURS = os.path.dirname(__file__)
+_NOT_THE_PROGRAMS = (_OURS, os.path.dirname(os.__file__), "<frozen ")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # of a virtual environment, too
 _FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _NAME = re.compile(r"[0-9a-f-]+\.json")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 import time
 from dataclasses import field
@@ -88,7 +89,7 @@ class Event:
         return self.path.count("/")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as plain values, ready for JSON."""
+        """Return the event as plain values, ready for JSON; infinity, which JSON does not have, is None."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         fields["at"] = fields.pop("wall")
         return {"event": self.kind, **{name: _plain(value) for name, value in fields.items()}}
@@ -106,7 +107,9 @@ class Event:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (tuple, list)):
         return [_plain(part) for part in value]
@@ -221,7 +224,10 @@ class ChildRestarting(Event):
 
     def _text(self) -> str:
         delay = f" in {self.delay:.3g} s" if self.delay else ""
-        return f"restarts{delay} ({self.used} of {self.allowed:g} in the window)"
+        budget = (
+            "any number is allowed" if self.allowed == math.inf else f"{self.used} of {self.allowed:g} in the window"
+        )
+        return f"restarts{delay} ({budget})"
 
 
 @dataclass(frozen=True, slots=True)

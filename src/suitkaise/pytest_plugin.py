@@ -30,8 +30,8 @@ StartTree: TypeAlias = "Callable[[Supervisor], RunningTree]"
 def tree() -> Iterator[StartTree]:
     """Start trees in a test: `running = tree(Supervisor(...))`. They are stopped at its end, the newest first.
 
-    The test fails if a process, a thread, an open file or socket, or a private directory that has appeared during the
-    test is there five seconds after that.
+    The test fails if a process, a thread, or an open file or socket that has appeared during the test is there five
+    seconds after that.
     """
     before = _Footprint()
     started: list[RunningTree] = []

@@ -17,6 +17,7 @@ from suitkaise import (
     Hung,
     Killed,
     Normal,
+    NotSerializable,
     Process,
     Shutdown,
     Signaled,
@@ -328,3 +329,22 @@ def test_no_process_of_an_async_worker_is_left(tmp_path: Path) -> None:
         pid = running["w"].pid
     assert pid is not None
     wait_gone(pid)
+
+
+class Squares(Process):
+    async def on_start(self) -> None: ...
+
+    def on_receive(self, numbers: list[int]) -> Any:
+        return (number * number for number in numbers)
+
+    def each(self) -> Any:
+        yield 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_generator_is_no_answer_and_is_not_awaited(concurrency: int) -> None:
+    with Supervisor("app", Child(Squares, id="w", concurrency=concurrency)).start() as running:
+        for answer in (running["w"].ask_future([1, 2]), running["w"].proxy().each()):
+            with pytest.raises(NotSerializable, match="make a list or a tuple of what it yields"):
+                answer.get(20)
+        assert running["w"].incarnation == 1

@@ -158,6 +158,27 @@ def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
     assert isinstance(exited["time"], float)
 
 
+def test_json_logs_have_no_number_that_json_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import math\nfrom suitkaise import Child, Process, Supervisor\n"
+        "class Twice(Process):\n"
+        "    def loop(self):\n"
+        "        if self.ref.incarnation > 1:\n            self.rejoin()\n            return\n"
+        "        self.log.info('trained', loss=math.nan, scores={('a', 1): math.inf})\n        raise OSError\n"
+        "tree = Supervisor('app', Child(Twice, restart='transient', significant=True), max_restarts=math.inf,\n"
+        "                  auto_shutdown='any_significant')\n"
+    )
+    finished = run_program([*RUN, "--json", "app.py"], cwd=tmp_path).check()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in finished.stderr.splitlines()]
+    (trained,) = [line for line in lines if line["logger"] == "suitkaise.worker"]
+    assert (trained["loss"], trained["scores"]) == (None, {"('a', 1)": None})
+    assert [line["allowed"] for line in lines if line["event"] == "child_restarting"] == [None]
+
+
 def test_json_logs_have_the_keys_of_what_workers_log(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from suitkaise import Process, Supervisor\n"
@@ -412,6 +433,24 @@ def test_output_for_which_there_is_no_room_is_an_error_of_the_command(unbuffered
     finished = run_program(["sh", "-c", shell], env=env)
     assert finished.returncode == 1
     assert finished.stderr == "suitkaise crashes: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "command, code",
+    [
+        ("--help", 0), ("run --help", 0), ("--version", 0), ("", 2), ("tree --wrong", 2), ("run nowhere.py", 2),
+        ("crashes nosuch", 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("goes", FULL)
+def test_help_and_errors_that_cannot_be_written_leave_the_exit_code_as_it_is(
+    goes: str, command: str, code: int, tmp_path: Path
+) -> None:
+    shell = f"set -o pipefail; {sys.executable} -m suitkaise {command} {goes}"
+    env = {"PYTHONUNBUFFERED": "", "SUITKAISE_STATE": str(tmp_path)}
+    finished = run_program(["bash", "-c", shell], cwd=tmp_path, env=env)
+    assert finished.returncode == code
+    assert "Exception ignored" not in finished.stderr
 
 
 def test_the_nodes_of_no_cluster_are_an_error(tmp_path: Path) -> None:

@@ -61,6 +61,14 @@ def test_what_is_no_ref_is_neither_killed_nor_held(wrong: Any) -> None:
         chaos(wrong, seed=1)
 
 
+def test_what_chaos_spares_are_several_paths() -> None:
+    with (
+        Supervisor("app", Answers).start() as running,
+        pytest.raises(TypeError, match=r"spare must be several paths, not 'answers'; use \('answers',\)"),
+    ):
+        chaos(running, seed=1, spare="answers")  # type: ignore[arg-type]
+
+
 def test_hang_holds_a_worker_until_the_end_of_the_block() -> None:
     with Supervisor("app", Answers).start() as running:
         ref = running["answers"]

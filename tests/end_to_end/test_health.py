@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread
 from suitkaise.cli.command import UsageError
-from suitkaise.cli.health import CONNECTIONS, checked_address, health, readiness
+from suitkaise.cli.health import CONNECTIONS, _Handler, _Server, checked_address, health, readiness
 from suitkaise.events import Event
 from suitkaise.runtime import runtime
 from tests.support import Program, eventually, only_root, run_program, start_program, stranger
@@ -187,6 +188,21 @@ def test_what_is_no_port_is_refused(text: str) -> None:
         checked_address(text)
 
 
+def test_a_thread_that_cannot_be_started_leaves_the_place_of_its_client_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*of: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with _Server(("127.0.0.1", 0), _Handler) as server, socket.socket() as client:
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(threading.Thread, "start", refuse)
+            for _ in range(CONNECTIONS):
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    server.process_request(client, None)
+        monkeypatch.setattr(server, "process_request_thread", lambda *of: server._places.release())
+        monkeypatch.setattr(server, "shutdown_request", lambda request: pytest.fail("a client was turned away"))
+        server.process_request(client, None)
+
+
 class Idle(Thread):
     def on_receive(self, message: Any) -> Any:
         return message
@@ -198,8 +214,6 @@ class Answers(Process):
 
 
 def test_a_supervision_that_does_not_answer_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     monkeypatch.setattr("suitkaise.cli.health.PATIENCE", 0.3)
     assert health() == {}
     assert readiness() == {"": "no tree has been started"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisors.procfile import entries, scales, settings
+from supervisors.procfile import entries, main, scales, settings
 from tests.support import ROOT, eventually, run_program, start_program, wait_gone
 
 RUN = [sys.executable, "-m", "suitkaise", "run", str(ROOT / "supervisors" / "procfile.py")]
@@ -26,6 +26,28 @@ def test_a_procfile_is_read_as_other_tools_read_it() -> None:
 def test_an_error_in_a_procfile_names_its_line(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         entries(text)
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["--file", "."], "Is a directory: '.'"),
+        (["--file", "/"], "Is a directory: '/'"),
+        (["--file", "nowhere/Procfile"], "No such file or directory: 'nowhere/Procfile'"),
+        (["--port", "70000"], "a port is a number from 1 to 65535, not 70000"),
+        (["--port", "-1"], "a port is a number from 1 to 65535, not -1"),
+    ],
+)
+def test_what_is_no_procfile_or_port_is_an_error_of_usage(
+    arguments: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "Procfile").write_text("it: sleep 5\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_settings_may_be_quoted_and_exported() -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,52 @@ def test_a_directory_without_a_storage_is_refused_and_nothing_is_made(
 def test_a_wrong_path_is_a_usage_error(state: Path) -> None:
     finished = store("ls", state, "--path", "a//b")
     assert (finished.returncode, "a path is parts divided by '/'" in finished.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("action", ["get", "rm"])
+def test_a_wrong_name_is_a_usage_error(action: str, state: Path) -> None:
+    finished = store(action, state, "")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith("suitkaise store: a name must not be empty")
+
+
+def test_what_json_does_not_have_is_printed_as_json_all_the_same(tmp_path: Path) -> None:
+    tree = sktree.connect(tmp_path / "state", durable=True)
+    try:
+        ring: list[object] = []
+        ring.append(ring)
+        tree.add("loss", float("nan"), path="", metadata={"best": float("inf")})
+        tree.add("pairs", {(1, 2): [float("inf")], None: {3}}, path="")
+        tree.add("ring", ring, path="")
+        assert [
+            strict(store("get", tmp_path / "state", name, "--json").check().stdout) for name in ("loss", "pairs")
+        ] == [
+            None,
+            {"(1, 2)": [None], "null": "{3}"},
+        ]
+        assert strict(store("get", tmp_path / "state", "ring", "--json").check().stdout) == "[[...]]"
+        listed = strict(store("ls", tmp_path / "state", "--json").check().stdout)
+        assert [entry["metadata"] for entry in listed] == [{"best": None}, {}, {}]
+    finally:
+        sktree.disconnect()
+
+
+def test_a_value_that_cannot_be_shown_is_an_error_of_one_line(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sktree.Tree, "get", lambda *args: Unshown())
+    for options in ([], ["--json"]):
+        finished = store("get", state, "report", *options)
+        assert (finished.returncode, finished.stdout, finished.stderr.count("\n")) == (1, "", 1)
+        assert "the value of 'report' cannot be shown here: RuntimeError: no" in finished.stderr
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def strict(text: str) -> Any:
+    """Read JSON as readers do that are not Python's: NaN and Infinity are errors."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def test_in_a_terminal_a_text_is_shown_with_escapes_and_in_a_pipe_as_it_is(tmp_path: Path) -> None:

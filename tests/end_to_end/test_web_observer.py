@@ -274,6 +274,30 @@ def test_actions_need_cookie_origin_and_csrf_token_and_are_logged(tmp_path: Path
         assert "restart of 'app/jobs/steady-0' is requested from the page, by 127.0.0.1" in site.program.stderr
 
 
+def test_a_request_that_is_no_http_or_is_cut_off_leaves_no_traceback(tmp_path: Path) -> None:
+    with observed(tmp_path, "--observe-actions") as site:
+        site.enter()
+        rows_of(site)
+        begin = f"POST /api/change HTTP/1.1\r\nHost: {site.host}\r\nCookie: {site.cookie}\r\n"
+        allowed = f"{begin}Origin: http://{site.host}\r\nX-CSRF-Token: {site.csrf}\r\n"
+        assert " 400 " in answer_to(site, f"{allowed}Content-Length: 14\r\n\r\n".encode() + b'{"action":"\xff"}')
+        assert " 400 " in answer_to(site, f"{begin}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode())
+        assert answer_to(site, f"{allowed}Content-Length: 500\r\n\r\n{{".encode(), cut_off=True) == ""
+        assert site.get("/")[0] == 200
+    assert "Traceback" not in site.program.stderr
+    assert "ASGI" not in site.program.stderr
+
+
+def answer_to(site: Site, request: bytes, *, cut_off: bool = False) -> str:
+    """Send bytes, and return the first line of the answer; with `cut_off`, send nothing more after them."""
+    host, _, port = site.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request)
+        if cut_off:
+            connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").readline().decode()
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_the_storage_is_told_without_its_values_where_they_are_hidden(tmp_path: Path, hidden: bool) -> None:
     with observed(tmp_path, *["--observe-hide-values"] * hidden) as site:

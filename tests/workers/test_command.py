@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Child, Command, Process, SpecError, Supervisor
+from suitkaise.workers.readiness import pattern_of
 from tests.support import run_program
 
 
@@ -28,6 +29,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Command(["sleep", "5"]), r"must be texts, not \['sleep', '5'\]"),  # type: ignore[arg-type]
     (lambda: Command(Path("/bin/true")), "must be texts, not PosixPath"),  # type: ignore[arg-type]
     (lambda: Command("a\0b"), "null character"),
+    (lambda: Command("echo", "\ud800"), r"no program can get this argument, .* '\\ud800'"),
+    (lambda: sleep(env={"A": "\ud800"}), r"env must map names to texts, not 'A' to '\\ud800'"),
+    (lambda: sleep(stdin="\ud800"), r"stdin is a text that cannot be encoded: '\\ud800'; use bytes"),
+    (lambda: sleep(cwd="\ud800"), "cwd must be a folder"),
     (lambda: sleep(redy=5), "Command 'sleep': unknown option redy=5; did you mean 'ready'"),
     (lambda: sleep(ready=0), "ready must be .* not 0"),
     (lambda: sleep(ready=65536), "ready must be"),
@@ -94,6 +99,13 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
 def test_s05_a_wrong_argument_is_a_spec_error_at_once(make: Callable[[], Any], part: str) -> None:
     with pytest.raises(SpecError, match=part):
         make()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_text_that_would_be_an_odd_pattern_is_no_warning() -> None:
+    ready = pattern_of(sleep(ready="listening on [[::]]:80")._ready)
+    assert ready is not None
+    assert ready.search("now listening on [[::]]:80")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def send_signal(options: argparse.Namespace) -> int:
         raise UsageError(f"{target.path!r} is a {target.facts['kind']}; a signal goes to a process of its own")
     target.inspect("signal", number)
     where = f" on the node {target.node}" if target.node else ""
-    _tell(options, target, f"{signal.Signals(number).name} sent to pid {target.pid}{where}")
+    _tell(options, target, f"{_name_of(number)} sent to pid {target.pid}{where}")
     return CLEAN
 
 
@@ -116,8 +116,15 @@ def signal_number(name: str) -> int:
     (15, 10, 9)
     """
     try:
-        if name.isdecimal():
-            return signal.Signals(int(name)).value
+        if name.isdecimal() and int(name) in signal.valid_signals():  # also real-time signals, which have no names
+            return int(name)
         return signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"].value
     except (KeyError, ValueError):
         raise UsageError(f"there is no signal {name!r}; use a name such as TERM, or a number") from None
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -27,8 +27,8 @@ def run(options: argparse.Namespace) -> int:
     if others:
         files = "1 file is" if others == 1 else f"{others} files are"
         print(f"suitkaise crashes: {files} no crash report, in {crash_directory()}", file=sys.stderr)
-    if options.path is not None:
-        path = options.path.strip("/")
+    path = (options.path or "").strip("/")
+    if path:
         reports = [report for report in reports if f"{report.path}/".startswith(f"{path}/")]
     if options.pid is not None:
         reports = [report for report in reports if report.pid == options.pid]
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps([report.to_dict() for report in reports]))
         elif not reports:
-            print(f"no {'such ' if options.path or options.pid else ''}crash reports in {crash_directory()}")
+            print(f"no {'such ' if path or options.pid is not None else ''}crash reports in {crash_directory()}")
         elif reports:
             rows = [[report.id, report.when(), report.path, report.reason, report.where] for report in reports]
             print_table(_COLUMNS, rows, plain=(report.line() for report in reports))

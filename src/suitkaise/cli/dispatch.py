@@ -37,8 +37,11 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command; return the exit code."""
     _open_streams()
+    return with_own_code(lambda: _main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> int:
     parser = make_parser()
-    argv = sys.argv[1:] if argv is None else argv
     if not argv:
         parser.print_help(sys.stderr)
         return USAGE
@@ -52,22 +55,27 @@ def main(argv: list[str] | None = None) -> int:
         match options.command:
             case "run":
                 arguments = [*_without_own(options, options.arguments), *theirs]
-                return with_own_code(lambda: _run_file(options, arguments))
+                return _run_file(options, arguments)
             case "demo":
-                return with_own_code(lambda: _run_demo(options))
+                return _run_demo(options)
             case "completion":
                 return to_reader(lambda: print_completion(parser, options.shell))
             case command:
                 with contextlib.ExitStack() as options.opened:
                     return to_reader(lambda: _function_of(command)(options))
     except CommandError as error:
-        print(f"suitkaise {options.command}: {error}", file=sys.stderr)
+        _complain(options.command, str(error))
         return error.code
     except RuntimeGone:
-        print(f"suitkaise {options.command}: the program has ended", file=sys.stderr)
+        _complain(options.command, "the program has ended")
         return NO_PROGRAM
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _complain(command: str, trouble: str) -> None:
+    with contextlib.suppress(OSError):  # nobody can read it: the exit code tells
+        print(f"suitkaise {command}: {trouble}", file=sys.stderr)
 
 
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:

@@ -1,18 +1,52 @@
-"""How records are logged: lines for people, in colour on a terminal, or one JSON object a line."""
+"""How records are logged: lines for people, in colour on a terminal, or one JSON object a line; and values as JSON."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from suitkaise.escapes import escaped
 
-__all__ = ["HumanFormatter", "configure_logging"]
+__all__ = ["HumanFormatter", "as_json", "configure_logging"]
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
+
+
+def as_json(value: Any, default: Callable[[Any], str] = repr) -> str:
+    """Return a value of a user's as JSON that every reader takes.
+
+    What JSON does not have is changed: NaN and infinity to null, keys that are no text, and other objects, to the text
+    that `default` makes of them.
+
+    >>> as_json({(1, 2): [float("nan"), {3}]})
+    '{"(1, 2)": [null, "{3}"]}'
+    """
+    try:
+        return json.dumps(value, default=default, allow_nan=False)
+    except (TypeError, ValueError):
+        try:
+            return json.dumps(_plain(value, default), default=default)
+        except RecursionError:  # it holds itself
+            return json.dumps(default(value))
+
+
+def _plain(value: Any, default: Callable[[Any], str]) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {
+                key if isinstance(key, (str, int, type(None))) else default(key): _plain(one, default)
+                for key, one in value.items()
+            }
+        case list() | tuple():
+            return [_plain(one, default) for one in value]
+    return value
 
 
 class _JsonFormatter(logging.Formatter):
@@ -33,7 +67,7 @@ class _JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         fields.pop("at", None)
-        return json.dumps(fields, default=str)
+        return as_json(fields, str)
 
 
 class HumanFormatter(logging.Formatter):

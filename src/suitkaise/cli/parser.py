@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import suitkaise
 from suitkaise.cli.completion import SHELLS
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["PROFILE_FORMATS", "make_parser"]
 
@@ -14,9 +18,17 @@ PROFILE_FORMATS = ("text", "folded", "speedscope")
 """The names of `profile_formats.FORMATS`, which the parser does not load."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help and errors may be lost where they cannot be written; the exit code tells enough."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        with contextlib.suppress(OSError):  # as in later versions of Python
+            super()._print_message(message, file)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="suitkaise", description="Run supervision trees, look at them, and steer them.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -14,11 +14,13 @@ from pathlib import Path
 from suitkaise import sktree
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
 from suitkaise.cli.display import Column, print_table
+from suitkaise.cli.output import as_json
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.escapes import escaped, one_line
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
 from suitkaise.storage.client import SOCKET
+from suitkaise.storage.keys import checked_path
 from suitkaise.storage.records import Entry
 from suitkaise.storage.tree import Tree
 
@@ -64,7 +66,7 @@ def _trouble_with(directory: Path) -> str | None:
 def _ls(tree: Tree, options: argparse.Namespace) -> int:
     entries = tree.select_all_with({}, options.path)
     if options.json:
-        print(json.dumps([entry._asdict() for entry in entries]))
+        print(as_json([entry._asdict() for entry in entries]))
         return CLEAN
     rows = [_row(entry) for entry in entries]
     lines = (f"{when} {size:>10} {name} {metadata}".rstrip() for when, size, name, metadata in rows)
@@ -79,17 +81,15 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _get(tree: Tree, options: argparse.Namespace) -> int:
+    checked_path(options.path, options.name)
     try:
         value = tree.get(options.name, options.path)
+        text = as_json(value) if options.json else value if isinstance(value, str) else repr(value)
     except StorageError:
         raise
     except Exception as error:
-        return _fail(f"the value of {options.name!r} cannot be decoded here: {type(error).__name__}: {error}", FAILED)
-    if options.json:
-        print(json.dumps(value, default=repr))
-    else:
-        text = value if isinstance(value, str) else repr(value)
-        print(escaped(text) if sys.stdout.isatty() else text)
+        return _fail(f"the value of {options.name!r} cannot be shown here: {type(error).__name__}: {error}", FAILED)
+    print(escaped(text) if sys.stdout.isatty() else text)
     return CLEAN
 
 
@@ -114,7 +114,7 @@ def _watch(tree: Tree, options: argparse.Namespace) -> int:
         with tree.watch(options.path) as changes:
             for change in changes:
                 if options.json:
-                    print(json.dumps(change._asdict()), flush=True)
+                    print(as_json(change._asdict()), flush=True)
                 else:
                     print(
                         f"{change.revision:>10} {change.kind:<8} {one_line(_shown(change.path, change.name))}",

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
+import h11
 import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -125,7 +126,7 @@ def make_app(
         try:
             order = msgspec.json.decode(await _body(request), type=dict[str, str])
             action, path = order["action"], order["path"]
-        except (msgspec.MsgspecError, KeyError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
             raise Refused(400, 'an action is {"action": "restart", "path": "app/worker"}') from None
         client = request.client.host if request.client is not None else "?"
         logger.warning("%s of %r is requested from the page, by %s", action, path, client)
@@ -186,11 +187,19 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST:
-            raise Refused(413, f"a request has at most {LARGEST} bytes")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST:
+                raise Refused(413, f"a request has at most {LARGEST} bytes")
+    except ClientDisconnect:
+        raise Refused(400, "the request was cut off") from None  # which nobody reads
     return body
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Guard:
@@ -204,7 +213,11 @@ class _Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
+            try:
+                await send(message)
+            except h11.LocalProtocolError:  # the server has answered already that the rest of the request is no HTTP
+                async with asyncio.timeout(PATIENCE):
+                    await _until_gone(receive)
 
         if scope["type"] != "http":
             return
@@ -228,8 +241,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def until_gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await _until_gone(receive)
             self._page.dropped = True
             self._page.close()
 

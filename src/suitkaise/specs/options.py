@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Never, TypeAlias, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "checked_env",
     "checked_id",
     "checked_intensity",
+    "is_encodable",
     "is_number",
     "refuse_unknown",
 ]
@@ -307,9 +309,22 @@ def checked_env(title: str, env: Any) -> dict[str, str]:
         raise SpecError(f"{title}: env must be a dict of texts, or None, not {env!r}")
     for name, value in env.items():
         valid = isinstance(name, str) and isinstance(value, str) and name and "=" not in name
-        if not valid or "\0" in name + value:
+        if not valid or "\0" in name + value or not is_encodable(name + value):
             raise SpecError(f"{title}: env must map names to texts, not {name!r} to {value!r}")
     return dict(env)
+
+
+def is_encodable(text: str) -> bool:
+    r"""Return whether a program can get the text as an argument.
+
+    >>> is_encodable("n\udcff.txt"), is_encodable("\ud800")
+    (True, False)
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # a half of a surrogate pair that stands for no byte of a file name
+        return False
+    return True
 
 
 def checked_id(value: Any, kind: str) -> str:

@@ -151,6 +151,8 @@ def chaos(
     """
     if not isinstance(running, RunningTree):
         raise TypeError(f"chaos takes a running tree, not {running!r}")
+    if isinstance(spare, str):  # type: ignore[unreachable]
+        raise TypeError(f"chaos: spare must be several paths, not {spare!r}; use ({spare!r},)")
     choose = random.Random(seed)
     spared = tuple(f"{running.name}/{path}" for path in spare)
     done: list[Kill] = []

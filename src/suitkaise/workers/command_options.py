@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
 from suitkaise.records import dataclass
+from suitkaise.specs.options import is_encodable
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [
@@ -67,6 +68,8 @@ def checked_argv(argv: tuple[Any, ...]) -> str:
             raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; use str(...)")
         if "\0" in argument:
             raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
+        if not is_encodable(argument):
+            raise SpecError(f"Command: no program can get this argument, which cannot be encoded: {argument!r}")
     return f"Command {argv[0]!r}"
 
 
@@ -87,7 +90,7 @@ def checked_folder(title: str, cwd: Any) -> str | None:
     if cwd is None:
         return None
     folder = os.fspath(cwd) if isinstance(cwd, (str, os.PathLike)) else None
-    if not isinstance(folder, str) or not folder or "\0" in folder:
+    if not isinstance(folder, str) or not folder or "\0" in folder or not is_encodable(folder):
         raise SpecError(f"{title}: cwd must be a folder, as text or a Path, not {cwd!r}")
     return folder
 
@@ -154,6 +157,8 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
 def _input(title: str, stdin: Any) -> Input:
     if isinstance(stdin, str) and stdin.startswith(("/", "./", "../")) and "\n" not in stdin:
         raise SpecError(f"{title}: stdin={stdin!r} looks like a file: use Path({stdin!r}), or bytes if it is the input")
+    if isinstance(stdin, str) and not is_encodable(stdin):
+        raise SpecError(f"{title}: stdin is a text that cannot be encoded: {stdin!r}; use bytes")
     if stdin is None or isinstance(stdin, (Path, bytes, str)):
         return stdin
     takes = "the Path of a file, the input itself as bytes or text, 'inherit', or None"

@@ -88,7 +88,7 @@ class _Streams:
                 descriptor = os.memfd_create("stdin")
                 self._ours.callback(os.close, descriptor)
                 with open(descriptor, "wb", closefd=False) as memory:
-                    memory.write(content.encode() if isinstance(content, str) else content)
+                    memory.write(os.fsencode(content))
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 return descriptor
 

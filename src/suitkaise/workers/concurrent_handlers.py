@@ -83,7 +83,7 @@ class Handlers:
         self._host.changed()
         try:
             value = self._host.handle(message)
-            if asyncio.iscoroutine(value):
+            if isinstance(value, Coroutine):
                 value = await value
         except BaseException as error:
             self._end_with(message, error)

@@ -83,7 +83,7 @@ class EventLoop:
                 self._number = next(_numbers)
                 _HOOK.set(self._number)
                 value = self._job()
-                if asyncio.iscoroutine(value):
+                if isinstance(value, Coroutine):  # `asyncio.iscoroutine` takes generators, too, before Python 3.12
                     value = await value
             except BaseException as caught:
                 error = caught

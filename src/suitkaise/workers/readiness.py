@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -63,10 +64,12 @@ class TextOrPattern:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        try:
-            self._pattern: re.Pattern[str] | None = re.compile(text)
-        except re.error:
-            self._pattern = None
+        with warnings.catch_warnings():  # about sets in sets, for example: the text was not written as a pattern
+            warnings.simplefilter("ignore")
+            try:
+                self._pattern: re.Pattern[str] | None = re.compile(text)
+            except re.error:
+                self._pattern = None
 
     def search(self, line: str) -> object:
         """Return something true if the line holds the text, or the text is a regular expression that matches."""
