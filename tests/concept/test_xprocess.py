@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -540,6 +541,18 @@ def test_what_is_known_at_the_end_stays_known_after_shutdown() -> None:
     xp.shutdown()
     xp.shutdown()
     assert list(xp.list_processes()) == ["done", "runs", "new"]
+
+
+@pytest.mark.parametrize("wrong", ["soon", math.nan, True])
+def test_a_time_out_that_is_no_number_is_refused_before_anything_happens(xp: CrossProcessing, wrong: Any) -> None:
+    xp.create_process("work", waits)
+    for waiting in (
+        CrossProcessing().shutdown, xp.shutdown, xp.join_all,
+        lambda timeout: xp.rejoin("work", timeout), lambda timeout: xp.get_process_result("no such", timeout),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
+            waiting(wrong)
+    assert xp.get_status("work") == "running"
 
 
 def test_after_shutdown_a_kill_is_refused_and_starts_nothing() -> None:

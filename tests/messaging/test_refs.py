@@ -144,6 +144,22 @@ def test_s45_an_invalid_timeout_is_refused_before_anything_happens(
     assert (recorder.sent, recorder.requests) == ([], [])
 
 
+@pytest.mark.parametrize("wrong", ["soon", math.nan, True, [1]])
+def test_s45_an_answer_refuses_an_invalid_timeout_also_if_it_is_there_already(wrong: Any) -> None:
+    there: Answer[str] = Answer()
+    there.set_result("fine")
+    for waiting in (there.result, there.exception, there.get, Answer().result, Answer().exception):
+        with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not "):
+            waiting(wrong)
+    assert (there.result(math.inf), there.exception(0)) == ("fine", None)
+
+
+def test_s45_a_group_refuses_an_invalid_timeout_before_it_chooses_a_member(recorder: RecordingRouter) -> None:
+    with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not 'soon'"):
+        Group("resizers").ask("x", timeout="soon")  # type: ignore[arg-type]
+    assert recorder.requests == []
+
+
 def test_s45_an_infinite_timeout_waits_for_ever(recorder: RecordingRouter, ref: WorkerRef) -> None:
     assert ref.ask("x", timeout=math.inf) == "fine"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import threading
 import time
@@ -119,6 +120,11 @@ def test_a_timeout_that_is_no_number_is_refused_at_once(either: Pool) -> None:
         either.map(abs, [1], timeout="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '1'"):
         either.results([], timeout="1")  # type: ignore[arg-type]
+    future = either.submit(abs, -1)
+    for waiting in (future.result, future.exception):
+        with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '1'"):
+            waiting("1")  # type: ignore[arg-type]
+    assert future.result(math.inf) == 1
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5])

@@ -45,3 +45,12 @@ def test_wait_until_refuses_a_condition_that_is_never_awaited() -> None:
 def test_wait_until_refuses_a_timeout_that_is_no_number(wrong: Any) -> None:
     with pytest.raises(TypeError, match="wait_until: timeout must be seconds, not "):
         actions.wait_until(lambda: False, wrong)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), None, "1"])
+def test_kill_refuses_a_timeout_that_is_no_number_before_it_kills(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(actions.os, "kill", lambda pid, number: killed.append(pid))
+    with pytest.raises(TypeError, match="kill: timeout must be seconds, not "):
+        actions.kill(Restarted(), wrong)
+    assert killed == []

@@ -217,8 +217,8 @@ class WorkerGroup:
         return {line.id: _way_of_end(line) for line in self._lines()}
 
     def _rejoin(self, worker: str | WorkerRef, timeout: float | None) -> None:
-        ref = self._live_ref(worker)
         checked_timeout(timeout)
+        ref = self._live_ref(worker)
         own = current_worker()
         if own is not None and current_path() == ref.path:
             own.rejoin()
@@ -227,6 +227,7 @@ class WorkerGroup:
         ref.join(timeout)
 
     def _result(self, worker: str | WorkerRef, timeout: float | None) -> Any:
+        checked_timeout(timeout)
         line = self._line(worker)
         return line.ref.result(timeout) if self._is_up else self._after_the_end(line)[1].get(timeout)
 
@@ -281,7 +282,9 @@ class WorkerGroup:
         Raises:
             AskTimeout: not all have ended in time; they go on to finish.
             RuntimeError: called in a worker of another process.
+            TypeError: the timeout is no number; nothing is shut down.
         """
+        checked_timeout(timeout)
         if self._is_attached:
             raise RuntimeError(f"only the main program can shut {self._path!r} down; rejoin() ends one {self._kind}")
         with self._lock:

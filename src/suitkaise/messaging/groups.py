@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.messaging.identity import current_path
-from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer
+from suitkaise.messaging.messages import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import GroupAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef
@@ -68,6 +68,7 @@ class Group:
             ChildNotFound: the group has no (other) members.
             Exception: whatever `WorkerRef.ask` raises.
         """
+        checked_timeout(timeout)
         return self.next().ask(message, timeout)
 
     def ask_future(self, message: Any) -> Answer[Any]:

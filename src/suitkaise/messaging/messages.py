@@ -323,7 +323,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             refuse_own_ask(self.asked.path)
 
     def result(self, timeout: float | None = None) -> T:
-        """Do what `concurrent.futures.Future.result` does."""
+        """Do what `concurrent.futures.Future.result` does. Raises TypeError if the timeout is no number."""
+        timeout = checked_timeout(timeout)
         self._refuse_deadlock(timeout)
         if not self._wait(STEP if timeout is None or timeout > STEP else timeout):
             self._wait_after_step(timeout)
@@ -331,7 +332,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Do what `concurrent.futures.Future.exception` does."""
+        """Do what `concurrent.futures.Future.exception` does. Raises TypeError if the timeout is no number."""
+        timeout = checked_timeout(timeout)
         self._refuse_deadlock(timeout)
         if not self.done():
             self._wait(self._await(timeout))

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
+from suitkaise.messaging.messages import checked_timeout
 from suitkaise.records import dataclass
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
@@ -50,6 +51,14 @@ class PoolFuture(Future[T], Generic[T]):
     """The future of a task. `cancel` also takes a task back that waits in a worker behind another one."""
 
     _task: Task | None = None
+
+    def result(self, timeout: float | None = None) -> T:
+        """Do what `concurrent.futures.Future.result` does. Raises TypeError if the timeout is no number."""
+        return super().result(checked_timeout(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Do what `concurrent.futures.Future.exception` does. Raises TypeError if the timeout is no number."""
+        return super().exception(checked_timeout(timeout))
 
     def cancel(self) -> bool:
         """Cancel the task unless it has begun; return whether it is cancelled."""

@@ -44,8 +44,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
     """
     if is_async_function(condition):
         raise TypeError(f"wait_until: condition is called and not awaited, so {condition!r} must not be async")
-    if not is_number(timeout):
-        raise TypeError(f"wait_until: timeout must be seconds, not {timeout!r}")
+    _check_timeout("wait_until", timeout)
     deadline = time.monotonic() + timeout
     pause = 0.001
     while not (value := condition()):
@@ -66,9 +65,10 @@ def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
 
     Raises:
         ValueError: it is a thread or a supervisor, which have no process of their own.
-        TypeError: it is no ref.
+        TypeError: it is no ref, or the timeout is no number; nothing is killed.
         AssertionError: the supervisor has done nothing in time.
     """
+    _check_timeout("kill", timeout)
     pid, before = _process_of(ref, "kill")
     os.kill(pid, signal.SIGKILL)
 
@@ -97,6 +97,11 @@ def hang(ref: WorkerRef) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was killed as hung
             os.kill(pid, signal.SIGCONT)
+
+
+def _check_timeout(what: str, timeout: float) -> None:
+    if not is_number(timeout):
+        raise TypeError(f"{what}: timeout must be seconds, not {timeout!r}")
 
 
 def _process_of(ref: WorkerRef, what: str) -> tuple[int, int]:
