@@ -575,6 +575,17 @@ def test_s05_an_id_that_would_break_paths_is_refused(id: str) -> None:
     refused(lambda: Supervisor(id), repr(id), "may not hold")
 
 
+@pytest.mark.parametrize("id", ["*", "**", "count-*", "what?"])
+def test_an_id_that_no_lookup_could_name_as_it_is_a_pattern_is_refused(id: str) -> None:
+    refused(lambda: Child(work, id=id), repr(id), "may not hold '*' or '?', the wildcards of `whereis`")
+    refused(lambda: Supervisor(id), repr(id), "may not hold '*' or '?'")
+
+
+@pytest.mark.parametrize("id", [".", "..", "a.b", "[ab]", "a b", "über", "~", "%2E"])
+def test_an_id_that_means_nothing_else_in_a_path_is_taken(id: str) -> None:
+    assert Child(work, id=id).id == Supervisor(id).name == id
+
+
 @pytest.mark.parametrize("id", ["", 5, b"a", ["a"]])
 def test_s05_an_id_is_a_text(id: Any) -> None:
     refused(lambda: Child(work, id=id), "the id must be a text", repr(id))

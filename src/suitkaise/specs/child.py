@@ -182,7 +182,8 @@ class Child(Declaration):
     Args:
         what: a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
             process of its own; `Thread.of(function)` for a thread).
-        id: the name in its supervisor; default: the worker's name, else its class's name in snake case.
+        id: the name in its supervisor, without `/`, `#`, `*`, `?` and control characters; default: the worker's name,
+            else its class's name in snake case.
         args, kwargs: the arguments of the constructor if `what` is a class, of each call if `what` is a function.
         restart: `"permanent"` (default), `"transient"` or `"temporary"` (rules 23-26).
         shutdown: seconds between a stop request and a kill (default 5.0; supervisors `"infinity"`),

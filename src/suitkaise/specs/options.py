@@ -318,4 +318,6 @@ def checked_id(value: Any, kind: str) -> str:
         raise SpecError(f"{kind}: the {'id' if kind == 'Child' else 'name'} must be a text, not {value!r}")
     if "/" in value or "#" in value or has_control(value):
         raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
+    if "*" in value or "?" in value:
+        raise SpecError(f"{kind} {value!r}: an id may not hold '*' or '?', the wildcards of `whereis`")
     return value
