@@ -172,7 +172,7 @@ class Pool(Executor, ABC):
         Raises:
             TimeoutError: from the iterator, if a result is not there in time.
             ValueError: `chunksize` is less than 1.
-            TypeError: `fn` cannot be called, or the timeout is no number.
+            TypeError: `fn` cannot be called, an argument is no iterable, or the timeout is no number.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
         self._check_function("map", fn)
@@ -182,7 +182,10 @@ class Pool(Executor, ABC):
     def imap(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
     ) -> Iterator[T]:
-        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
+        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless.
+
+        An error of an iterable comes from the iterator, after the results of the items before.
+        """
         return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=True)
 
     def imap_unordered(
