@@ -23,7 +23,7 @@ from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number
 
-__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count"]
+__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,12 +67,10 @@ class Pool(Executor, ABC):
         name: str | None = None,
     ) -> None:
         workers = self._default_workers() if max_workers is None else checked_count("max_workers", max_workers)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_worker is not None:
             checked_count("max_tasks_per_worker", max_tasks_per_worker)
         self._limits = _checked(Limits(timeout, retries))
-        first: Initializer = initializer, tuple(initargs)
+        first = checked_initializer(initializer, initargs)
         self._scheduler = Scheduler(
             checked_id(name, type(self).__name__) if name else f"{self._kind}-pool-{next(_numbers)}",
             workers,
@@ -319,6 +317,15 @@ def checked_count(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
     return value
+
+
+def checked_initializer(initializer: Any, initargs: Any) -> Initializer:
+    """Return what each worker calls first, and its arguments; raise TypeError if that cannot be called."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")
+    if isinstance(initargs, str) or not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}; for one: ({initargs!r},)")
+    return initializer, tuple(initargs)
 
 
 def _checked(limits: Limits) -> Limits:
