@@ -73,6 +73,7 @@ class SKThread(Thread):
     loop_infinitely: bool = False
 
     _loops_of_class: ClassVar[float | None] = None
+    _public_names: ClassVar[Mapping[str, str]] = {**Thread._public_names, "_loops_given": "num_loops"}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

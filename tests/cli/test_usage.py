@@ -18,3 +18,42 @@ def test_run_needs_a_file_and_nothing_else(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         cli.main(["run"])
     assert capsys.readouterr().err.endswith("the following arguments are required: MODULE_OR_FILE[:NAME]\n")
+
+
+@pytest.mark.parametrize("target", ["", ":tree", ".", "..", ".app:tree"])
+@pytest.mark.parametrize("options", [[], ["--watch", "."], ["--debug"]])
+def test_run_tells_in_one_line_that_it_was_given_no_name_of_a_module(
+    target: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *options, target]) == 2
+    where = target.partition(":")[0]
+    assert capsys.readouterr().err == (
+        f"suitkaise run: {target!r}: it takes a file or a module, such as app.py, app.py:tree or package.module, "
+        f"not {where!r}\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["restart", "stop", "start", "suspend", "resume", "stack", "trace", "profile"])
+def test_a_command_for_one_worker_takes_no_empty_path_for_the_whole_tree(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main([command, ""])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.endswith(f"suitkaise {command}: error: argument PATH: must not be empty\n")
+
+
+@pytest.mark.parametrize("action", [["ls", ""], ["get", "", "name"], ["rm", "", "name"], ["watch", ""]])
+def test_an_empty_name_of_a_storage_is_not_that_of_this_folder(
+    action: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["store", *action])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.endswith("error: argument DIRECTORY: must not be empty\n")
+
+
+def test_an_empty_argument_too_many_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["ps", "", "two words"])
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: '' 'two words'\n")

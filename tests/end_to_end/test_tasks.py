@@ -255,6 +255,39 @@ def test_an_error_ends_a_stream_and_cancels_the_rest(running: RunningTree) -> No
     eventually(lambda: running.which_children("tasks") == [])
 
 
+def three_items() -> Iterator[int]:
+    yield from range(3)
+    raise LookupError("no fourth item")
+
+
+def test_an_error_of_the_items_comes_at_its_place_after_the_values_of_the_items_before(running: RunningTree) -> None:
+    stream = running.stream(slow_first, three_items(), limit=5)
+    assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(LookupError, match="no fourth item"):
+        next(stream)
+    eventually(lambda: running.which_children("tasks") == [])
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_an_item_that_cannot_be_sent_is_an_error_at_its_place(running: RunningTree) -> None:
+    stream = running.stream(add, [1, 2, threading.Lock(), 4], limit=4)
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(NotSerializable):
+        next(stream)
+
+
+def test_an_interruption_while_an_item_is_made_ends_a_stream_at_once(running: RunningTree, tmp_path: Path) -> None:
+    def items() -> Iterator[Path]:
+        yield tmp_path
+        pid_in(tmp_path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(running.stream(announce_and_wait, items(), limit=2))
+    eventually(lambda: running.which_children("tasks") == [])
+
+
 def test_a_stream_has_a_time_out_for_each_value(running: RunningTree, tmp_path: Path) -> None:
     with pytest.raises(AskTimeout, match=r"'app/tasks/announce_and_wait-\d+' has not ended after 0\.2 s") as caught:
         list(running.stream(announce_and_wait, [tmp_path], timeout=0.2))

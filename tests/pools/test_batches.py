@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,59 @@ def test_map_raises_the_error_of_an_item_in_its_place_and_cancels_the_rest(eithe
         next(results)
     with pytest.raises(StopIteration):
         next(results)
+
+
+def broken(count: int) -> Iterator[int]:
+    yield from range(count)
+    raise LookupError("no more items")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("count", [0, 4, 100])
+def test_an_error_of_the_items_comes_after_the_results_of_the_items_before(
+    either: Pool, method: str, size: int, count: int
+) -> None:
+    got: list[int] = []
+    with pytest.raises(LookupError, match="no more items"):
+        got.extend(getattr(either, method)(abs, broken(count), chunksize=size))
+    assert sorted(got) == list(range(count))
+
+
+def test_an_interruption_while_an_item_is_made_comes_at_once(threads: ThreadPool) -> None:
+    go = threading.Event()
+
+    def items() -> Iterator[threading.Event]:
+        yield go
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(threads.imap(lambda event: event.wait(30), items()))
+    go.set()
+
+
+def test_an_error_of_the_items_of_map_cancels_the_calls_that_have_not_begun(threads: ThreadPool) -> None:
+    go, begun = threading.Event(), []
+
+    def task(number: int) -> None:
+        begun.append(number)
+        go.wait(30)
+
+    with pytest.raises(LookupError, match="no more items"):
+        threads.map(task, broken(1000))
+    go.set()
+    threads.shutdown()
+    assert len(begun) <= 2
+
+
+@pytest.mark.parametrize("method", ["map", "imap", "imap_unordered"])
+def test_what_is_no_iterable_is_refused_at_once_and_nothing_is_read(either: Pool, method: str) -> None:
+    items = iter([1, 2])
+    with pytest.raises(TypeError, match=rf"^{method} takes an iterable for each argument of the function, not 5$"):
+        getattr(either, method)(pow, items, 5)
+    if method != "map":
+        getattr(either, method)(pow, items, [1, 2]).close()
+    assert list(items) == [1, 2]
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 
-from suitkaise import NotSerializable, WorkerFailed, pools
+from suitkaise import NotSerializable, Process, WorkerFailed, pools
 from suitkaise.pools import Pool, PoolBroken, ProcessPool, ThreadPool
 from tests.pools import tasks
 from tests.support import eventually, in_background
 
 MIB = 1 << 20
+
+
+class Echo(Process):
+    def on_receive(self, message: object) -> object:
+        return message
 
 
 class _NotLoadable:
@@ -239,8 +244,12 @@ def test_a_pool_is_no_argument(pool: ProcessPool) -> None:
         ({"max_workers": 0}, ValueError), ({"max_workers": 1.5}, TypeError), ({"timeout": 0}, ValueError),
         ({"timeout": "1"}, TypeError), ({"retries": -1}, ValueError), ({"retries": None}, TypeError),
         ({"max_tasks_per_worker": 0}, ValueError), ({"initializer": 3}, TypeError),
+        ({"initargs": "ab"}, TypeError), ({"initargs": ""}, TypeError), ({"initargs": 5}, TypeError),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):
         ProcessPool(**options)
+    if "max_workers" not in options:
+        with pytest.raises(error, match=next(iter(options))):
+            pools.create_pool("process", Echo, 2, **options)

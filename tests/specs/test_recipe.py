@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 
 from suitkaise import Child, Process, SpecError, Supervisor, Thread
+from suitkaise.skthreading import SKThread
 from suitkaise.specs import Recipe
 from suitkaise.workers.background import background_children
 from suitkaise.workers.hooks import build
@@ -133,6 +134,23 @@ def test_a_new_attribute_is_refused_too() -> None:
     worker = Count([1])
     worker.other = 5  # type: ignore[attr-defined]
     with pytest.raises(SpecError, match=r"Count\.other was set after the constructor had returned"):
+        Child(worker)
+
+
+@pytest.mark.parametrize("cls", [Process, Thread, SKThread])
+@pytest.mark.parametrize("name", ["tree", "trap_exits"])
+def test_an_attribute_that_the_runtime_keeps_elsewhere_is_refused_by_the_name_that_was_set(cls: Any, name: str) -> None:
+    worker = type("Watcher", (cls,), {})()
+    setattr(worker, name, True)
+    with pytest.raises(SpecError, match=rf"^Watcher\.{name} was set after the constructor had returned"):
+        Child(worker)
+
+
+@pytest.mark.parametrize("cls", [Process, Thread, SKThread])
+def test_a_number_of_loops_that_is_given_after_construction_is_refused_by_that_name(cls: Any) -> None:
+    worker = type("Watcher", (cls,), {})()
+    cls.__init__(worker, num_loops=3)
+    with pytest.raises(SpecError, match=r"^Watcher\.num_loops was set after the constructor had returned"):
         Child(worker)
 
 

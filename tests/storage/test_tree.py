@@ -289,6 +289,18 @@ def test_metadata_must_be_scalars(tree: Tree) -> None:
     assert tree.entry("x").metadata == {"size": 3, "loops": math.inf}
 
 
+@pytest.mark.parametrize("wrong", ["", 0, (), False])
+def test_empty_metadata_of_a_wrong_type_are_refused_and_nothing_is_written(tree: Tree, wrong: Any) -> None:
+    for write in (
+        lambda: tree.add("x", 1, metadata=wrong), lambda: tree.update("x", 1, metadata=wrong),
+        lambda: tree.setdefault("x", 1, metadata=wrong), lambda: tree.compare_and_set("x", 0, 1, metadata=wrong),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="metadata must be a dict of scalars, not "):
+            write()
+    assert tree.get("x", default=None) is None
+    assert tree.setdefault("x", 2, metadata={}) == tree.setdefault("x", 3, metadata=None) == 2
+
+
 @pytest.mark.parametrize(
     "name, path, error, text",
     [

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Process, Thread
+from suitkaise import Process, Thread, WorkerDead
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.socket_mailbox import SocketMailbox
@@ -395,6 +395,30 @@ def test_a_task_group_that_fails_ends_its_worker(harness: Harness, worker: Any) 
     assert "LookupError: in the group" in reason.traceback
 
 
+class GroupedAndReceiving(Grouped):
+    async def fail(self) -> None:
+        await self.receiving.wait()
+        await super().fail()
+
+    async def on_start(self) -> None:
+        self.receiving = asyncio.Event()
+        await super().on_start()
+
+    async def on_receive(self, message: str) -> None:
+        self.receiving.set()
+        await asyncio.sleep(60)
+
+
+def test_a_task_group_of_the_worker_that_fails_during_a_handler_ends_the_worker(harness: Harness) -> None:
+    one = harness(GroupedAndReceiving())
+    asked = one.ask("x")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert "LookupError: in the group" in reason.traceback
+    with pytest.raises(WorkerDead):
+        asked.get()
+
+
 def test_a_task_group_can_be_left_in_on_finish(harness: Harness) -> None:
     class Leaves(Thread):
         async def on_start(self) -> None:
@@ -414,6 +438,15 @@ def test_a_cancelled_hook_is_a_crash(harness: Harness) -> None:
     async def loop(self: Any) -> None:
         asyncio.current_task().cancel()  # type: ignore[union-attr]
         await asyncio.sleep(60)
+
+    reason = harness(looping(loop)).run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("loop", asyncio.CancelledError)
+
+
+def test_a_hook_that_has_cancelled_its_task_and_returns_is_a_crash_of_that_hook(harness: Harness) -> None:
+    async def loop(self: Any) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
 
     reason = harness(looping(loop)).run().reason
     assert isinstance(reason, Crashed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Reject, SpecError, Supervisor, Thread, WorkerDead
+from suitkaise import Child, Process, Reject, SpecError, Supervisor, Thread, WorkerDead, WorkerFailed
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Crashed, Normal, Shutdown
 from suitkaise.platform.board import Phase
@@ -273,19 +274,122 @@ def test_force_finish_from_another_thread_ends_the_wait_for_room_and_the_wait_fo
         assert thread.result(10).reason == Shutdown("forced")
 
 
-def test_a_handler_that_is_cancelled_from_inside_is_a_crash(harness: Harness) -> None:
-    class Cancels(Thread):
-        async def on_receive(self, message: Any) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            await asyncio.sleep(0)
+class Cancels(Thread):
+    """Handlers that cancel their own task, or await what was cancelled."""
 
-    one = harness(Cancels(), concurrency=2)
-    asked = one.ask("x")
-    assert isinstance(one.run().reason, Crashed)
-    with pytest.raises(WorkerDead):
-        asked.get()
+    async def on_receive(self, message: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        match message:
+            case "and awaits":
+                task.cancel()
+                await asyncio.sleep(60)
+            case "and goes on":
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+            case "from a task of its own":
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self.cancel(task))
+                    await asyncio.sleep(60)
+            case "another task":
+                other = asyncio.create_task(asyncio.sleep(60))
+                asyncio.get_running_loop().call_soon(other.cancel)
+                await other
+            case "and fails":
+                task.cancel()
+                raise LookupError("and fails")
+            case "end":
+                self.rejoin()
+        await asyncio.sleep(0)  # the next handler finds no trace of it
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+        return message
+
+    async def cancel(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+
+
+class Returns(Thread):
+    """Handlers that cancel their own task and return."""
+
+    async def on_receive(self, message: str) -> str:
+        if message == "end":
+            self.rejoin()
+        return self.plainly() if message == "cancel" else message
+
+    def plainly(self) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "not returned"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("how", ["and awaits", "from a task of its own", "another task"])
+def test_a_handler_that_is_cancelled_fails_alone(harness: Harness, how: str, concurrency: int) -> None:
+    one = harness(Cancels(), concurrency=concurrency)
+    before, cancelled, after, told = one.ask("before"), one.ask(how), one.ask("after"), one.tell(how)
+    last = one.ask("last")
+    one.tell("end")
+    assert one.run().reason == Normal()
+    with pytest.raises(WorkerFailed, match=r"^CancelledError: 'tree/worker' has cancelled the handler of the message$"):
+        cancelled.get()
+    assert (before.get(), after.get(), told, last.get()) == ("before", "after", None, "last")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_handler_that_has_cancelled_itself_and_ends_before_it_is_cancelled_fails_alone(
+    harness: Harness, concurrency: int
+) -> None:
+    one = harness(Returns(), concurrency=concurrency)
+    cancelled, plainly, after = one.ask("cancel"), one.call("plainly"), one.ask("after")
+    one.tell("end")
+    assert one.run().reason == Normal()
+    for answer in (cancelled, plainly):
+        with pytest.raises(WorkerFailed, match="has cancelled the handler"):
+            answer.get()
+    assert after.get() == "after"
+
+
+def test_a_handler_that_is_cancelled_before_it_begins_leaves_its_place_to_the_next(harness: Harness) -> None:
+    class CancelsOthers(Thread):
+        async def on_receive(self, message: str) -> str:
+            if message == "first":
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    if task.get_coro().__qualname__ == "Handlers._handle":  # type: ignore[union-attr]
+                        task.cancel()
+            elif message == "end":
+                self.rejoin()
+            return message
+
+    one = harness(CancelsOthers(), concurrency=2)
+    first, second, third = one.ask("first"), one.ask("second"), one.ask("third")
+    one.tell("end")
+    assert one.run().reason == Normal()
+    with pytest.raises(WorkerFailed, match="has cancelled the handler"):
+        second.get()
+    assert (first.get(), third.get()) == ("first", "third")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_handler_that_swallows_its_own_cancellation_answers(harness: Harness, concurrency: int) -> None:
+    one = harness(Cancels(), concurrency=concurrency)
+    swallows, after = one.ask("and goes on"), one.ask("after")
+    one.tell("end")
+    assert one.run().reason == Normal()
+    assert (swallows.get(), after.get()) == ("and goes on", "after")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_handler_that_cancels_itself_and_fails_is_a_crash(harness: Harness, concurrency: int) -> None:
+    one = harness(Cancels(), concurrency=concurrency)
+    fails = one.ask("and fails")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert reason.phase == "on_receive"
+    with pytest.raises(LookupError):
+        fails.get()
 
 
 def test_a_worker_without_on_receive_refuses_messages(harness: Harness) -> None:

@@ -50,7 +50,9 @@ def _main(argv: list[str]) -> int:
     options, rest = parser.parse_known_args(ours)
     unknown = rest if options.command == "run" else [*rest, *theirs]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        import shlex
+
+        parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
     try:
         match options.command:
             case "run":
@@ -79,6 +81,7 @@ def _complain(command: str, trouble: str) -> None:
 
 
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
+    split_target(options.target)  # first: no change of a file could make it right
     given = argparse.Namespace(**vars(options))
     fill_in(options, Path.cwd(), os.environ)
     if options.watch is not None and options.run_by is None:

@@ -21,15 +21,19 @@ def split_target(target: str) -> tuple[str, str | None]:
     """Return the file or module, and the name of the tree if there is one."""
     where, colon, name = target.rpartition(":")
     if not colon or os.sep in name:
-        return target, None
-    if not name.isidentifier():
+        where, name = target, ""
+    elif not name.isidentifier():
         raise UsageError(f"{target!r}: the part behind ':' must be the name of a tree, not {name!r}")
-    return where, name
+    if not where or (where.startswith(".") and not _names_a_file(where)):
+        raise UsageError(
+            f"{target!r}: it takes a file or a module, such as app.py, app.py:tree or package.module, not {where!r}"
+        )
+    return where, name or None
 
 
 def load(where: str, arguments: list[str]) -> dict[str, Any]:
     """Execute the file as `python FILE` would, or import the module; errors in it are shown as Python shows them."""
-    is_file = where.endswith(".py") or os.sep in where or os.path.isfile(where)
+    is_file = _names_a_file(where)
     if is_file and not os.path.isfile(where):
         raise UsageError(f"there is no file {where!r}")
     try:
@@ -54,6 +58,10 @@ def load(where: str, arguments: list[str]) -> dict[str, Any]:
         raise
     except BaseException as error:
         raise _broken(where, error) from error
+
+
+def _names_a_file(where: str) -> bool:
+    return where.endswith(".py") or os.sep in where or os.path.isfile(where)
 
 
 def _broken(where: str, error: BaseException) -> UsageError:

@@ -57,11 +57,13 @@ def make_parser() -> argparse.ArgumentParser:
     top.add_argument("--once", action="store_true", help="print the table once, as without a terminal")
     top.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     trace = _add(commands, "trace", "print the messages that a worker handles, live")
-    trace.add_argument("path", metavar="PATH", help=_PATH)
+    trace.add_argument("path", metavar="PATH", type=_given, help=_PATH)
     trace.add_argument("-n", "--lines", type=_count, metavar="N", help="end after N messages")
     trace.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     profile = _add(commands, "profile", "sample where a worker spends its time")
-    profile.add_argument("path", metavar="PATH", help=f"{_PATH}; a tree's name is for all threads of its program")
+    profile.add_argument(
+        "path", metavar="PATH", type=_given, help=f"{_PATH}; a tree's name is for all threads of its program"
+    )
     profile.add_argument("--seconds", type=_positive, default=10.0, metavar="N", help="for how long (default 10)")
     profile.add_argument("--rate", type=_rate, default=100.0, metavar="N", help="looks a second (default 100)")
     profile.add_argument(
@@ -73,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "signal":
             command.add_argument("signal", metavar="SIGNAL", help="a name such as TERM, or a number")
         command.add_argument("path", nargs="?" if name in ("stop", "suspend", "resume") else None, metavar="PATH",
-                             help=_PATH)  # fmt: skip
+                             type=_given, help=_PATH)  # fmt: skip
         command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
         if name not in ("signal", "stack"):
             command.add_argument(
@@ -99,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 _PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out if one tree runs"
+_DIRECTORY = "that of sktree.connect(DIRECTORY, durable=True)"
 _EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no running tree was reached,
 4 it runs already, 128+n ended by signal n"""
 _LOOKS = {
@@ -124,6 +127,12 @@ def _add(commands: Any, name: str, text: str, description: str = "") -> argparse
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _given(text: str) -> str:
+    if not text:  # of a variable of the shell that is not set, say
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _count(text: str) -> int:
@@ -223,7 +232,7 @@ def _add_store(commands: Any) -> None:
         ("watch", "print the changes at and below a path while a program makes them"),
     ):
         parser = actions.add_parser(action, help=text, description=text[0].upper() + text[1:] + ".")
-        parser.add_argument("directory", metavar="DIRECTORY", help="that of sktree.connect(DIRECTORY, durable=True)")
+        parser.add_argument("directory", metavar="DIRECTORY", type=_given, help=_DIRECTORY)
         if action in ("get", "rm"):
             parser.add_argument("name", metavar="NAME")
         parser.add_argument("--path", default="", help="the container; default: the root")

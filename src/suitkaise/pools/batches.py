@@ -56,8 +56,13 @@ def map_all(
 ) -> Iterator[Any]:
     """Submit all calls now; return an iterator over the results in order."""
     until = None if timeout is None else time.monotonic() + timeout
-    futures = deque(_submitted(submit, iterables, size))
     total = _length(iterables)
+    futures: deque[Future[Any]] = deque()
+    try:
+        futures.extend(_submitted(submit, _iterators("map", iterables), size))
+    except BaseException:
+        _cancel(futures)
+        raise
 
     def take() -> Iterator[Any]:
         line = _Progress(progress, total)
@@ -84,17 +89,31 @@ def map_lazily(
     ordered: bool,
     ahead: int,
 ) -> Iterator[Any]:
-    """Submit calls as results are taken, `ahead` tasks more; yield the results in order, or as they come."""
+    """Return an iterator over the results, in order or as they come; it submits calls as they are taken, `ahead` more.
+
+    An error of the iterables comes at its place, after the results of the items before.
+    """
     line = _Progress(progress, _length(iterables))
-    source = _submitted(submit, iterables, size)
+    source = _submitted(submit, _iterators("imap" if ordered else "imap_unordered", iterables), size)
+    return _take_lazily(source, size, line, ordered, ahead)
+
+
+def _take_lazily(source: Iterator[Future[Any]], size: int, line: _Progress, ordered: bool, ahead: int) -> Iterator[Any]:
+    failure: Exception | None = None  # of the iterables
     pending: dict[Future[Any], None] = {}  # an ordered set
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def fill(count: int) -> None:
-        for future in itertools.islice(source, count):
-            pending[future] = None
-            if not ordered:
-                future.add_done_callback(done.put)
+        nonlocal failure
+        if failure is not None:
+            return
+        try:
+            for future in itertools.islice(source, count):
+                pending[future] = None
+                if not ordered:
+                    future.add_done_callback(done.put)
+        except Exception as error:
+            failure = error
 
     try:
         fill(ahead)
@@ -109,7 +128,10 @@ def map_lazily(
             while values:
                 line.step()
                 yield _value(values.pop())
+        if failure is not None:
+            raise failure
     finally:
+        failure = None  # its traceback refers to this frame
         line.close()
         _cancel(pending)
 
@@ -133,9 +155,28 @@ def results(futures: list[Future[T]], ordered: bool, timeout: float | None, prog
     return take()
 
 
-def _submitted(submit: Submit, iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[Future[Any]]:
-    arguments = zip(*iterables, strict=False)
-    while items := list(itertools.islice(arguments, size)):
+def _iterators(method: str, iterables: tuple[Iterable[Any], ...]) -> list[Iterator[Any]]:
+    iterators = []
+    for each in iterables:
+        try:
+            iterators.append(iter(each))
+        except TypeError:
+            raise TypeError(f"{method} takes an iterable for each argument of the function, not {each!r}") from None
+    return iterators
+
+
+def _submitted(submit: Submit, iterators: list[Iterator[Any]], size: int) -> Iterator[Future[Any]]:
+    arguments = zip(*iterators, strict=False)
+    while True:
+        items: list[tuple[Any, ...]] = []
+        try:
+            items.extend(itertools.islice(arguments, size))
+        except Exception:
+            if items:
+                yield submit(items)
+            raise
+        if not items:
+            return
         yield submit(items)
 
 

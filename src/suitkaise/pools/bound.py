@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from suitkaise.errors import no_attribute
 from suitkaise.pools.errors import OTHER_NAMES
-from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count
+from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count, checked_initializer
 from suitkaise.pools.runners import ask_hosted, host
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe, Startable
@@ -46,7 +46,8 @@ def create_pool(
     function = func_or_worker
     if isinstance(function, Startable) or (isinstance(function, type) and issubclass(function, Startable)):
         recipe = _checked_worker(kind, function)
-        options["initargs"] = recipe, options.pop("initializer", None), tuple(options.pop("initargs", ()))
+        own = checked_initializer(options.pop("initializer", None), options.pop("initargs", ()))
+        options["initargs"] = recipe, *own
         options["initializer"] = host
         function = ask_hosted
     elif not callable(function):

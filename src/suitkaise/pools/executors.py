@@ -23,7 +23,7 @@ from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number
 
-__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count"]
+__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,12 +67,10 @@ class Pool(Executor, ABC):
         name: str | None = None,
     ) -> None:
         workers = self._default_workers() if max_workers is None else checked_count("max_workers", max_workers)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_worker is not None:
             checked_count("max_tasks_per_worker", max_tasks_per_worker)
         self._limits = _checked(Limits(timeout, retries))
-        first: Initializer = initializer, tuple(initargs)
+        first = checked_initializer(initializer, initargs)
         self._scheduler = Scheduler(
             checked_id(name, type(self).__name__) if name else f"{self._kind}-pool-{next(_numbers)}",
             workers,
@@ -172,7 +170,7 @@ class Pool(Executor, ABC):
         Raises:
             TimeoutError: from the iterator, if a result is not there in time.
             ValueError: `chunksize` is less than 1.
-            TypeError: `fn` cannot be called, or the timeout is no number.
+            TypeError: `fn` cannot be called, an argument is no iterable, or the timeout is no number.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
         self._check_function("map", fn)
@@ -182,7 +180,10 @@ class Pool(Executor, ABC):
     def imap(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
     ) -> Iterator[T]:
-        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless."""
+        """Do what `map` does, but read the iterables only as far as the workers need it: they may be endless.
+
+        An error of an iterable comes from the iterator, after the results of the items before.
+        """
         return self._map_lazily(fn, iterables, self._chunk(chunksize), progress, ordered=True)
 
     def imap_unordered(
@@ -316,6 +317,15 @@ def checked_count(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
     return value
+
+
+def checked_initializer(initializer: Any, initargs: Any) -> Initializer:
+    """Return what each worker calls first, and its arguments; raise TypeError if that cannot be called."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")
+    if isinstance(initargs, str) or not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}; for one: ({initargs!r},)")
+    return initializer, tuple(initargs)
 
 
 def _checked(limits: Limits) -> Limits:

@@ -224,7 +224,8 @@ class RunningTree(Administration):
         """Yield `function(item)` for each item, in their order; each call is a task of its own, see `task`.
 
         Items are taken only as tasks can begin. The first error of a task is raised, and then, or when the iterator is
-        closed, the tasks that run are cancelled. For very many short calls, a pool does with few processes.
+        closed, the tasks that run are cancelled. An error of `items` itself comes at its place, after the values of
+        the items before. For very many short calls, a pool does with few processes.
 
         Args:
             function: takes one item.
@@ -236,6 +237,7 @@ class RunningTree(Administration):
             SpecError: `limit` is no whole number >= 1.
             WorkerFailed: a task has failed.
             AskTimeout: a value has not come in time.
+            Exception: what taking the next item has raised.
 
         >>> from suitkaise import Supervisor
         >>> with Supervisor("app").start() as running:

@@ -160,15 +160,23 @@ class Tasks:
 
     def _stream(self, function: Callable[[A], T], items: Iterator[A], limit: int, timeout: float | None) -> Iterator[T]:
         tasks: deque[Task[T]] = deque()
+        failure: Exception | None = None  # of the next item: it comes at its place, after the values before
         try:
             while True:
-                for item in itertools.islice(items, limit - len(tasks)):
-                    tasks.append(self.start(function, (item,), {}))
+                if failure is None:
+                    try:
+                        for item in itertools.islice(items, limit - len(tasks)):
+                            tasks.append(self.start(function, (item,), {}))
+                    except Exception as error:
+                        failure = error
                 if not tasks:
+                    if failure is not None:
+                        raise failure
                     return
                 value = tasks[0].get(timeout)
                 tasks.popleft()
                 yield value
         finally:
+            del failure  # its traceback refers to this frame
             for task in tasks:
                 task.cancel()

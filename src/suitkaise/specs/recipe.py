@@ -55,6 +55,8 @@ class Startable:
 
     _worker_kind: ClassVar[Kind]
     _worker_hooks: ClassVar[tuple[str, ...]] = ()
+    _public_names: ClassVar[Mapping[str, str]] = {}
+    """The names that users have set, by the attribute that keeps the value."""
     __recipe__: Recipe
 
     @classmethod
@@ -125,10 +127,11 @@ def check_unchanged(recipe: Recipe) -> None:
             change = "changed"
         else:
             continue
+        cls = type(worker)
         raise SpecError(
-            f"{type(worker).__name__}.{name} was {change} after the constructor had returned. The declared worker is a "
-            f"recipe: each start builds a new worker from the constructor's arguments, so the attribute would be lost; "
-            f"pass it to the constructor or set it in on_start"
+            f"{cls.__name__}.{cls._public_names.get(name, name)} was {change} after the constructor had returned. The "
+            f"declared worker is a recipe: each start builds a new worker from the constructor's arguments, so the "
+            f"attribute would be lost; pass it to the constructor or set it in on_start"
         )
 
 

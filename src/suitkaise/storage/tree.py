@@ -281,7 +281,8 @@ class Tree:
             metadata: of the entry that is made, as for `add`.
         """
         path = checked_path(caller_path() if path is None else path, name)
-        return self._writes().setdefault(path, name, value, check_metadata(metadata) if metadata else {})
+        facts = {} if metadata is None else check_metadata(metadata)
+        return self._writes().setdefault(path, name, value, facts)
 
     def compare_and_set(
         self,

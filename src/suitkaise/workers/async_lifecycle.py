@@ -175,12 +175,21 @@ class AsyncLifecycle(Lifecycle):
         """Answer with the value that the handler has returned."""
         self._answer(message, value)
 
-    def refused(self, message: Message, error: Exception) -> bool:
-        """Answer with a refusal; return False if the error is none."""
-        if not isinstance(error, (Reject, NoHandler)):
+    def refused(self, message: Message, error: BaseException) -> bool:
+        """Answer with a refusal, or that the handler was cancelled; return False for any other error."""
+        if isinstance(error, (Reject, NoHandler)):
+            self._refuse(message, error)
+        elif isinstance(error, asyncio.CancelledError) and self.outcome is None:
+            text = f"{self.path!r} has cancelled the handler of the message"
+            self._replies.refuse(message, asyncio.CancelledError(text))
+        else:
             return False
-        self._refuse(message, error)
         return True
+
+    def _fail_with(self, message: Message, error: BaseException) -> None:
+        """Do the same, unless the handler has cancelled itself, or has awaited what was cancelled."""
+        if self.context.event_loop.was_cancelled or not self.refused(message, error):
+            super()._fail_with(message, error)
 
     def changed(self) -> None:
         """Show on the board since when the oldest handler runs."""

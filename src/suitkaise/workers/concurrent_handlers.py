@@ -11,9 +11,11 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 from suitkaise.messaging.messages import Message
+from suitkaise.workers.event_loop import take_cancellation
 
 __all__ = ["CURRENT", "Handlers", "Host"]
 
@@ -33,8 +35,8 @@ class Host(Protocol):
     def answer(self, message: Message, value: Any) -> None:
         """Answer with the value that the handler has returned."""
 
-    def refused(self, message: Message, error: Exception) -> bool:
-        """Answer with a refusal; return False if the error is none, and ends the worker."""
+    def refused(self, message: Message, error: BaseException) -> bool:
+        """Answer if the error is of the message alone; return False if it ends the worker."""
 
     def changed(self) -> None:
         """Called when a handler has begun or ended."""
@@ -75,7 +77,13 @@ class Handlers:
         self._running[message] = time.monotonic()
         task = self._create_task(self._handle(message))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._forget, message))
+
+    def _forget(self, message: Message, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._running.pop(message, None) is not None:  # it was cancelled before its first step
+            self._end_with(message, asyncio.CancelledError())
+            self._host.changed()
 
     async def _handle(self, message: Message) -> None:
         CURRENT.set(message)
@@ -85,6 +93,7 @@ class Handlers:
             value = self._host.handle(message)
             if isinstance(value, Coroutine):
                 value = await value
+            await take_cancellation()
         except BaseException as error:
             self._end_with(message, error)
         else:
@@ -94,7 +103,7 @@ class Handlers:
             self._host.changed()
 
     def _end_with(self, message: Message, error: BaseException) -> None:
-        if isinstance(error, Exception) and self._host.refused(message, error):
+        if self._host.refused(message, error):
             return
         if self.failure is not None or self._host.is_over():
             self._left.append(message)

@@ -16,7 +16,7 @@ from typing import Any
 from suitkaise.exits import Shutdown
 from suitkaise.messaging.mailbox import Mailbox
 
-__all__ = ["EventLoop"]
+__all__ = ["EventLoop", "take_cancellation"]
 
 _MOST = 1_000
 """Messages that are received at most while a hook awaits something. Further messages stay in the socket, as all do
@@ -29,6 +29,25 @@ _HOOK: contextvars.ContextVar[int] = contextvars.ContextVar("suitkaise_hook")
 """The number of the hook that runs; a task that it starts inherits it."""
 
 _numbers = itertools.count(1)
+
+
+async def take_cancellation() -> None:
+    """Have the cancellation that the caller has requested of its own task raised here, if it was not raised yet."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
+
+
+class _WorkerTask(asyncio.Task[None]):
+    """The worker's task, in which all hooks run: the cancellation of a hook by itself is not one of the worker."""
+
+    is_hook: Callable[[], bool]
+    cancelled_by_others = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.is_hook():
+            self.cancelled_by_others = True
+        return super().cancel(msg)
 
 
 class EventLoop:
@@ -55,7 +74,8 @@ class EventLoop:
         loop.set_exception_handler(log_error)
         self._job_ready: asyncio.Future[None] = loop.create_future()
         self._stopping: asyncio.Future[None] = loop.create_future()
-        self._task = loop.create_task(self._work(), name=name)
+        self._task = _WorkerTask(self._work(), loop=loop, name=name)
+        self._task.is_hook = self.is_part_of_hook
         self._resume_reading()
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -81,18 +101,36 @@ class EventLoop:
                 await self._job_ready
                 assert self._job is not None
                 self._number = next(_numbers)
+                self._task.cancelled_by_others = False
                 _HOOK.set(self._number)
                 value = self._job()
                 if isinstance(value, Coroutine):  # `asyncio.iscoroutine` takes generators, too, before Python 3.12
                     value = await value
             except BaseException as caught:
                 error = caught
+            if self._task.cancelling() and self._job is not None and not self._task.cancelled_by_others:
+                error = await self._end_cancellation(error)
             self._job_ready = self._loop.create_future()
             if self._job is not None:
                 self._job, self._done = None, (value, error)
             elif error is not None and not self._ending:
                 self._set_stray(error)
             self._loop.stop()
+
+    async def _end_cancellation(self, error: BaseException | None) -> BaseException | None:
+        """Take back the cancellation of a hook by itself; return the error of the hook."""
+        try:
+            await take_cancellation()
+        except asyncio.CancelledError as pending:  # the hook has ended before its next `await`
+            error = error or pending
+        while not self._task.cancelled_by_others and self._task.uncancel():
+            pass
+        return error
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the last hook was cancelled by others than itself, and so the worker was."""
+        return self._task.cancelled_by_others
 
     def _run_loop(self) -> None:
         """Run the loop until a callback stops it."""
@@ -184,7 +222,12 @@ class EventLoop:
     def interrupt(self) -> None:
         """Cancel the current hook, if there is one; may be called from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(lambda: self._job is not None and self._task.cancel())
+            self._loop.call_soon_threadsafe(self._cancel_hook)
+
+    def _cancel_hook(self) -> None:
+        if self._job is not None:
+            self._task.cancel()
+            self._task.cancelled_by_others = True  # also if the hook has asked for it, in another thread, say
 
     # ------------------------------------------------------------ closing
     def close(self, grace: float) -> None:

@@ -61,6 +61,9 @@ class Worker(Startable, metaclass=WorkerType):
     """
     _traps_exits: bool = False
     _worker_tree: Any = _NOT_OPEN
+    _public_names: ClassVar[Mapping[str, str]] = {
+        "_num_loops": "num_loops", "_traps_exits": "trap_exits", "_worker_tree": "tree",
+    }  # fmt: skip
 
     def __init__(self, name: str | None = None, num_loops: float | None = None) -> None:
         """Set the child's id and the number of loops; a subclass may leave this call out.
