@@ -13,6 +13,7 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, CrashReport, Process, Supervisor, Thread
 from suitkaise.crashes import read_reports
+from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import wait_for_incarnation
 from tests.end_to_end.workers_hanging import HangingProcess
@@ -307,4 +308,8 @@ def test_s58_a_disk_that_cannot_be_written_is_logged_once_and_harms_no_worker(
             running["w"].tell("die")
             wait_for_incarnation(running, "w", number + 1)
         assert len(running.crashes()) == 2
+        program = runtime.current()
+        assert program is not None
+        eventually(lambda: not program.crashes._unwritten and program.crashes._writer is None)
+    eventually(lambda: "crash reports cannot be written to disk" in caplog.text)
     assert caplog.text.count("crash reports cannot be written to disk") == 1
