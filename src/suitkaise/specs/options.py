@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Never, TypeAlias, TypeVar
 
@@ -321,7 +321,7 @@ def is_encodable(text: str) -> bool:
     (True, False)
     """
     try:
-        os.fsencode(text)
+        text.encode(sys.getfilesystemencoding(), "surrogateescape")  # as `os.fsencode` does
     except UnicodeEncodeError:  # a half of a surrogate pair that stands for no byte of a file name
         return False
     return True
