@@ -10,7 +10,7 @@ import pytest
 
 from suitkaise.platform import threads
 from suitkaise.platform.threads import DaemonThread, Reserve
-from tests.support import eventually, run_program
+from tests.support import eventually, no_thread_is_left, run_program
 
 SOON = 10.0
 
@@ -54,6 +54,13 @@ def test_where_all_idle_threads_are_busy_the_start_fails(reserve: Reserve) -> No
     for thread in busy:
         thread.join(SOON)
     eventually(lambda: not any(thread.is_alive() for thread in busy))
+
+
+def test_a_reserve_has_as_many_threads_as_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread_is_left)
+        reserve = Reserve(2)
+    assert not reserve.lend(DaemonThread(lambda: None, "refused"))
 
 
 def test_an_exception_in_a_lent_thread_is_told_and_the_thread_is_idle_again(

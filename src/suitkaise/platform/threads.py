@@ -8,6 +8,7 @@ few idle threads, which run what new ones would have run.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
@@ -68,14 +69,15 @@ class Reserve:
     """Idle threads."""
 
     def __init__(self, count: int) -> None:
-        """Start `count` threads."""
+        """Start `count` threads, or fewer if the system has no more."""
         self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[DaemonThread | None] = queue.SimpleQueue()
         self._idle = 0
         self._closed = False
-        for _ in range(count):
-            threading.Thread(target=self._run, name="suitkaise-idle", daemon=True).start()
-            self._idle += 1
+        with contextlib.suppress(RuntimeError):
+            for _ in range(count):
+                threading.Thread(target=self._run, name="suitkaise-idle", daemon=True).start()
+                self._idle += 1
 
     def lend(self, thread: DaemonThread) -> bool:
         """Have an idle thread run in place of `thread`; return False if there is none."""
