@@ -25,6 +25,7 @@ from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.tail import LINES
+from suitkaise.platform.threads import is_end
 from suitkaise.specs import Child
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.background import ThreadSupervisor
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
     from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["DebugEngine", "ThreadEngine", "ThreadHandle"]
-
-
-_ENDING = "at interpreter shutdown"
-"""Python's words when it starts no thread any more: the program ends (in 3.12 before the functions of `atexit`).
-
-Such a worker is ignored, as by `Ignore` in its `on_start`. If that were a failure, its supervisor would try again, give
-up, and end the workers for which the program waits.
-"""
 
 
 class ThreadEngine:
@@ -125,9 +118,11 @@ class ThreadHandle:
                 lifecycle, self.mailbox, self, thread_name=f"{launch.path}#{launch.number}", context=launch.context
             )
         except Exception as error:  # for example no thread is left
-            if _ENDING not in str(error):
+            if not is_end(error):
                 self._give_back()
                 raise
+            # As by `Ignore`. After a failure, its supervisor would try again, give up, and end the workers for which
+            # the program waits.
             self.on_over(Outcome(Normal(), ignored=True))
 
     def _on_log_line(self, line: str) -> None:

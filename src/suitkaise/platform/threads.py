@@ -16,10 +16,15 @@ from collections.abc import Callable
 
 from suitkaise.platform.processes import after_fork_in_child
 
-__all__ = ["DaemonThread", "Reserve", "keep_reserve"]
+__all__ = ["DaemonThread", "Reserve", "is_end", "keep_reserve"]
 
 IDLE = 8
 """Idle threads of a program. A thread that was lent is idle again when it has returned."""
+
+
+def is_end(error: Exception) -> bool:
+    """Return whether this is the error of Python that no thread is started any more, as the program ends."""
+    return "at interpreter shutdown" in str(error)
 
 
 class DaemonThread(threading.Thread):
@@ -37,8 +42,8 @@ class DaemonThread(threading.Thread):
         """
         try:
             super().start()
-        except RuntimeError:
-            if _reserve is None or not _reserve.lend(self):
+        except RuntimeError as error:
+            if _reserve is None or not is_end(error) or not _reserve.lend(self):
                 raise
 
     def run_in(self, thread: threading.Thread) -> None:
@@ -71,38 +76,54 @@ class Reserve:
     def __init__(self, count: int) -> None:
         """Start `count` threads, or fewer if the system has no more."""
         self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[DaemonThread | None] = queue.SimpleQueue()
-        self._idle = 0
+        self._idle: list[_Idle] = []
         self._closed = False
         with contextlib.suppress(RuntimeError):
             for _ in range(count):
-                threading.Thread(target=self._run, name="suitkaise-idle", daemon=True).start()
-                self._idle += 1
+                thread = _Idle(self._take_back)
+                thread.start()
+                self._idle.append(thread)
 
     def lend(self, thread: DaemonThread) -> bool:
         """Have an idle thread run in place of `thread`; return False if there is none."""
         with self._lock:
             if not self._idle:
                 return False
-            self._idle -= 1
+            idle = self._idle.pop()
         thread._returned = threading.Event()
-        self._waiting.put(thread)
+        idle.work.put(thread)
         return True
 
     def close(self) -> None:
         """End the idle threads; those that are lent end when they return."""
         with self._lock:
-            self._closed, idle, self._idle = True, self._idle, 0
-        for _ in range(idle):
-            self._waiting.put(None)
+            self._closed, idle, self._idle = True, self._idle, []
+        for thread in idle:
+            thread.work.put(None)
+        for thread in idle:
+            thread.join()
 
-    def _run(self) -> None:
-        while (thread := self._waiting.get()) is not None:
-            thread.run_in(threading.current_thread())
-            with self._lock:
-                if self._closed:
-                    return
-                self._idle += 1
+    def _take_back(self, idle: _Idle) -> bool:
+        """Lend a thread that has returned again; return False if it is to end."""
+        with self._lock:
+            if not self._closed:
+                self._idle.append(idle)
+            return not self._closed
+
+
+class _Idle(threading.Thread):
+    """Waits for a thread to run in place of."""
+
+    def __init__(self, take_back: Callable[[_Idle], bool]) -> None:
+        super().__init__(name="suitkaise-idle", daemon=True)
+        self.work: queue.SimpleQueue[DaemonThread | None] = queue.SimpleQueue()
+        self._take_back = take_back
+
+    def run(self) -> None:
+        while (thread := self.work.get()) is not None:
+            thread.run_in(self)
+            if not self._take_back(self):
+                return
 
 
 _ENDS_EARLY: bool = sys.version_info[:2] == (3, 12)
