@@ -27,6 +27,7 @@ class NaiveDynamicChild:
     state: str = "starting"
     dead: bool = False  # it has ended, and that news is still in the mailbox
     deadline: float = math.inf
+    asked: int = 0  # which of all requests to stop was its last one: they are killed in this order
 
 
 @dataclass
@@ -37,6 +38,7 @@ class NaiveDynamicSupervisor:
 
     now: float = 0.0
     numbers: int = 0
+    asks: int = 0
     children: dict[str, NaiveDynamicChild] = field(default_factory=dict)
     mailbox: list[tuple[Any, ...]] = field(default_factory=list)
     waiting: defaultdict[str, deque[tuple[Any, str]]] = field(default_factory=lambda: defaultdict(deque))
@@ -61,7 +63,7 @@ class NaiveDynamicSupervisor:
             late = [child for child in self.children.values() if child.state == "stopping" and child.deadline <= until]
             if late == []:
                 break
-            child = min(late, key=lambda child: child.deadline)
+            child = min(late, key=lambda child: (child.deadline, child.asked))
             self.now = max(self.now, child.deadline)
             self.killed.append(child.id or "")
             self.gone(child)
@@ -127,6 +129,8 @@ class NaiveDynamicSupervisor:
     def ask_to_stop(self, child: NaiveDynamicChild) -> None:
         assert child.id is not None
         child.state = "stopping"
+        self.asks += 1
+        child.asked = self.asks
         child.deadline = self.now + child.shutdown if isinstance(child.shutdown, float) else math.inf
         if not child.dead:
             self.stopped.append(child.id)
