@@ -85,25 +85,27 @@ def test_where_threads_can_be_started_one_of_its_own_runs() -> None:
 
 
 ENDS = """
-import atexit, threading, time
-from suitkaise import skglobals, skthreading, sktree, xprocess
+import atexit, os, threading, time
+from suitkaise import skthreading, sktree, xprocess
 
-main_is_over = threading.Event()
-atexit.register(main_is_over.set)  # the last one that is registered is the first one that is called
 tries = []
 
+def await_end():
+    while not os.path.exists("over"):
+        time.sleep(0.01)
+
 def work():
-    time.sleep(0.3)
+    await_end()
     tree = sktree.connect()
     tree.add_to_root("finished", 1)
     print("value", tree.get("finished", path=""), flush=True)
 
 def crash():
-    time.sleep(0.3)
+    await_end()
     raise ValueError("boom")
 
 def fragile():
-    threading.main_thread().join(0.3)
+    await_end()
     tries.append(1)
     if len(tries) < 3:
         raise ValueError("bang")
@@ -112,7 +114,8 @@ def fragile():
 xp = xprocess.CrossProcessing()
 xp.create_process("w", work, kwargs={"join_after": 1})
 xp.create_process("c", crash, kwargs={"join_after": 1, "restart": "temporary"})
-thread = skthreading.create_thread(name="t", func=fragile, kwargs={"join_after": 1})
+skthreading.create_thread(name="t", func=fragile, kwargs={"join_after": 1})
+atexit.register(lambda: open("over", "w").close())  # the last that is registered, so the first that is called
 print("main is over", flush=True)
 """
 

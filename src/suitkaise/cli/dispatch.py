@@ -76,7 +76,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _complain(command: str, trouble: str) -> None:
-    with contextlib.suppress(OSError):  # nobody can read it: the exit code tells
+    with contextlib.suppress(OSError):  # standard error is closed or full: the exit code tells it
         print(f"suitkaise {command}: {trouble}", file=sys.stderr)
 
 

@@ -193,7 +193,7 @@ async def _body(request: Request) -> bytes:
             if len(body) > LARGEST:
                 raise Refused(413, f"a request has at most {LARGEST} bytes")
     except ClientDisconnect:
-        raise Refused(400, "the request was cut off") from None  # which nobody reads
+        raise Refused(400, "the request was cut off") from None  # the client has gone, and reads no answer
     return body
 
 

@@ -55,8 +55,6 @@ class DaemonThread(threading.Thread):
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
             thread.name = name
-            if self._returned is not None:
-                self._returned.set()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread, at most `timeout` seconds."""
@@ -90,8 +88,8 @@ class Reserve:
             if not self._idle:
                 return False
             idle = self._idle.pop()
-        thread._returned = threading.Event()
-        idle.work.put(thread)
+        returned = thread._returned = threading.Event()
+        idle.work.put((thread, returned))
         return True
 
     def close(self) -> None:
@@ -116,14 +114,16 @@ class _Idle(threading.Thread):
 
     def __init__(self, take_back: Callable[[_Idle], bool]) -> None:
         super().__init__(name="suitkaise-idle", daemon=True)
-        self.work: queue.SimpleQueue[DaemonThread | None] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[tuple[DaemonThread, threading.Event] | None] = queue.SimpleQueue()
         self._take_back = take_back
 
     def run(self) -> None:
-        while (thread := self.work.get()) is not None:
+        serves = True
+        while serves and (work := self.work.get()) is not None:
+            thread, returned = work
             thread.run_in(self)
-            if not self._take_back(self):
-                return
+            serves = self._take_back(self)
+            returned.set()  # now: a thread that is started when this one has ended finds one
 
 
 _ENDS_EARLY: bool = sys.version_info[:2] == (3, 12)
