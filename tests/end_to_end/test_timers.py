@@ -159,7 +159,9 @@ class HangsWhenIdle(Process):
 def test_receive_timeout_limits_handle_timeout() -> None:
     child = Child(HangsWhenIdle, id="w", idle_timeout=0.01, receive_timeout=0.3, restart="temporary")
     with Supervisor("tree", child, Supervisor("others")).start() as running:
-        assert isinstance(running["w"].join(15), Hung)
+        reason = running["w"].join(15)
+        assert isinstance(reason, Hung)
+        assert reason.phase == "handle_timeout"
 
 
 def test_an_abandoned_thread_has_no_timers_any_more() -> None:

@@ -589,7 +589,7 @@ def test_an_id_that_means_nothing_else_in_a_path_is_taken(id: str) -> None:
 @pytest.mark.parametrize("id", ["", 5, b"a", ["a"]])
 def test_s05_an_id_is_a_text(id: Any) -> None:
     refused(lambda: Child(work, id=id), "the id must be a text", repr(id))
-    refused(lambda: Supervisor(id), "the name must be a text", repr(id))
+    refused(lambda: Supervisor(id), "the name must be a text", repr(id), "it comes first: Supervisor('app', ...)")
 
 
 def test_s04_duplicate_ids_are_refused() -> None:

@@ -92,7 +92,8 @@ def test_s55_each_limit_is_that_of_its_phase() -> None:
     child = Child(Works, start_timeout=1, before_loop_timeout=2, loop_timeout=3, after_loop_timeout=4,
                   receive_timeout=5, finish_timeout=6)  # fmt: skip
     assert {phase.hook: limit for phase, limit in limits_of(child).items()} == {
-        "on_start": 1, "before_loop": 2, "loop": 3, "after_loop": 4, "on_receive": 5, "on_finish": 6,
+        "on_start": 1, "before_loop": 2, "loop": 3, "after_loop": 4, "on_receive": 5, "handle_timeout": 5,
+        "on_finish": 6,
     }  # fmt: skip
 
 

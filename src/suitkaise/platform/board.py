@@ -101,6 +101,7 @@ class Phase(IntEnum):
     AFTER_LOOP = 5
     ON_RECEIVE = 6
     ON_FINISH = 7
+    HANDLE_TIMEOUT = 8
 
     @property
     def hook(self) -> str:

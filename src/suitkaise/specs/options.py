@@ -330,7 +330,8 @@ def is_encodable(text: str) -> bool:
 def checked_id(value: Any, kind: str) -> str:
     """Return the value if it can be a part of a path, else raise SpecError. `kind`: `"Child"`, `"Supervisor"`, ..."""
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{kind}: the {'id' if kind == 'Child' else 'name'} must be a text, not {value!r}")
+        hint = "; it comes first: Supervisor('app', ...)" if kind == "Supervisor" else ""
+        raise SpecError(f"{kind}: the {'id' if kind == 'Child' else 'name'} must be a text, not {value!r}{hint}")
     if "/" in value or "#" in value or has_control(value):
         raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     if "*" in value or "?" in value:

@@ -36,6 +36,7 @@ def limits_of(child: Child) -> dict[Phase, float]:
         Phase.LOOP: child.loop_timeout,
         Phase.AFTER_LOOP: child.after_loop_timeout,
         Phase.ON_RECEIVE: child.receive_timeout,
+        Phase.HANDLE_TIMEOUT: child.receive_timeout,
         Phase.ON_FINISH: child.finish_timeout,
     }
     return {phase: limit for phase, limit in limits.items() if limit is not None}

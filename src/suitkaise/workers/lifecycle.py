@@ -294,10 +294,10 @@ class Lifecycle:
         return True
 
     def idle(self) -> None:
-        """Run `handle_timeout`: no message has come for the `idle_timeout`. On the board it is a message."""
+        """Run `handle_timeout`: no message has come for the `idle_timeout`."""
         if self._on_idle is None:
             return
-        self._slot.seconds[PHASE] = _clock() + _ON_RECEIVE
+        self._slot.seconds[PHASE] = _clock() + Phase.HANDLE_TIMEOUT.mark
         try:
             self._on_idle()
             self._end_fork()
