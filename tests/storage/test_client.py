@@ -18,10 +18,13 @@ from pathlib import Path
 import pytest
 
 from suitkaise.errors import EntryNotFound, StorageError, StorageGone
+from suitkaise.storage import client as client_module
 from suitkaise.storage import pipeline
-from suitkaise.storage.client import SOCKET, Client, client_of, clients_of
+from suitkaise.storage.client import MOST_OWN, MOST_SHARED, SOCKET, Client, client_of, clients_of
+from suitkaise.storage.connections import MAX_CONNECTIONS
 from suitkaise.storage.protocol import WINDOW
 from suitkaise.storage.tree import Tree
+from suitkaise.storage.watch import MOST_WATCHES
 from tests.storage.support import Storage
 from tests.support import GRACE, ROOT, alarms, eventually, in_background, run_program
 
@@ -291,6 +294,79 @@ def test_each_thread_has_a_connection_of_its_own(storage: Storage) -> None:
     others.clear()
     tree.add("a", 1)
     assert clients_of(home) == [mine]
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
+    """Call `work` with each number in a thread of its own, none of which ends before all have; return what came."""
+    outcomes: list[object] = []
+    all_are_there = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        all_are_there.wait(GRACE)
+        try:
+            outcomes.append(work(number))
+        except StorageError as error:
+            outcomes.append(error)
+        all_are_there.wait(GRACE)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_more_threads_can_write_than_the_actor_takes_connections(storage: Storage) -> None:
+    count = MAX_CONNECTIONS + 100
+    assert sorted(in_threads(count, lambda number: storage.tree.increment("n"))) == list(range(1, count + 1))
+
+
+def test_all_watches_that_a_process_may_have_leave_its_threads_room_to_write(storage: Storage) -> None:
+    with contextlib.ExitStack() as watches:
+        for number in range(MOST_WATCHES):
+            watches.enter_context(storage.tree.watch(f"watched/{number}"))
+        with pytest.raises(StorageError, match=f"has {MOST_WATCHES} watches of the storage, and may have no more"):
+            storage.tree.watch("watched/more")
+        count = MOST_OWN + MOST_SHARED + 10
+        assert sorted(in_threads(count, lambda number: storage.tree.increment("n"))) == list(range(1, count + 1))
+    with storage.tree.watch("watched/more") as watch:
+        storage.tree.add("a", 1, path="watched/more")
+        assert watch.get(timeout=GRACE).name == "a"
+
+
+def test_threads_share_connections_when_there_are_many(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MOST_OWN", 3)
+    monkeypatch.setattr(client_module, "MOST_SHARED", 2)
+    tree, home = storage.tree, str(storage.directory)
+    tree.add("main", 1)
+    connections = []
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            tree.increment("n")
+            tree.increment("posted", wait=False)
+        connections.append(len(clients_of(home)))
+        if number == 4:
+            storage.restart()
+
+    assert in_threads(12, work) == [None] * 12
+    tree.flush()
+    assert (tree.get("n"), tree.get("posted")) == (240, 240)
+    assert max(connections) == 5
+    eventually(lambda: len(clients_of(home)) == 1, what="the connections end with their threads")
+
+
+def test_threads_that_share_a_connection_do_not_wait_for_it_without_end(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MOST_OWN", 0)
+    monkeypatch.setattr(client_module, "MOST_SHARED", 1)
+    tree = Tree(storage.directory, timeout=0.3)
+    storage.tree.add("there", 1)
+    with stopped(storage):
+        outcomes = in_threads(6, lambda number: tree.add("a", number))
+    assert all("did not answer within 0.3 seconds" in str(outcome) for outcome in outcomes)
 
 
 def test_the_pipeline_thread_ends_when_nothing_is_under_way(storage: Storage) -> None:

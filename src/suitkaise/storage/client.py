@@ -10,6 +10,8 @@ Writes with `wait=False` are collected and sent many at a time; the thread of `p
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import select
 import socket
@@ -18,6 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,12 @@ logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 SOCKET = "store.sock"
 """The name of the listening socket in a storage's directory."""
+
+MOST_OWN = 128
+"""Threads of a process that have a connection of their own each, as long as they live."""
+
+MOST_SHARED = 32
+"""Connections that further threads share; the actor takes 500 of a process, those of watches included."""
 
 _TIMEVAL = struct.Struct("ll")
 _DONTWAIT = socket.MSG_DONTWAIT
@@ -384,6 +393,34 @@ class Client:
             self._acknowledged = min(number, self._number)
 
 
+class _SharedClient(Client):
+    """The client of several threads, which wait for each other; the wait has the same timeout as the request."""
+
+    def ask(self, request: Request, payload: bytes = b"") -> Reply:
+        """Send a request when it is this thread's turn, and wait for its reply."""
+        with self._turn():
+            return super().ask(request, payload)
+
+    def post(self, request: Request, payload: bytes = b"") -> None:
+        """Send a request soon, when it is this thread's turn."""
+        with self._turn():
+            super().post(request, payload)
+
+    def ping(self) -> None:
+        """Wait for this thread's turn, and until the actor answers."""
+        with self._turn():
+            super().ping()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self.lock.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)):
+            raise self._no_answer(self.timeout)
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+
 def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
     """Return this thread's client of a storage.
 
@@ -395,10 +432,23 @@ def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
         _of_thread.clients = {}
         return client_of(directory, timeout)
     except KeyError:
-        client = _of_thread.clients[directory, timeout, depth] = Client(directory, timeout)
-        with _lock:
-            _all.add(client)
+        client = _of_thread.clients[directory, timeout, depth] = _made(directory, timeout, depth)
     return client_of(directory, timeout, depth + 1) if client.user == threading.get_ident() else client
+
+
+def _made(directory: str, timeout: float, depth: int) -> Client:
+    """Return a client for this thread: a new one, or one of those that are shared, if there are many.
+
+    A signal handler never waits for a thread that has one of these, since the main thread has a client of its own.
+    """
+    client = Client(directory, timeout)
+    with _lock:
+        many = len(clients_of(directory)) >= MOST_OWN
+        if many and not depth and threading.current_thread() is not threading.main_thread():
+            place = directory, timeout, next(_turns) % MOST_SHARED
+            client = _shared.get(place) or _shared.setdefault(place, _SharedClient(directory, timeout))
+        _all.add(client)
+    return client
 
 
 def clients_of(directory: str) -> list[Client]:
@@ -409,14 +459,17 @@ def clients_of(directory: str) -> list[Client]:
 
 _of_thread: Any = threading.local()
 _all: weakref.WeakSet[Client] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[tuple[str, float, int], Client] = weakref.WeakValueDictionary()
+_turns = itertools.count()
 _lock = threading.RLock()
 
 
 def _reset_after_fork() -> None:
     """Drop the parent's connections in a forked child; the child makes its own."""
-    global _of_thread, _all, _lock
+    global _of_thread, _all, _shared, _lock
     _of_thread = threading.local()
     _all = weakref.WeakSet()
+    _shared = weakref.WeakValueDictionary()
     _lock = threading.RLock()
     pipeline.reset_after_fork()
 

@@ -561,7 +561,7 @@ class Tree:
                 are no longer known, the first event is an overflow.
 
         Raises:
-            StorageError: the storage does not answer.
+            StorageError: the storage does not answer; or this process has 320 watches of it.
             TypeError, ValueError: the path, the callback or the revision is invalid.
 
         >>> from suitkaise import sktree

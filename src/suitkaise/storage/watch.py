@@ -37,6 +37,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
 _MOMENT = 0.05  # seconds for which an event loop may be held up: only if 1,024 connections wait already
 
+MOST_WATCHES = 320
+"""Open watches that a process may have of a storage: each has a connection, and the actor takes 500 of a process."""
+
 _END_OF_CALLBACK = 5.0
 """Seconds for which `close` waits for a callback that is running."""
 
@@ -60,7 +63,7 @@ class Watch:
             timeout: how many seconds the storage may take to answer.
 
         Raises:
-            StorageError: the storage did not answer.
+            StorageError: the storage did not answer; or this process has 320 watches of it already.
         """
         self.path: str = path
         self._directory = directory
@@ -74,19 +77,22 @@ class Watch:
         self._closed = False
         self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
+        _register(self)
         with self._reading:
             deadline = time.monotonic() + timeout
             try:
                 while not self._answered:
                     self._receive(deadline)
-            except TimeoutError:
+            except BaseException as error:
+                self._closed = True
                 self._lose_connection()
+                if not isinstance(error, TimeoutError):
+                    raise
                 raise StorageError(
                     f"the storage in {directory} did not answer the watch of {path!r} within {timeout:g} seconds"
                 ) from None
         if since is None:
             self._seen = self._received
-        _watches.add(self)
 
     def __del__(self) -> None:
         sock = getattr(self, "_sock", None)
@@ -289,16 +295,34 @@ class Watch:
 
 def close_watches(directory: str) -> None:
     """Close the watches of a storage in this process."""
-    for watch in list(_watches):
-        if watch._directory == directory:
-            watch.close()
+    for watch in _watches_of(directory):
+        watch.close()
+
+
+def _register(watch: Watch) -> None:
+    with _lock:
+        if sum(not other._closed for other in _watches_of(watch._directory)) >= MOST_WATCHES:
+            raise StorageError(
+                f"this process has {MOST_WATCHES} watches of the storage, and may have no more, so {watch.path!r} is "
+                "not watched: close some, or watch one path above many, which sees all changes below it",
+                path=watch.path,
+            )
+        _watches.add(watch)
+
+
+def _watches_of(directory: str) -> list[Watch]:
+    with _lock:
+        return [watch for watch in _watches if watch._directory == directory]
 
 
 _watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_lock = threading.RLock()
 _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[tuple[int, int, str, str]]).decode
 
 
 def _reset_after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
     for watch in list(_watches):
         watch._forked()
 
