@@ -38,7 +38,9 @@ def pair() -> Iterator[tuple[WorkerProcess, Hub]]:
     board = Board.in_memory()
     with ours, theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        yield WorkerProcess(theirs, "", board, 0.0), Hub(ours)
+        process = WorkerProcess("", board, 0.0)
+        process.connect(theirs)
+        yield process, Hub(ours)
     board.close()
 
 

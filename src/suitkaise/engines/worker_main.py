@@ -99,10 +99,12 @@ _INTERNAL_ERROR = 70  # EX_SOFTWARE
 
 def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
     """Wait for a control connection from the keeper, then run a worker. End when the keeper is gone."""
+    process = WorkerProcess(directory, board, orphan_timeout)
     descriptors: list[int] = []
     try:
         gc.enable()
         set_process_name("reserve")
+        process.prepare()
         _warm_up(board)
         watch = _HubWatch()
         gc.freeze()
@@ -112,12 +114,10 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         sys.excepthook(*sys.exc_info())
     if not descriptors:
         os._exit(0)
-    run_worker(descriptors[0], directory, board, lock, orphan_timeout, watch)
+    _run(process, descriptors[0], lock, watch)
 
 
-def run_worker(
-    control: int, directory: str, board: Board, lock: int, orphan_timeout: float, watch: _HubWatch | None = None
-) -> NoReturn:
+def run_worker(control: int, directory: str, board: Board, lock: int, orphan_timeout: float) -> NoReturn:
     """Run a worker, or a spare, until its end, and end the process.
 
     Args:
@@ -126,13 +126,20 @@ def run_worker(
         board: the program's status board.
         lock: the descriptor that holds the directory.
         orphan_timeout: the longest time in seconds that the worker may take to finish when the program is gone.
-        watch: a thread that was started in advance.
     """
+    _run(WorkerProcess(directory, board, orphan_timeout), control, lock)
+
+
+def _run(process: WorkerProcess, control: int, lock: int, watch: _HubWatch | None = None) -> NoReturn:
     code = _INTERNAL_ERROR
     try:
         gc.enable()
-        hold(directory, lock, control)
-        code = WorkerProcess(socket.socket(fileno=control), directory, board, orphan_timeout).run(watch or _HubWatch())
+        hold(process.directory, lock, control)
+        if watch is None:  # it was not in reserve
+            process.prepare()
+            watch = _HubWatch()
+        process.connect(socket.socket(fileno=control))
+        code = process.run(watch)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -160,22 +167,48 @@ class _HubWatch:
 
 
 class WorkerProcess:
-    """The hub's orders carried out in the worker's process: the control connection, the mailbox, the life cycle."""
+    """The hub's orders carried out in the worker's process: the control connection, the mailbox, the life cycle.
 
-    def __init__(self, sock: socket.socket, directory: str, board: Board, orphan_timeout: float) -> None:
-        self._sock = sock
-        self._directory = directory
+    Args:
+        directory: the program's runtime directory.
+        board: the program's status board.
+        orphan_timeout: the longest time in seconds that the worker may take to finish when the program is gone.
+    """
+
+    _sock: socket.socket
+    _writer: FrameWriter
+
+    def __init__(self, directory: str, board: Board, orphan_timeout: float) -> None:
+        self.directory: str = directory
         self._board = board
         self._orphan_timeout = orphan_timeout
-        self._writer = FrameWriter(sock)
         self._parser = wire.Parser(max_header=wire.MAX_PAYLOAD, decode=decode_worker_order, lends=True)
         self._frames: list[wire.Frame] = []  # received together with the first frame
+        self.known: Known = Known()
         self._mailbox: SocketMailbox | None = None
         self._has_all_messages = False
         self._lifecycle: Lifecycle | None = None
         self._message_trace: MessageTrace | None = None
         self._traces_from_start = False
         self._not_traced = 0
+
+    def prepare(self) -> None:
+        """Set up what is the same for all workers, and leaves nothing behind: a process in reserve does it, too."""
+        self._hub = HubClient(os.path.join(self.directory, HUB_SOCKET), self._board)
+        set_router(self._hub)
+        listeners.append(self._report_preload)
+        share_tracker()
+        share_definitions()
+        self._tail = Tail()
+        self._tail.send = self._send_printed
+        self._tail.record_output()
+        forward_all(self._send_log)
+        _reseed()
+
+    def connect(self, sock: socket.socket) -> None:
+        """Use this control connection."""
+        self._sock = sock
+        self._writer = FrameWriter(sock)
 
     def run(self, watch: _HubWatch) -> int:
         """Run the worker from the first frame to the exit report; return the exit code."""
@@ -196,7 +229,7 @@ class WorkerProcess:
         if order.context:
             self._enter(codec.loads(order.context))
         if recipe is None:
-            self._set_up_process(incarnation.path)
+            self._set_up(incarnation.path)
         self._begin(incarnation, order.log_levels)
         slot = self._board.slot(order.slot)
         slot.seconds[PHASE] = Phase.BOOT.mark + time.monotonic()
@@ -279,7 +312,7 @@ class WorkerProcess:
         context = codec.loads(order.context)
         self._enter(context)
         set_owner(context.owner, whole_process=True)
-        self._set_up_process(context.owner)
+        self._set_up(context.owner)
         apply_levels(order.log_levels)
         set_process_name("spare")
         recipe: Recipe = loads_with_descriptors(data, descriptors)
@@ -303,27 +336,16 @@ class WorkerProcess:
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))
 
-    def _set_up_process(self, path: str) -> None:
+    def _set_up(self, path: str) -> None:
         """Set up what is the same for all incarnations at that path."""
-        self._hub = HubClient(os.path.join(self._directory, HUB_SOCKET), self._board)
-        set_router(self._hub)
-        listeners.append(self._report_preload)
-        share_tracker()
-        share_definitions()
-        self._tail = Tail()
-        self.known: Known = Known()
-        self._tail.send = self._send_printed
-        self._tail.record_output()
-        forward_all(self._send_log)
-        self._signals = WorkerSignals(self._directory)
+        self._signals = WorkerSignals(self.directory)
         refuse_terminal(path)
-        _reseed()
 
     def _begin(self, incarnation: Incarnation, log_levels: dict[str, int]) -> None:
         """Let the process be that of one incarnation."""
         set_owner(incarnation.owner, whole_process=True)
         set_process_name(incarnation.path.rpartition("/")[2])
-        self._tail.begin(tail_file(self._directory, incarnation.serial))
+        self._tail.begin(tail_file(self.directory, incarnation.serial))
         apply_levels(log_levels)
 
     def _become(self, user: User) -> None:
@@ -420,7 +442,7 @@ class WorkerProcess:
         preload(supervise.__module__)  # the next process has it at once
         send = self._send_news
         context = EngineContext(
-            self._directory, Board.in_memory(), Reactor(), publish=send, report=send, supervise=supervise
+            self.directory, Board.in_memory(), Reactor(), publish=send, report=send, supervise=supervise
         )
         incarnation = lifecycle.incarnation
 
@@ -605,7 +627,8 @@ def _warm_up(board: Board) -> None:
         context = ProcessContext("", os.sep, [], [], "", None, {})
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, {}, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
-        process = WorkerProcess(theirs, "", board, 0.0)
+        process = WorkerProcess("", board, 0.0)
+        process.connect(theirs)
         if process.announce() and (received := process.receive_first()) is not None:
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
             mailbox = SocketMailbox(slot, theirs, process.handle)

@@ -428,8 +428,8 @@ class Tree:
     def select_all_with(self, metadata: Mapping[str, object], path: str | None = None) -> Selection:
         """Select the entries of a container, and of all containers below it, that have these metadata.
 
-        The selection is this thread's `selected` one until `remove_selected` or `deselect`, whatever handle is used. All
-        tasks of an event loop share that one, so use the returned object there (`selection.remove()`).
+        The selection is this thread's `selected` one until `remove_selected` or `deselect`, whatever handle is used.
+        All tasks of an event loop share that one, so use the returned object there (`selection.remove()`).
         Metadata with the keys `pid`, `owner` and `remove_on_process_join`, and those given to
         `sktree.connect(index=[...])`, are found by an index; with other keys alone, all entries below `path` are read.
 
