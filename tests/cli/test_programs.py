@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise.cli import programs
+from suitkaise.cli.command import CommandError
 from suitkaise.platform.runtime_directory import HUB_SOCKET, PREFIX, hold, unused_directories
 
 
@@ -60,3 +61,11 @@ def test_a_program_that_never_answers_is_named_after_a_while(directory: Path, mo
             assert str(directory) in silent
     finally:
         os.close(lock)
+
+
+def test_several_trees_are_told_with_their_programs_since_their_names_may_be_the_same() -> None:
+    running = [programs.Program(str(pid)) for pid in (71, 72)]
+    for program in running:
+        program.facts = {"pid": int(program.directory), "trees": [{"path": "app"}]}
+    with pytest.raises(CommandError, match=r"several trees run, .* --pid: app \(pid 71\), app \(pid 72\)"):
+        programs.find(None, running, [])

@@ -178,7 +178,8 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
     path = (path or "").strip("/")
     fitting = [(program, tree) for program, tree in roots if path.partition("/")[0] == tree["path"]]
     if not fitting and (len(roots) > 1 and not path):
-        raise CommandError(f"several trees run, name one: {', '.join(tree['path'] for _, tree in roots)}", USAGE)
+        names = ", ".join(f"{tree['path']} (pid {program.facts['pid']})" for program, tree in roots)
+        raise CommandError(f"several trees run, name one or choose its program with --pid: {names}", USAGE)
     if not fitting:
         below = f"/{path}" if path else ""
         fitting = [
