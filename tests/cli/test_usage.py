@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from suitkaise import cli
+from suitkaise import Supervisor, cli
+from suitkaise.cli.command import UsageError
+from suitkaise.cli.load import find_tree
 
 
 def test_without_a_command_all_commands_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,3 +59,19 @@ def test_an_empty_argument_too_many_is_shown(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         cli.main(["ps", "", "two words"])
     assert capsys.readouterr().err.endswith("error: unrecognized arguments: '' 'two words'\n")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("make", "'make' is a function and no Supervisor; the trees there are first, second"),
+        ("Work", "'Work' is a class and no Supervisor; the trees there are first, second"),
+        ("NUMBER", "'NUMBER' is of the type int and no Supervisor; the trees there are first, second"),
+        ("third", "there is no 'third'; the trees there are first, second"),
+    ],
+)
+def test_run_tells_what_the_name_that_it_was_given_is_if_it_is_no_tree(name: str, message: str) -> None:
+    trees = {"first": Supervisor("first"), "second": Supervisor("second")}
+    with pytest.raises(UsageError) as raised:
+        find_tree({**trees, "make": find_tree, "Work": UsageError, "NUMBER": 5}, "app.py", name)
+    assert str(raised.value) == f"'app.py': {message}"

@@ -16,6 +16,8 @@ from suitkaise.supervisor import Supervisor
 
 __all__ = ["find_tree", "load", "roots", "split_target"]
 
+DECLARE = "declare one: tree = Supervisor('name', ...)"
+
 
 def split_target(target: str) -> tuple[str, str | None]:
     """Return the file or module, and the name of the tree if there is one."""
@@ -79,8 +81,9 @@ def find_tree(namespace: dict[str, Any], where: str, name: str | None) -> Superv
         found = namespace.get(name)
         if isinstance(found, Supervisor):
             return found
-        got = f"{name!r} is {type(found).__name__}" if name in namespace else f"there is no {name!r}"
-        raise UsageError(f"{where!r}: {got}; it has {_listed(trees)}")
+        got = f"{name!r} is {_named(found)} and no Supervisor" if name in namespace else f"there is no {name!r}"
+        there = f"the trees there are {', '.join(trees)}" if trees else f"no tree is at the top level; {DECLARE}"
+        raise UsageError(f"{where!r}: {got}; {there}")
     distinct = {id(value): key for key, value in trees.items()}
     if len(distinct) == 1:
         return next(iter(trees.values()))
@@ -88,7 +91,7 @@ def find_tree(namespace: dict[str, Any], where: str, name: str | None) -> Superv
     if len({id(value) for value in tops.values()}) == 1:
         return next(iter(tops.values()))
     if not trees:
-        raise UsageError(f"{where!r} has no Supervisor at its top level; declare one: tree = Supervisor('name', ...)")
+        raise UsageError(f"{where!r} has no Supervisor at its top level; {DECLARE}")
     raise UsageError(f"{where!r} has several trees, name one: {', '.join(f'{where}:{key}' for key in tops or trees)}")
 
 
@@ -106,5 +109,11 @@ def _below(tree: Supervisor) -> Iterator[Supervisor]:
             yield from _below(child.what)
 
 
-def _listed(trees: dict[str, Supervisor]) -> str:
-    return ", ".join(trees) if trees else "no Supervisor"
+def _named(value: object) -> str:
+    match value:
+        case type():
+            return "a class"
+        case types.FunctionType():
+            return "a function"
+        case _:
+            return f"of the type {type(value).__name__}"
