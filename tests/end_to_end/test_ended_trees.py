@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerFailed
+from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from tests.sample_workers import Echo
 from tests.support import in_background
@@ -110,3 +110,17 @@ def test_repeated_waits_leave_no_callbacks_behind() -> None:
             with pytest.raises(AskTimeout):
                 running.wait(0.001)
         assert len(running._root.exited._done_callbacks) == before
+
+
+def test_a_request_below_a_tree_that_has_ended_tells_that_the_tree_has_ended() -> None:
+    with Supervisor("app", Supervisor("rest", Idle)).start() as running:
+        assert running.task(abs, -1).get(20.0) == 1
+    for request in (
+        lambda: running.task(abs, -1),
+        lambda: next(running.stream(abs, [-1])),
+        lambda: running.terminate_child("rest/idle"),
+        lambda: running.start_child(Idle, under="rest"),
+        lambda: running.start_child(Idle),
+    ):
+        with pytest.raises(WorkerDead, match="supervisor 'app' has ended: shutdown"):
+            request()

@@ -19,7 +19,6 @@ import pytest
 from suitkaise import (
     AskTimeout,
     Child,
-    ChildNotFound,
     DynamicSupervisor,
     Killed,
     MaxChildren,
@@ -30,6 +29,7 @@ from suitkaise import (
     SpecError,
     Supervisor,
     Thread,
+    WorkerDead,
     WorkerFailed,
 )
 from tests.support import eventually, wait_gone
@@ -179,7 +179,7 @@ def test_a_task_that_outlasts_the_stop_has_failed(tmp_path: Path) -> None:
     with pytest.raises(WorkerFailed) as caught:
         task.get(0)
     assert caught.value.reason == Killed("shutdown timeout")
-    with pytest.raises(ChildNotFound):
+    with pytest.raises(WorkerDead):
         running.task(add, 1)
 
 

@@ -202,7 +202,7 @@ class RunningTree(Administration):
 
         Raises:
             SpecError: this is no function, or the arguments do not fit.
-            ChildNotFound: the tree does not run any more.
+            WorkerDead: the tree does not run any more.
 
         >>> from suitkaise import Supervisor
         >>> with Supervisor("app").start() as running:
@@ -263,6 +263,8 @@ class RunningTree(Administration):
         for name in path.split("/") if path else ():
             below = supervisor.child(name)
             if below is None:
+                if self._root.exited.done():
+                    raise self._root.policy.stopping_error()
                 whole = f"{self.name}/{path}"
                 raise ChildNotFound(f"no running supervisor at {whole!r}", path=whole)
             supervisor = below
