@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread, WorkerRef
+from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread, WorkerRef, whereis
 from tests.support import run_program
 
 COMMAND = [sys.executable, "-m", "suitkaise"]
@@ -86,6 +86,15 @@ def test_a_method_that_a_ref_does_not_have_points_to_the_proxy() -> None:
         ):
             ref.add(1)
         assert ref.proxy().add(1).get() == 2
+
+
+@pytest.mark.parametrize("name, hint", [("add", ""), ("task", "; the program that has started the tree calls .*")])
+def test_a_method_that_the_ref_of_a_supervisor_does_not_have_points_to_no_proxy(name: str, hint: str) -> None:
+    with (
+        Supervisor("app").start(),
+        pytest.raises(AttributeError, match=rf"'SupervisorRef' object has no attribute '{name}'{hint}\Z"),
+    ):
+        getattr(whereis("app"), name)
 
 
 def test_the_help_lists_each_command_with_words() -> None:

@@ -22,7 +22,7 @@ from suitkaise.records import dataclass
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status
 
-__all__ = ["Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
+__all__ = ["OTHER_NAMES", "Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
 
 PATIENCE = 0.5
 """Seconds within which the program tells what a worker is doing that has not answered in time."""
@@ -340,7 +340,7 @@ class WorkerRef:
 
         def __getattr__(self, name: str) -> NoReturn:
             more = "" if name[:1] == "_" else f"; a method of the worker is called by ref.proxy().{name}(...)"
-            raise no_attribute(self, name, _OTHER_NAMES, "ref", more)
+            raise no_attribute(self, name, OTHER_NAMES, "ref", more)
 
     @property
     def _router(self) -> Router:
@@ -359,7 +359,7 @@ class WorkerRef:
         return WorkerRef, (self.path,)
 
 
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "terminate": "kill() or ref.rejoin()", "stop": "rejoin()", "cancel": "rejoin()", "close": "rejoin()",
     "wait": "join()", "get": "result()", "get_result": "result()", "exitcode": "status", "done": "is_alive()",
     "poll": "is_alive()", "start": "recall()", "restart": "recall()",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from suitkaise.errors import ChildNotFound, DeadlockError, SpecError
+from suitkaise.errors import ChildNotFound, DeadlockError, SpecError, no_attribute
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.patterns import is_pattern
 from suitkaise.messaging.protocol import AdminAction, RequestKind
-from suitkaise.messaging.refs import WorkerRef, refuse_while_starting
+from suitkaise.messaging.refs import OTHER_NAMES, WorkerRef, refuse_while_starting
 from suitkaise.messaging.router import router
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
@@ -196,11 +196,21 @@ class SupervisorRef(WorkerRef, Administration):
     def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
         return router().administer(action, f"{self.path}/{under}" if under else self.path, argument)
 
+    if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+        def __getattr__(self, name: str) -> NoReturn:
+            more = f"; the program that has started the tree calls running.{name}(...)" if name in _OF_PROGRAM else ""
+            raise no_attribute(self, name, OTHER_NAMES, "ref", more)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return SupervisorRef, (self.path,)
 
     def __repr__(self) -> str:
         return f"SupervisorRef({self.path!r})"
+
+
+_OF_PROGRAM = frozenset({"crashes", "events", "stream", "task"})
+"""What a `RunningTree` has and a ref has not."""
 
 
 def ref_to(path: str, kind: str) -> WorkerRef:
