@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from suitkaise.errors import no_attribute
 from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec
 
 if TYPE_CHECKING:
@@ -105,6 +106,24 @@ class Supervisor(SupervisorSpec):
         from suitkaise.runtime.start import AsyncStart
 
         return AsyncStart(self)
+
+    if not TYPE_CHECKING:  # for a declaration that is used as if it ran; a type checker knows that it does not
+
+        def __getattr__(self, name: str) -> NoReturn:
+            from suitkaise.runtime.running_tree import RunningTree
+
+            has = not name.startswith("_") and hasattr(RunningTree, name)
+            raise no_attribute(self, name, {}, "tree", "; a running tree has it: running = tree.start()" if has else "")
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(f"{self!r} is a declaration; start it: with Supervisor(...).start() as running:")
+
+        __exit__ = None
+
+        def __aenter__(self) -> NoReturn:
+            raise TypeError(f"{self!r} is a declaration; start it: async with tree.start_async() as running:")
+
+        __aexit__ = None
 
 
 class DynamicSupervisor(DynamicSupervisorSpec, Supervisor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_a_method_that_a_ref_does_not_have_points_to_the_proxy() -> None:
         ):
             ref.add(1)
         assert ref.proxy().add(1).get() == 2
+
+
+def test_a_declaration_that_is_used_as_if_it_ran_tells_how_it_is_started() -> None:
+    tree: Any = Supervisor("app")
+    with (
+        pytest.raises(TypeError, match=r"is a declaration; start it: with Supervisor\(...\).start\(\) as running:"),
+        tree,
+    ):
+        pass
+
+    async def enter() -> None:
+        async with tree:
+            pass
+
+    with pytest.raises(TypeError, match=r"is a declaration; start it: async with tree.start_async\(\) as running:"):
+        asyncio.run(enter())
+    with pytest.raises(AttributeError, match=r"no attribute 'stop'; a running tree has it: running = tree.start\(\)"):
+        tree.stop()
+    with pytest.raises(AttributeError, match=r"no attribute 'fly'\Z"):
+        tree.fly()
 
 
 @pytest.mark.parametrize("name, hint", [("add", ""), ("task", "; the program that has started the tree calls .*")])
