@@ -8,7 +8,8 @@ from unittest import mock
 
 import pytest
 
-from suitkaise.events import ChildRestarting, ChildStarted
+from suitkaise.events import ChildRestarting, ChildStarted, ChildStartFailure
+from suitkaise.exits import ExitCode, Normal, StartFailure
 
 
 def test_an_event_keeps_the_time_at_which_it_happened() -> None:
@@ -26,6 +27,13 @@ def test_a_restart_of_any_number_counts_nothing_and_is_ready_for_json() -> None:
     event = ChildRestarting("a/b", 1.0, delay=0.5, used=1, allowed=float("inf"))
     assert str(event) == "a/b restarts in 0.5 s (any number is allowed)"
     assert event.to_dict()["allowed"] is None
+
+
+def test_a_start_that_fails_by_a_clean_end_says_that_the_child_has_ended_too_early() -> None:
+    early = "failed to start: it ended before it was up: normal"
+    assert str(ChildStartFailure("a/b", 1.0, Normal())) == f"a/b {early}"
+    assert str(StartFailure("a/b", Normal())) == f"'a/b' {early}"
+    assert str(StartFailure("a/b", ExitCode(1))) == "'a/b' failed to start: exit code 1"
 
 
 def test_events_are_equal_whatever_the_wall_clock_shows() -> None:

@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import LONGEST_LINE, one_line, shortened
-from suitkaise.exits import ExitReason
+from suitkaise.exits import ExitReason, Normal
 from suitkaise.records import dataclass
 
 __all__ = [
@@ -188,7 +188,8 @@ class ChildStartFailure(EndEvent):
     """A child failed to start."""
 
     def _text(self) -> str:
-        return f"failed to start: {self._end()}"
+        early = "it ended before it was up: " if self.reason == Normal() else ""
+        return f"failed to start: {early}{self._end()}"
 
 
 @dataclass(frozen=True, slots=True)

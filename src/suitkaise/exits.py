@@ -261,7 +261,8 @@ class StartFailure:
     reason: ExitReason
 
     def __str__(self) -> str:
-        return f"{self.path!r} failed to start: {self.reason}"
+        early = "it ended before it was up: " if self.reason == Normal() else ""
+        return f"{self.path!r} failed to start: {early}{self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
