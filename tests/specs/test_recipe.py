@@ -447,6 +447,12 @@ def test_s05_an_invalid_number_of_loops_is_refused_by_the_constructor(number: An
         Greeter(num_loops=number)
 
 
+@pytest.mark.parametrize("argument", [5, 2.5, ["a"], b"a"])
+def test_an_argument_for_a_class_without_a_constructor_of_its_own_is_no_name(argument: Any) -> None:
+    with pytest.raises(SpecError, match=r"Greeter: the name must be a text, not .*; .* the class needs an __init__"):
+        Greeter(argument)
+
+
 def test_name_and_tree_may_be_assigned() -> None:
     class Free(Process):
         def __init__(self) -> None:

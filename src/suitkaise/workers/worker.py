@@ -74,9 +74,14 @@ class Worker(Startable, metaclass=WorkerType):
             num_loops: loops after which each incarnation finishes; `math.inf` or None: never.
 
         Raises:
-            SpecError: `num_loops` is not a whole number >= 1.
+            SpecError: `name` is no text, or `num_loops` is not a whole number >= 1.
         """
         if name is not None:
+            if not isinstance(name, str):
+                raise SpecError(
+                    f"{type(self).__name__}: the name must be a text, not {name!r}; for arguments of its own the class "
+                    "needs an __init__"
+                )
             self.name = name if self._worker_context is None else self._worker_context.path.rpartition("/")[2]
         if num_loops is not None:  # checked here, because a `join_after` of the `Child` would hide a wrong value
             Options(type(self).__name__, {"num_loops": num_loops}, {}, object).loops()
