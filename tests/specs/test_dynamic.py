@@ -34,6 +34,11 @@ def test_s05_max_children_is_a_whole_number(wrong: Any) -> None:
         DynamicSupervisor("pool", wrong)
 
 
+def test_a_child_in_the_declaration_of_a_dynamic_supervisor_is_refused_with_the_way_to_add_it() -> None:
+    with pytest.raises(SpecError, match="a child is added while it runs, with start_child"):
+        DynamicSupervisor("pool", work)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "options, says",
     [

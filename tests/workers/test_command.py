@@ -26,7 +26,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Command(), "a program is needed"),
     (lambda: Command(""), "a program is needed"),
     (lambda: Command("sleep", 5), "must be texts, not 5"),  # type: ignore[arg-type]
-    (lambda: Command(["sleep", "5"]), r"must be texts, not \['sleep', '5'\]"),  # type: ignore[arg-type]
+    (lambda: Command(["sleep", "5"]), r"must be texts, not \['sleep', '5'\]; give them one by one"),  # type: ignore[arg-type]
     (lambda: Command(Path("/bin/true")), "must be texts, not PosixPath"),  # type: ignore[arg-type]
     (lambda: Command("a\0b"), "null character"),
     (lambda: Command("echo", "\ud800"), r"no program can get this argument, .* '\\ud800'"),

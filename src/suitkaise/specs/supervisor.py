@@ -258,7 +258,8 @@ class DynamicSupervisorSpec(SupervisorSpec):
             not isinstance(max_children, int) or isinstance(max_children, bool) or max_children < 0
         ):
             raise SpecError(
-                f"{title}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}"
+                f"{title}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}; a "
+                "child is added while it runs, with start_child"
             )
         super().__init__(
             name, max_restarts=max_restarts, max_seconds=max_seconds, engine=engine, restart=restart,

@@ -65,7 +65,10 @@ def checked_argv(argv: tuple[Any, ...]) -> str:
         raise SpecError("Command: a program is needed, and its arguments one by one: Command('sleep', '5')")
     for argument in argv:
         if not isinstance(argument, str):
-            raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; use str(...)")
+            hint = (
+                "give them one by one: Command('sleep', '5')" if isinstance(argument, list | tuple) else "use str(...)"
+            )
+            raise SpecError(f"Command: the program and its arguments must be texts, not {argument!r}; {hint}")
         if "\0" in argument:
             raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
         if not is_encodable(argument):
