@@ -37,6 +37,13 @@ def tree() -> Iterator[StartTree]:
     started: list[RunningTree] = []
 
     def start(supervisor: Supervisor) -> RunningTree:
+        from suitkaise.runtime.running_tree import RunningTree
+
+        if isinstance(supervisor, RunningTree):
+            started.append(supervisor)  # the test after this one finds its name free
+            raise TypeError(
+                f"the fixture starts trees itself: tree(Supervisor(...)) without .start(), not {supervisor!r}"
+            )
         started.append(supervisor.start())
         return started[-1]
 

@@ -143,6 +143,25 @@ def test_the_fixture_starts_trees_and_stops_them(tmp_path: Path) -> None:
     assert finished.left_behind == []
 
 
+TWICE = """
+import pytest
+from suitkaise import Supervisor
+
+def test_a_tree_that_runs(tree):
+    with pytest.raises(TypeError, match="without .start"):
+        tree(Supervisor("app").start())
+
+def test_a_tree_of_the_same_name_can_be_started_by_the_next_test(tree):
+    tree(Supervisor("app"))
+"""
+
+
+def test_the_fixture_refuses_a_tree_that_runs_and_stops_it_too(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, TWICE).check()
+    assert "2 passed" in finished.stdout
+    assert finished.left_behind == []
+
+
 LEAKS = {
     "process": ("subprocess.Popen(['sleep', '600'])", "sleep 600"),
     "thread": ("threading.Thread(target=time.sleep, args=(600,), daemon=True, name='stray').start()", "thread stray"),
