@@ -51,15 +51,15 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
     if options.observe is None:
         for name in ("actions", "hide_values"):
             if getattr(options, f"observe_{name}"):
-                raise SpecError(f"--observe-{name.replace('_', '-')} needs --observe")
+                raise UsageError(f"--observe-{name.replace('_', '-')} needs --observe")
         yield
         return
     from suitkaise.observer.launch import Place
 
     try:
         place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
-    except SpecError:
-        raise
+    except SpecError as error:
+        raise UsageError(str(error)) from None
     except SuitkaiseError as error:  # the extra is missing, or the address is taken
         raise CommandError(str(error)) from None
     _tell(place.url, place.is_local)
