@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
 from suitkaise.platform import threads
+from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.platform.threads import DaemonThread, Reserve
 from tests.support import eventually, no_thread_is_left, run_program
 
@@ -40,6 +42,23 @@ def test_an_idle_thread_runs_in_place_of_one_that_cannot_be_started_and_is_idle_
         assert not thread.is_alive()
     assert names == [f"number-{number}" for number in range(5)]
     assert {one.name for one in threading.enumerate()} >= {"suitkaise-idle"}
+
+
+def test_a_thread_knows_itself_also_where_an_idle_one_runs_in_its_place(reserve: Reserve) -> None:
+    seen: list[bool] = []
+    thread = DaemonThread(lambda: seen.append(thread.is_current()), "lent")
+    assert not thread.is_current()
+    thread.start()
+    thread.join(SOON)
+    assert (seen, thread.is_current()) == ([True], False)
+
+
+def test_a_callback_in_a_lent_thread_does_not_wait_for_itself(reserve: Reserve) -> None:
+    executor = SerialExecutor("lent")
+    flushed: Future[bool] = Future()
+    executor.submit(lambda: flushed.set_result(executor.flush(patience=SOON)))
+    assert flushed.result(SOON / 2) is False
+    executor.close()
 
 
 def test_where_all_idle_threads_are_busy_the_start_fails(reserve: Reserve) -> None:

@@ -224,7 +224,7 @@ class SerialExecutor:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: DaemonThread | None = None
 
     def submit(self, callback: Callable[[], object]) -> None:
         """Queue `callback` behind those that wait, without blocking.
@@ -244,7 +244,7 @@ class SerialExecutor:
 
     def flush(self, patience: float = PATIENCE) -> bool:
         """Wait up to `patience` seconds until all callbacks so far have run; return whether they have."""
-        if self._thread is None or self._thread is threading.current_thread():
+        if self._thread is None or self._thread.is_current():
             return self._thread is None
         done = threading.Event()
         self._calls.put(done.set)
@@ -254,7 +254,7 @@ class SerialExecutor:
         """Run the waiting callbacks and end the thread; do not wait longer than `patience` seconds for its end."""
         if self._thread is not None:
             self._calls.put(None)
-            if self._thread is not threading.current_thread():
+            if not self._thread.is_current():
                 self._thread.join(patience)
 
     def _run(self) -> None:

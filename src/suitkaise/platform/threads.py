@@ -33,6 +33,7 @@ class DaemonThread(threading.Thread):
     def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
         self._returned: threading.Event | None = None  # of a thread of the reserve
+        self._runs_in: threading.Thread = self
 
     def start(self) -> None:
         """Start the thread.
@@ -49,12 +50,14 @@ class DaemonThread(threading.Thread):
     def run_in(self, thread: threading.Thread) -> None:
         """Run in an idle thread, under the name of this one."""
         name, thread.name = thread.name, self.name
+        self._runs_in = thread
         try:
             self.run()
         except BaseException:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
             thread.name = name
+            self._runs_in = self
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread, at most `timeout` seconds."""
@@ -62,6 +65,10 @@ class DaemonThread(threading.Thread):
             super().join(timeout)
         else:
             self._returned.wait(timeout)
+
+    def is_current(self) -> bool:
+        """Return whether this is the calling thread, or the calling one runs in its place."""
+        return threading.current_thread() is self._runs_in
 
     def is_alive(self) -> bool:
         """Return whether the thread runs."""
