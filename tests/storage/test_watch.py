@@ -6,11 +6,13 @@ import math
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from suitkaise.errors import StorageError, StorageGone
+from suitkaise.platform import threads
 from suitkaise.storage import history, watchers
 from suitkaise.storage.history import Change
 from suitkaise.storage.tree import Tree
@@ -162,6 +164,24 @@ def test_a_callback_may_close_its_own_watch(tree: Tree) -> None:
     assert [change.name for change in seen] == ["a"]
 
 
+def test_a_callback_gets_its_changes_also_where_no_thread_can_be_started_any_more(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    reserve = threads.Reserve(1)
+    monkeypatch.setattr(threads, "_reserve", reserve)
+    monkeypatch.setattr("suitkaise.storage.watch._END_OF_CALLBACK", SOON)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        seen: Future[str] = Future()
+        watch = tree.watch("w", lambda change: (watch.close(), seen.set_result(change.name)))
+    tree.add("a", 1, "w")
+    assert seen.result(SOON / 2) == "a"
+    reserve.close()
+
+
 def test_async_for_waits_without_blocking_the_event_loop_and_loses_nothing_to_a_time_out(tree: Tree) -> None:
     async def main() -> list[str]:
         with tree.watch("w") as watch:
@@ -183,6 +203,17 @@ def test_async_for_waits_without_blocking_the_event_loop_and_loses_nothing_to_a_
             return seen
 
     assert asyncio.run(main()) == ["a", "b", "c"]
+
+
+def test_a_watch_with_a_callback_is_read_by_its_callback_alone(tree: Tree) -> None:
+    async def read(watch: Watch) -> None:
+        await anext(watch)
+
+    with tree.watch("w", lambda change: None) as watch:
+        for reads in (watch.get, lambda: next(watch), lambda: asyncio.run(read(watch))):
+            with pytest.raises(RuntimeError, match="the callback of the watch of 'w' gets its changes; open another"):
+                reads()
+    assert list(watch) == []
 
 
 def test_a_second_task_that_reads_the_same_watch_is_refused(tree: Tree) -> None:

@@ -76,7 +76,7 @@ class Watch:
         self._answered = False  # on this connection
         self._closed = False
         self._reading = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: DaemonThread | None = None
         _register(self)
         with self._reading:
             deadline = time.monotonic() + timeout
@@ -116,6 +116,7 @@ class Watch:
             TimeoutError: there was no change within the timeout.
             TypeError: the timeout is no number.
             StorageError: the watch is closed, or the program that owned the storage has ended.
+            RuntimeError: the watch has a callback, which gets the changes.
         """
         change = self._next(checked_timeout(timeout))
         if change is None:
@@ -135,6 +136,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> Change:
+        self._refuse_beside_callback()
         if not self._reading.acquire(blocking=False):
             raise RuntimeError("another thread or task is reading this watch; give each a watch of its own")
         try:
@@ -151,7 +153,7 @@ class Watch:
         self._closed = True
         self._shut_down()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(_END_OF_CALLBACK)
         elif self._reading.acquire(blocking=False):  # otherwise the reader closes the socket
             self._end_read()
@@ -189,6 +191,7 @@ class Watch:
 
     def _next(self, timeout: float | None) -> Change | None:
         """Return the next change; None once the watch is closed."""
+        self._refuse_beside_callback()
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._reading.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise TimeoutError(f"another thread is reading the watch of {self.path!r}")
@@ -200,6 +203,13 @@ class Watch:
             return None
         finally:
             self._end_read()
+
+    def _refuse_beside_callback(self) -> None:
+        """Raise RuntimeError for a reader of a watch with a callback: it would wait for ever, or take changes away."""
+        if self._thread is not None and not self._thread.is_current() and not self._closed:
+            raise RuntimeError(
+                f"the callback of the watch of {self.path!r} gets its changes; open another watch to read"
+            )
 
     def _hand_out(self) -> Change:
         change = self._ready.popleft()
