@@ -136,6 +136,16 @@ def test_watch_needs_a_program(state: Path) -> None:
     )
 
 
+def test_a_storage_whose_revision_is_cut_short_is_told_with_what_makes_it_anew(state: Path) -> None:
+    os.truncate(state / "revision", 0)
+    finished = store("ls", state)
+    assert finished.returncode == 2
+    assert "revision' is cut short; sktree.connect(" in finished.stderr
+    sktree.connect(state, durable=True)
+    sktree.disconnect()
+    assert "ui/settings/limit" in store("ls", state).check().stdout
+
+
 @pytest.mark.parametrize("action", [["ls"], ["get", "x"], ["rm", "x"], ["watch"]], ids=str)
 def test_a_directory_without_a_storage_is_refused_and_nothing_is_made(
     tmp_path: Path, action: list[str], monkeypatch: pytest.MonkeyPatch

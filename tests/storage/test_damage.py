@@ -16,7 +16,7 @@ import pytest
 
 from suitkaise import sktree
 from suitkaise.errors import StorageDamaged, StorageError
-from suitkaise.storage.backends.reader import Reader
+from suitkaise.storage.backends.reader import NotThereYet, Reader
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.backends.tables import scan
 from suitkaise.storage.records import intact, pack_record, value_of
@@ -84,6 +84,17 @@ def outcome(place: Path) -> str:
 
 def test_a_store_without_damage_is_used(damage: tuple[Path, Path]) -> None:
     assert outcome(damage[0]) == "fine"
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_file_of_the_revision_that_is_cut_short_is_made_anew_and_nothing_is_lost(
+    damage: tuple[Path, Path], size: int
+) -> None:
+    place, _ = damage
+    os.truncate(place / "revision", size)
+    with pytest.raises(NotThereYet, match=r"there is no storage in .* yet"):
+        Reader(place).revision_words()
+    assert outcome(place) == "fine"
 
 
 def flip(file: Path, chance: random.Random) -> None:

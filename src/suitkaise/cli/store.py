@@ -19,6 +19,7 @@ from suitkaise.errors import StorageError, StorageGone
 from suitkaise.escapes import escaped, one_line
 from suitkaise.runtime.storage_actor import is_served
 from suitkaise.storage.backends.engines import engine_of
+from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.keys import checked_path
 from suitkaise.storage.records import Entry
@@ -54,8 +55,11 @@ def _trouble_with(directory: Path) -> str | None:
     try:
         if not directory.is_dir():
             return f"there is no directory {str(directory)!r}"
-        if engine_of(directory) is None or not (directory / "revision").is_file():
-            return f"{str(directory)!r} holds no storage; sktree.connect({str(directory)!r}, durable=True) makes one"
+        word, connect = directory / RevisionWord.FILE, f"sktree.connect({str(directory)!r}, durable=True)"
+        if engine_of(directory) is None or not word.is_file():
+            return f"{str(directory)!r} holds no storage; {connect} makes one"
+        if word.stat().st_size < RevisionWord.SIZE:
+            return f"{str(word)!r} is cut short; {connect} makes it anew from the storage"
         if directory.stat().st_uid != os.geteuid():
             return f"the storage in {str(directory)!r} belongs to another user, and its values are pickled"
     except OSError as error:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 __all__ = ["PROGRESS", "RevisionWord"]
 
-_PAGE = 4096
-
 PROGRESS = 8
 """The place in the page of the number of entries that a long write has written so far."""
 
@@ -22,24 +20,27 @@ class RevisionWord:
     """The word in the file `revision` of a storage's directory."""
 
     FILE = "revision"
+    SIZE = 4096
 
     def __init__(self, directory: Path, *, write: bool = False) -> None:
-        """Map the word; with `write`, make its file if it does not exist.
+        """Map the word; with `write`, make its file if it does not exist, or is cut short (by a loss of power).
 
         Raises:
             FileNotFoundError: the directory holds no storage yet.
         """
         path = directory / self.FILE
-        if write and not path.exists():
+        if write and not (path.exists() and path.stat().st_size >= self.SIZE):  # the store knows the revision, too
             # In one step, and with an allocated page: a hole would be a SIGBUS once the file system is full.
             new = directory / f".{self.FILE}.{os.getpid()}"
-            new.write_bytes(bytes(_PAGE))
+            new.write_bytes(bytes(self.SIZE))
             new.chmod(0o600)
             new.rename(path)
         descriptor = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
         try:
+            if os.fstat(descriptor).st_size < self.SIZE:
+                raise FileNotFoundError(f"{path} is cut short")
             protection = mmap.PROT_READ | mmap.PROT_WRITE if write else mmap.PROT_READ
-            page = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, protection)
+            page = mmap.mmap(descriptor, self.SIZE, mmap.MAP_SHARED, protection)
         finally:
             os.close(descriptor)
         self.words: memoryview[int] = memoryview(page).cast("Q")
