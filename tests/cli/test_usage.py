@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from suitkaise import Supervisor, cli
@@ -33,6 +35,17 @@ def test_run_tells_in_one_line_that_it_was_given_no_name_of_a_module(
         f"suitkaise run: {target!r}: it takes a file or a module, such as app.py, app.py:tree or package.module, "
         f"not {where!r}\n"
     )
+
+
+@pytest.mark.parametrize("arguments", [["run", "/srv/app.py"], ["run", "app"], ["store", "ls", "/srv/state"]], ids=str)
+def test_a_working_folder_that_was_removed_is_told_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.main(arguments) == 2
+    told = "the working folder was removed; change to one that exists"
+    assert capsys.readouterr().err == f"suitkaise {arguments[0]}: {told}\n"
 
 
 @pytest.mark.parametrize("command", ["restart", "stop", "start", "suspend", "resume", "stack", "trace", "profile"])

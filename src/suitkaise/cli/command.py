@@ -13,7 +13,7 @@ from typing import Any
 from suitkaise.platform.blocked_streams import MOMENT, returns_within
 
 __all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "to_reader",
-           "with_own_code"]  # fmt: skip
+           "with_own_code", "working_folder"]  # fmt: skip
 
 CLEAN, FAILED, USAGE, NO_PROGRAM, RUNNING = 0, 1, 2, 3, 4
 
@@ -34,6 +34,14 @@ class UsageError(CommandError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, USAGE)
+
+
+def working_folder() -> str:
+    """Return the working folder. Raises UsageError if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the working folder was removed; change to one that exists") from None
 
 
 def to_reader(command: Callable[[], int]) -> int:

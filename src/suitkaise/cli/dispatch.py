@@ -16,7 +16,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, CommandError, to_reader, with_own_code
+from suitkaise.cli.command import (
+    CLEAN,
+    FAILED,
+    NO_PROGRAM,
+    USAGE,
+    CommandError,
+    to_reader,
+    with_own_code,
+    working_folder,
+)
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, roots, split_target
 from suitkaise.cli.observe import observed, with_address
@@ -83,7 +92,7 @@ def _complain(command: str, trouble: str) -> None:
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
     split_target(options.target)  # first: no change of a file could make it right
     given = argparse.Namespace(**vars(options))
-    fill_in(options, Path.cwd(), os.environ)
+    fill_in(options, Path(working_folder()), os.environ)
     if options.watch is not None and options.run_by is None:
         from suitkaise.cli.watch import watched
 

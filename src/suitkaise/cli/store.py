@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suitkaise import sktree
-from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, working_folder
 from suitkaise.cli.display import Column, print_table
 from suitkaise.cli.output import as_json
 from suitkaise.errors import StorageError, StorageGone
@@ -37,11 +37,12 @@ _COLUMNS = [
 
 def run(options: argparse.Namespace) -> int:
     """Carry out one action; return the exit code."""
-    directory = Path(options.directory).absolute()
+    folder = working_folder()
+    directory = Path(folder, options.directory)
     try:
         if (trouble := _trouble_with(directory)) is not None:
             return _fail(trouble, USAGE)
-        sys.path.insert(0, os.getcwd())  # a value may be of the program's own classes
+        sys.path.insert(0, folder)  # a value may be of the program's own classes
         with contextlib.closing(Tree(directory)) as tree:
             return _ACTIONS[options.action](tree, options)
     except StorageError as error:
