@@ -536,6 +536,8 @@ def test_an_abstract_mixin_works() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Lazy()  # type: ignore[abstract]
+    with pytest.raises(SpecError, match="Lazy is abstract, so no worker can be made of it; it does not define do"):
+        Child(Lazy)
     assert Busy().do() == "done"
     assert isinstance(Busy(), Doer)
     assert live(Busy()).do() == "done"

@@ -219,6 +219,11 @@ def check_recipe(recipe: Recipe) -> None:
         raise SpecError(f"Child: {recipe.name} is a class but not a worker; derive it from Process or Thread")
     hooks: tuple[str, ...] = ()
     if isinstance(target, type) and issubclass(target, Startable):
+        if inspect.isabstract(target):
+            missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+            raise SpecError(
+                f"Child: {recipe.name} is abstract, so no worker can be made of it; it does not define {missing}"
+            )
         hooks = target._worker_hooks
         for hook in hooks:
             _check_hook(target, hook)
