@@ -102,6 +102,12 @@ def families() -> Iterator[tuple[str, str]]:
         yield family.name + ("_total" if family.type == "counter" else ""), family.type
 
 
+@pytest.mark.parametrize("wrong", [Supervisor("app"), "app", 5])
+def test_a_collector_of_what_is_no_running_tree_is_refused_before_a_scrape(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="Collector takes a running tree, or None for all of the program, not "):
+        Collector(wrong)
+
+
 def test_the_names_follow_the_conventions_of_prometheus_and_each_metric_has_a_text() -> None:
     assert all(family.documentation for family in Collector().describe())
     for name, kind in families():

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suitkaise.platform.processes import memory_of
 from suitkaise.runtime import runtime as runtimes
+from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.status import Status
 
 try:
@@ -23,9 +24,6 @@ except ImportError as _error:
     raise ImportError(
         "suitkaise.metrics needs prometheus-client: pip install 'suitkaise-xprocess[metrics]'", name="prometheus_client"
     ) from _error
-
-if TYPE_CHECKING:
-    from suitkaise.runtime.running_tree import RunningTree
 
 __all__ = ["Collector", "page"]
 
@@ -69,6 +67,7 @@ class Collector(_Collector):
 
     Raises:
         ImportError: at the import of this module, without the extra `metrics`.
+        TypeError: this is no running tree.
 
     >>> from prometheus_client import CollectorRegistry, generate_latest
     >>> from suitkaise import Supervisor, Thread
@@ -82,6 +81,8 @@ class Collector(_Collector):
     """
 
     def __init__(self, running: RunningTree | None = None) -> None:
+        if not isinstance(running, RunningTree | None):
+            raise TypeError(f"Collector takes a running tree, or None for all of the program, not {running!r}")
         self._running = running
 
     def describe(self) -> Iterable[Metric]:
