@@ -69,7 +69,9 @@ def _normal_path(path: str) -> str:
     normal = path.strip("/")
     parts = normal.split("/") if normal else []
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"a path is parts divided by '/', none of them empty, '.' or '..'; not {path!r}")
+        raise ValueError(
+            f"a path is parts divided by '/', without NUL, and none of them empty, '.' or '..'; not {path!r}"
+        )
     return normal
 
 
