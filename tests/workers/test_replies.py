@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Process, Reject, Thread, WorkerDead, WorkerFailed
-from suitkaise.errors import NotSerializable
+from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.exits import Crashed, Normal
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Message, Payload
@@ -192,6 +192,20 @@ def test_an_asker_can_be_told_an_error(harness: Harness) -> None:
     )
     with pytest.raises(LookupError, match="none"):
         asked.get()
+
+
+@pytest.mark.parametrize("how", ["by reply_to", "in a future"])
+@pytest.mark.parametrize("error, kind", [(LookupError, LookupError), ("no such book", SuitkaiseError)])
+def test_a_class_or_a_text_in_place_of_an_error_is_what_a_rejection_makes_of_it(
+    harness: Harness, how: str, error: Any, kind: type[Exception]
+) -> None:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_exception(error)
+    fail = (lambda worker: worker.reply_to().fail(error)) if how == "by reply_to" else lambda worker: future
+    (asked,) = answers(harness, fail)
+    with pytest.raises(kind) as caught:
+        asked.get()
+    assert type(caught.value) is kind
 
 
 def test_a_handler_that_is_left_by_a_rejection_has_answered_with_it(harness: Harness) -> None:

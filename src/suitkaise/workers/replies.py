@@ -74,15 +74,14 @@ class Replies:
         else:
             send_answer(message, True, Returned(future.result()))
 
-    def fail(self, message: Message, error: BaseException) -> None:
+    def fail(self, message: Message, error: BaseException | type[BaseException] | str) -> None:
         """Answer with an error, in a form that can be sent."""
         portable, text = portable_error(self._of_the_ask(error), self._path)
         message.fail(with_note(portable, text))
 
-    def _of_the_ask(self, error: BaseException) -> Exception:
+    def _of_the_ask(self, error: BaseException | type[BaseException] | str) -> Exception:
         """Return the error for the asker, which a `SystemExit` would end."""
-        if isinstance(error, Reject):
-            error = error.error
+        error = error.error if isinstance(error, Reject) else Reject(error).error  # a class is called, as by `raise`
         if isinstance(error, Exception):
             return error
         return WorkerFailed(f"{type(error).__name__}: {error}", path=self._path)
@@ -130,8 +129,8 @@ class ReplyTo:
         if self._replies.take(self._message):
             send_answer(self._message, True, Returned(value))
 
-    def fail(self, error: Exception) -> None:
-        """Have the asker's call raise this error; the worker goes on."""
+    def fail(self, error: Exception | type[Exception] | str) -> None:
+        """Have the asker's call raise this error, or what `Reject` makes of it; the worker goes on."""
         if self._replies.take(self._message):
             self._replies.fail(self._message, error)
 
