@@ -37,6 +37,8 @@ class Count(Thread):
         self.total += number * times
         return self.total
 
+    add_five = functools.partialmethod(add, 5)
+
     @property
     def double(self) -> int:
         return self.total * 2
@@ -78,6 +80,18 @@ def test_a_cached_property_is_read_as_any_property() -> None:
         count = running["count"].proxy(Count)
         count.add(3)
         assert (count.first_total, count.add(1), count.first_total) == (3, 4, 3)
+
+
+def test_what_the_runtime_knows_of_a_worker_is_read_as_any_attribute() -> None:
+    with Supervisor("app", Count).start() as running:
+        count = running["count"].proxy(Count)
+        assert (count.path, count.kind, count.copy, count.process_name) == ("app/count", "thread", None, "count")
+        assert count.metadata["name"] == count.name == "count"
+
+
+def test_a_method_that_is_made_of_another_one_is_called() -> None:
+    with Supervisor("app", Count).start() as running:
+        assert running["count"].proxy(Count).add_five() == 5
 
 
 @pytest.mark.parametrize("wrong", [Count(), "Count", 3], ids=["a worker", "a name", "a number"])

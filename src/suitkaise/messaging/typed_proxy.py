@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
@@ -44,7 +43,9 @@ class TypedProxy:
         ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
         found = inspect.getattr_static(cls, name, None)
         found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-        if isinstance(found, functools.cached_property) or not inspect.isroutine(found):
+        if not (
+            inspect.isroutine(found) and callable(getattr(cls, name, None))
+        ):  # what else has `__get__` is no method
             return _ask_and_wait(ref, "get", name, timeout)
         return _method(ref, name, timeout, awaited=is_async_function(found))
 
