@@ -905,6 +905,12 @@ def test_s05_a_hook_with_other_arguments_than_it_is_called_with_is_refused(hook:
     refused(lambda: Child(type("Wrong", (Process,), {hook: wrong})), f"Wrong.{hook}(self", f"which is called {called}")
 
 
+@pytest.mark.parametrize("hook", ["on_start", "loop", "__loop__", "on_receive", "on_finish", "handle_timeout"])
+@pytest.mark.parametrize("value", [5, "forever", property(lambda self: 1)], ids=type)
+def test_a_hook_that_is_no_method_is_refused(hook: str, value: Any) -> None:
+    refused(lambda: Child(type("Wrong", (Process,), {hook: value})), f"Wrong.{hook} must be a method, not")
+
+
 def test_a_hook_may_have_defaults_any_arguments_and_a_decorator_that_gives_one() -> None:
     def given(function: Any) -> Any:
         @functools.wraps(function)

@@ -260,8 +260,12 @@ def check_function(function: Any, kind: str) -> None:
 
 
 def _check_hook(cls: type, hook: str) -> None:
-    """Raise SpecError if a hook is a generator, or takes other arguments than those that it is called with."""
-    function = _bare(getattr(cls, hook, None))
+    """Raise SpecError if a hook is no method, is a generator, or takes other arguments than it is called with."""
+    found = getattr(cls, hook, None)
+    if found is not None and not callable(found) and hook != "result":  # which may be a value
+        name = f"{cls.__name__}.{spelling_in(cls, hook)}"
+        raise SpecError(f"{name} must be a method, not {found!r}: it is a hook; something else needs another name")
+    function = _bare(found)
     if inspect.isasyncgenfunction(function):
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
         raise SpecError(f"{name} is an async generator; a hook is awaited, so it must not yield")
