@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 
 from suitkaise.platform import threads
-from suitkaise.platform.reactor import SerialExecutor
+from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.threads import DaemonThread, Reserve
 from tests.support import eventually, no_thread_is_left, run_program
 
@@ -59,6 +59,15 @@ def test_a_callback_in_a_lent_thread_does_not_wait_for_itself(reserve: Reserve) 
     executor.submit(lambda: flushed.set_result(executor.flush(patience=SOON)))
     assert flushed.result(SOON / 2) is False
     executor.close()
+
+
+def test_an_io_thread_knows_itself_also_where_an_idle_one_runs_in_its_place(reserve: Reserve) -> None:
+    reactor = Reactor()
+    inside: Future[bool] = Future()
+    reactor.call_soon_threadsafe(lambda: inside.set_result(reactor.in_thread))
+    assert inside.result(SOON)
+    assert not reactor.in_thread
+    reactor.close()
 
 
 def test_where_all_idle_threads_are_busy_the_start_fails(reserve: Reserve) -> None:

@@ -95,7 +95,7 @@ class Reactor:
     @property
     def in_thread(self) -> bool:
         """Whether the caller runs in the reactor's own thread."""
-        return threading.get_ident() == self._thread.ident
+        return self._thread.is_current()
 
     # ------------------------------------------------------------ from any thread
     def call_soon_threadsafe(self, callback: Callback) -> None:

@@ -33,7 +33,7 @@ class DaemonThread(threading.Thread):
     def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
         self._returned: threading.Event | None = None  # of a thread of the reserve
-        self._runs_in: threading.Thread = self
+        self._lent: int | None = None  # the identity of that thread, while it runs in place of this one
 
     def start(self) -> None:
         """Start the thread.
@@ -50,14 +50,14 @@ class DaemonThread(threading.Thread):
     def run_in(self, thread: threading.Thread) -> None:
         """Run in an idle thread, under the name of this one."""
         name, thread.name = thread.name, self.name
-        self._runs_in = thread
+        self._lent = threading.get_ident()
         try:
             self.run()
         except BaseException:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
             thread.name = name
-            self._runs_in = self
+            self._lent = None
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread, at most `timeout` seconds."""
@@ -68,7 +68,7 @@ class DaemonThread(threading.Thread):
 
     def is_current(self) -> bool:
         """Return whether this is the calling thread, or the calling one runs in its place."""
-        return threading.current_thread() is self._runs_in
+        return threading.get_ident() == (self.ident if self._lent is None else self._lent)
 
     def is_alive(self) -> bool:
         """Return whether the thread runs."""
