@@ -9,6 +9,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from suitkaise.messaging import codec, definitions
 from tests.support import run_program
 
@@ -32,6 +34,22 @@ if file.exists():
 else:
     file.write_bytes(codec.dumps(Job(3)))
 """
+
+
+def where_it_arrives(code: str, expression: str) -> str:
+    """Return what an expression is in another process, to which what it needs of `__main__` was sent."""
+    sender = f"""
+{textwrap.dedent(code)}
+import sys
+from suitkaise.messaging import codec
+sys.stdout.write(codec.dumps(lambda: ({expression})).hex())
+"""
+    data = run_program(sender).check().stdout
+    receiver = f"""
+from suitkaise.messaging import codec
+print(codec.loads(bytes.fromhex({data!r}))())
+"""
+    return run_program(receiver).check().stdout.strip()
 
 
 def script(folder: Path, name: str, word: str) -> Path:
@@ -136,3 +154,50 @@ def test_a_class_that_could_not_be_filled_is_filled_at_its_next_arrival() -> Non
     print(codec.loads(data).get())
     """
     assert run_program(textwrap.dedent(receiver)).check().stdout == "No module named 'late'\n4\n"
+
+
+@pytest.mark.parametrize(
+    "bases, body",
+    {
+        "abc.ABC": "",
+        "Mapping": "__getitem__ = __iter__ = __len__ = lambda self, *args: 0",
+        "Generic[T]": "",
+        "Protocol": "",
+        "WithoutSlots": "",
+        "WithSlots": "",
+        "OnlyWeak": "",
+        "WithoutSlots, dict": "",
+        "Exception": "",
+        "object": "",
+        "object, metaclass=Registering": "",
+    }.items(),
+)
+def test_a_subclass_of_a_class_that_registers_its_subclasses_arrives_whatever_the_bases_are(
+    bases: str, body: str
+) -> None:
+    code = f"""
+    import abc
+    from collections.abc import Mapping
+    from typing import Generic, Protocol, TypeVar
+    T = TypeVar("T")
+    class Registering(type): ...
+    class WithoutSlots:
+        __slots__ = ()
+    class WithSlots(WithoutSlots):
+        __slots__ = ("a", "_b")
+    class OnlyWeak:
+        __slots__ = ("__weakref__",)
+    class Plugin({bases}):
+        known = []
+        def __init_subclass__(cls):
+            super().__init_subclass__()
+            Plugin.known.append(cls.__name__)
+        {body}
+    class Reader(Plugin): ...
+    class FastReader(Reader):
+        __slots__ = ("speed",)
+    """
+    expression = "Plugin.known, [cls.__name__ for cls in FastReader.__mro__][:3], type(FastReader()).__name__"
+    assert where_it_arrives(code, expression) == (
+        "(['Reader', 'FastReader'], ['FastReader', 'Reader', 'Plugin'], 'FastReader')"
+    )

@@ -256,33 +256,33 @@ def _make_class(key: str, meta: type, name: str, bases: tuple[type, ...], body: 
     return definitions.known_or_made(key, make)
 
 
-class _FirstWithoutDict:
-    """The first base of a class while it is made, so that no `__init_subclass__` of the other bases is called."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Do nothing."""
-
-
-class _First:
-    """The same for a class whose instances have a `__dict__`: the bases before and after have to have one layout."""
-
-    __init_subclass__ = vars(_FirstWithoutDict)["__init_subclass__"]
-
-
 def _quietly(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
-    """Make a class without calling any code of its bases and of its metaclass."""
+    """Make a class without calling any code of its bases and of its metaclass.
+
+    While it is made it has one more base, the first, so that no `__init_subclass__` of the others is called.
+    """
     new: Any = abc.ABCMeta.__new__ if issubclass(meta, abc.ABCMeta) else type.__new__
     if bases == (object,):
         return new(meta, name, bases, body)
-    try:
-        cls = new(meta, name, (_First, *bases), body)
-        cls.__bases__ = bases
-    except TypeError:
-        cls = new(meta, name, (_FirstWithoutDict, *bases), body)
-        cls.__bases__ = bases
+    cls = new(meta, name, (_first_before(bases[0]), *bases), body)
+    cls.__bases__ = bases
     return cls
+
+
+def _first_before(base: type) -> Any:
+    """Make a base that adds to instances what `base` adds, which Python asks of a base that is taken out again."""
+    while base.__base__ is not None and _layout(base) == _layout(base.__base__):
+        base = base.__base__
+    slots = [name for name in ("__dict__", "__weakref__") if name in vars(base)]
+    parent = base.__base__ or object
+    return _quietly(type(parent), "_First", (parent,), {"__slots__": slots, "__init_subclass__": classmethod(_ignore)})
+
+
+def _layout(cls: type) -> tuple[int, ...]:
+    return cls.__basicsize__, cls.__itemsize__, cls.__dictoffset__, cls.__weakrefoffset__
+
+
+def _ignore(cls: type, /, **options: Any) -> None: ...
 
 
 def _make_enum(
