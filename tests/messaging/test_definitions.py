@@ -201,3 +201,89 @@ def test_a_subclass_of_a_class_that_registers_its_subclasses_arrives_whatever_th
     assert where_it_arrives(code, expression) == (
         "(['Reader', 'FastReader'], ['FastReader', 'Reader', 'Plugin'], 'FastReader')"
     )
+
+
+ENUMS = """
+import abc, datetime, enum, functools
+class Planet(enum.Enum):
+    def __init__(self, mass, radius):
+        self.mass = mass
+        self.radius = radius
+    EARTH = 6, 2
+    HOME = 6, 2
+    @property
+    def density(self):
+        return self.mass / self.radius
+Planet._value2member_map_["blue"] = Planet.EARTH
+class Country(str, enum.Enum):
+    def __new__(cls, code, prefix):
+        self = str.__new__(cls, code.upper())
+        self._value_ = code
+        self.prefix = prefix
+        return self
+    ITALY = "it", 39
+class Mode(enum.Flag):
+    NONE = 0
+    WRITE = 2
+    READ = 1
+    BOTH = 3
+class Kept(enum.IntFlag, boundary=enum.STRICT):
+    ONE = 1
+class Day(datetime.date, enum.Enum):
+    FIRST = 2026, 1, 1
+class Pair(tuple, enum.Enum):
+    ONE = 1, 2
+class Items(list, enum.Enum):
+    ONE = [1, 2]
+class Step(enum.Enum):
+    def next(self):
+        return NEXT[self]
+    ONE = enum.member(functools.partial(lambda step: step.next(), "x"))
+    @enum.member
+    def two():
+        return Step.ONE
+NEXT = {Step.ONE: Step.two}
+class Loose(enum.EnumMeta):
+    def __getitem__(cls, name):
+        return super().__getitem__(name.upper())
+class Word(enum.Enum, metaclass=Loose):
+    YES = 1
+class Both(abc.ABCMeta, enum.EnumMeta): ...
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def get(self): ...
+class Concrete(Abstract, enum.Enum, metaclass=Both):
+    ONE = 1
+    def get(self):
+        return self.value
+class Registering(enum.Enum):
+    def __init_subclass__(cls):
+        KNOWN.append(cls.__name__)
+    @staticmethod
+    def _generate_next_value_(name, start, count, last):
+        return name * 2
+KNOWN = []
+class Registered(Registering):
+    A = enum.auto()
+"""
+
+
+@pytest.mark.parametrize(
+    "expression, expected",
+    {
+        "Planet.EARTH.density, Planet['HOME'] is Planet.EARTH, Planet('blue').name": "(3.0, True, 'EARTH')",
+        "Country('it').prefix, Country.ITALY.lower(), repr(Country.ITALY)": "(39, 'it', \"<Country.ITALY: 'it'>\")",
+        "[*Mode.__members__], [*Mode], Mode(3).name, bool(Mode.NONE)": (
+            "(['NONE', 'WRITE', 'READ', 'BOTH'], [<Mode.WRITE: 2>, <Mode.READ: 1>], 'BOTH', False)"
+        ),
+        "str(~Mode.READ), Mode.READ | Mode.WRITE is Mode.BOTH, Kept._boundary_.name": "('Mode.WRITE', True, 'STRICT')",
+        "Day.FIRST.year, Day.FIRST < datetime.date.max, Pair.ONE[1], Items.ONE[1]": "(2026, True, 2, 2)",
+        "Step.ONE.next().name, Step.two.value(), Step.ONE.value.args": "('two', <Step.ONE: ",
+        "Word['yes'].name, Concrete.ONE.get(), isinstance(Concrete.ONE, Abstract)": "('YES', 1, True)",
+        "KNOWN, Registered.A.value, [one.value for one in Registering('More', 'B')]": (
+            "(['Registered', 'More'], 'AA', ['BB'])"
+        ),
+    }.items(),
+)
+def test_an_enum_arrives_with_all_names_values_and_attributes_of_its_members(expression: str, expected: str) -> None:
+    assert where_it_arrives(ENUMS, expression).startswith(expected)

@@ -24,7 +24,7 @@ from cloudpickle import cloudpickle as parts
 
 from suitkaise.messaging import definitions
 from suitkaise.messaging.definitions import Home
-from suitkaise.messaging.reducers import REDUCERS, reduce_exception
+from suitkaise.messaging.reducers import REDUCERS, reduce_exception, slots_of
 
 __all__ = ["ByValue"]
 
@@ -199,16 +199,11 @@ def _reduce_class(cls: type) -> Any:
     outer = qualified.partition(".")[0]
     if outer != qualified and definitions.is_at_top_level(cls):
         names[outer] = scope[outer]  # pickle finds this class by way of the outer one
-    if issubclass(cls, enum.Enum):
-        body, _ = parts._enum_getstate(cls)
-        members = {member.name: member.value for member in cls}
-        make: Any = _make_enum, (key, cls.__bases__, cls.__name__, cls.__qualname__, members, module)
-    elif isinstance(cls, _STRUCT):
-        body = _without_slots(cls, parts._class_getstate(cls)[0])
+    body = _without_slots(cls, parts._class_getstate(cls)[0])
+    if isinstance(cls, _STRUCT):
         made_from = _struct_parts(cls, body)
-        make = _make_struct, (key, type(cls), cls.__name__, cls.__bases__, *made_from, "__post_init__" in body)
+        make: Any = _make_struct, (key, type(cls), cls.__name__, cls.__bases__, *made_from, "__post_init__" in body)
     else:
-        body = _without_slots(cls, parts._class_getstate(cls)[0])
         body.pop("__slots__", None)
         fixed = {
             name: cls.__dict__[name]
@@ -219,7 +214,10 @@ def _reduce_class(cls: type) -> Any:
             fixed["__dict__"] = cls.__dict__["__dict__"]
         make = _make_class, (key, type(cls), cls.__name__, cls.__bases__, fixed, _is_quiet(cls))
     name = definitions.top_name(cls)
-    state = key, name, definitions.home_of(module), body, names
+    state: Any = key, name, definitions.home_of(module), body, names
+    if issubclass(cls, enum.Enum):
+        members, more = _enum_parts(cls, body)
+        return _make_enum, (*make[1], members), (more, state), None, None, _fill_enum
     return *make, state, None, None, _fill_class
 
 
@@ -261,7 +259,7 @@ def _quietly(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any
 
     While it is made it has one more base, the first, so that no `__init_subclass__` of the others is called.
     """
-    new: Any = abc.ABCMeta.__new__ if issubclass(meta, abc.ABCMeta) else type.__new__
+    new = _constructor(meta)
     if bases == (object,):
         return new(meta, name, bases, body)
     cls = new(meta, name, (_first_before(bases[0]), *bases), body)
@@ -285,12 +283,9 @@ def _layout(cls: type) -> tuple[int, ...]:
 def _ignore(cls: type, /, **options: Any) -> None: ...
 
 
-def _make_enum(
-    key: str, bases: tuple[type, ...], name: str, qualified: str, members: dict[str, Any], module: str
-) -> Any:
-    return definitions.known_or_made(
-        key, lambda: parts._make_skeleton_enum(bases, name, qualified, members, module, None, None)
-    )
+def _constructor(meta: type) -> Any:
+    """Return what makes the classes of a metaclass that Python brings, and does not call the user's metaclasses."""
+    return next(vars(base)["__new__"] for base in meta.__mro__ if base in (abc.ABCMeta, enum.EnumType, type))
 
 
 def _fill_class(cls: Any, state: Any) -> None:
@@ -310,6 +305,98 @@ def _fill_class(cls: Any, state: Any) -> None:
     for used, value in names.items():
         definitions.bind(scope, used, value)
     definitions.finish(key, cls, name, scope)
+
+
+# ------------------------------------------------------------ enums
+_MADE_WITH_ENUM = frozenset({
+    "_member_names_", "_member_map_", "_member_type_", "_value2member_map_", "_hashable_values_", "_unhashable_values_",
+    "_unhashable_values_map_", "_iter_member_",
+})  # fmt: skip
+_MADE_WITH_MEMBER = frozenset({"_name_", "_value_", "_sort_order_", "_inverted_", "__objclass__"})
+_CONTAINERS = frozenset({list, dict, set, bytearray})
+
+
+def _enum_parts(cls: Any, body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Take what Python makes with an enum out of its body; return what its members are made from, and the rest of them.
+
+    The rest is what members have as attributes, and the values that lead to a member besides its own.
+    """
+    for name in _MADE_WITH_ENUM | cls._member_map_.keys():
+        body.pop(name, None)
+    made_from = {name: (*_made_from(member), member._value_) for name, member in cls._member_map_.items()}
+    members = {member._name_: member for member in cls._member_map_.values()}
+    attributes = {
+        name: ({key: value for key, value in vars(member).items() if key not in _MADE_WITH_MEMBER}, slots_of(member))
+        for name, member in members.items()
+    }
+    values = [
+        (value, member._name_)
+        for value, member in cls._value2member_map_.items()
+        if member._name_ in members and value is not member._value_
+    ]
+    return made_from, (attributes, values)
+
+
+def _made_from(member: Any) -> tuple[type, tuple[Any, ...]]:
+    """Return the base whose `__new__` makes a member, and the arguments for it: the member may be a text or a date."""
+    for base in type(member).__mro__:
+        if issubclass(base, enum.Enum):
+            continue
+        if base in _CONTAINERS:
+            return base, (base(member),)
+        if "__getnewargs__" in vars(base):
+            return base, vars(base)["__getnewargs__"](member)
+        if "__reduce__" in vars(base) and base is not object:
+            return base, vars(base)["__reduce__"](member)[1]
+    return object, ()
+
+
+def _make_enum(
+    key: str,
+    meta: Any,
+    name: str,
+    bases: tuple[type, ...],
+    body: dict[str, Any],
+    quiet: bool,
+    members: dict[str, tuple[type, tuple[Any, ...], Any]],
+) -> Any:
+    """Make an enum and its members without the user's `__new__` and `__init__`: they have run, and come later."""
+
+    def make() -> Any:
+        namespace: Any = enum.EnumType.__prepare__(name, bases)
+        for attribute, value in {**body, "__new__": _make_member, "__init__": _no_init, **members}.items():
+            namespace[attribute] = value
+        cls = (_quietly if quiet else _constructor(meta))(meta, name, bases, namespace)
+        for attribute in vars(cls).keys() & {"__init__", "__new_member__", "_new_member_", "_use_args_"}:
+            type.__delattr__(cls, attribute)
+        return cls
+
+    return definitions.known_or_made(key, make)
+
+
+def _make_member(cls: Any, *made_from: Any) -> Any:
+    base, args, value = made_from if len(made_from) == 3 else made_from[0]  # an enum of tuples gets one argument
+    member = base.__new__(cls, *args)
+    if base in _CONTAINERS:
+        base.__init__(member, *args)
+    member._value_ = value
+    return member
+
+
+def _no_init(member: Any, *made_from: Any) -> None: ...
+
+
+def _fill_enum(cls: Any, state: Any) -> None:
+    (attributes, values), of_class = state
+    if definitions.is_finished(of_class[0]):
+        return
+    for name, (held, slots) in attributes.items():
+        vars(cls._member_map_[name]).update(held)
+        for slot, value in slots.items():
+            object.__setattr__(cls._member_map_[name], slot, value)
+    for value, name in values:
+        cls._value2member_map_.setdefault(value, cls._member_map_[name])
+    _fill_class(cls, of_class)
 
 
 # ------------------------------------------------------------ classes of msgspec

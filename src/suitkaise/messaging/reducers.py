@@ -23,7 +23,7 @@ from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 from suitkaise.messaging import definitions
 from suitkaise.messaging.definitions import MAIN, Home, is_by_value
 
-__all__ = ["REDUCERS", "reduce_exception", "reduce_method"]
+__all__ = ["REDUCERS", "reduce_exception", "reduce_method", "slots_of"]
 
 _MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
@@ -232,7 +232,7 @@ def reduce_exception(error: BaseException) -> Any:
         if notes and isinstance(reduced, tuple):
             return _rebuild_with_notes, (notes, *reduced[:3])
         return NotImplemented
-    slots = _slots_of(error)
+    slots = slots_of(error)
     if not (slots or isinstance(kind.__init__, types.FunctionType)) or isinstance(kind.__new__, types.FunctionType):
         return NotImplemented
     reduced = error.__reduce__()
@@ -244,10 +244,10 @@ def reduce_exception(error: BaseException) -> Any:
     return (*made, *reduced[2:])
 
 
-def _slots_of(error: BaseException) -> dict[str, Any]:
+def slots_of(value: object) -> dict[str, Any]:
     """Return the values in the slots of classes that were made by a class statement."""
-    names: list[str] = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
-    return {name: getattr(error, name) for name in names if hasattr(error, name)}
+    names: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _set_state(error: BaseException, state: tuple[dict[str, Any], ...]) -> None:
