@@ -203,6 +203,32 @@ def test_a_subclass_of_a_class_that_registers_its_subclasses_arrives_whatever_th
     )
 
 
+def test_a_class_arrives_with_its_attributes_in_the_order_of_its_definition() -> None:
+    code = """
+    class Table:
+        number = 1
+        date = 2
+        def total(self): ...
+        amount = 3
+    """
+    expression = "[name for name in vars(Table) if not name.startswith('_')]"
+    assert where_it_arrives(code, expression) == "['number', 'date', 'total', 'amount']"
+
+
+def test_an_attribute_that_a_class_sets_to_the_value_of_its_base_counts_where_it_arrives() -> None:
+    code = """
+    class Base:
+        level = __version__ = 1
+    class Low(Base):
+        level = __version__ = 1
+    class High(Base):
+        level = __version__ = 2
+    class Both(Low, High): ...
+    """
+    assert where_it_arrives(code, "Both.level, Both.__version__") == "(1, 1)"
+
+
+
 ENUMS = """
 import abc, datetime, enum, functools
 class Planet(enum.Enum):

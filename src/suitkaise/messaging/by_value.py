@@ -199,7 +199,7 @@ def _reduce_class(cls: type) -> Any:
     outer = qualified.partition(".")[0]
     if outer != qualified and definitions.is_at_top_level(cls):
         names[outer] = scope[outer]  # pickle finds this class by way of the outer one
-    body = _without_slots(cls, parts._class_getstate(cls)[0])
+    body = _body_of(cls)
     if isinstance(cls, _STRUCT):
         made_from = _struct_parts(cls, body)
         make: Any = _make_struct, (key, type(cls), cls.__name__, cls.__bases__, *made_from, "__post_init__" in body)
@@ -221,12 +221,17 @@ def _reduce_class(cls: type) -> Any:
     return *make, state, None, None, _fill_class
 
 
-def _without_slots(cls: type, body: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the descriptors of slots, which are made with the class."""
+def _body_of(cls: type) -> dict[str, Any]:
+    """Return what a class holds, in the order of its definition, but for what Python makes with it.
+
+    cloudpickle sorts it, and leaves out what a base holds too, which then hides nothing of the other bases.
+    """
+    kept = parts._class_getstate(cls)[0]
     return {
-        name: value
-        for name, value in body.items()
-        if not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
+        name: kept.get(name, value)
+        for name, value in vars(cls).items()
+        if name not in ("__dict__", "__weakref__", "__annotate_func__")
+        and not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
     }
 
 
