@@ -228,6 +228,25 @@ def test_an_attribute_that_a_class_sets_to_the_value_of_its_base_counts_where_it
     assert where_it_arrives(code, "Both.level, Both.__version__") == "(1, 1)"
 
 
+def test_a_dataclass_can_be_extended_where_it_arrives() -> None:
+    code = """
+    import inspect
+    from dataclasses import KW_ONLY, dataclass, field
+    @dataclass
+    class Job:
+        name: str
+        steps: list = field(default_factory=list)
+        mark: KW_ONLY
+        urgent: bool = False
+    def extended():
+        @dataclass
+        class Late(Job):
+            until: int = 3
+        return inspect.signature(Late)
+    """
+    expected = "(name: str, steps: list = <factory>, until: int = 3, *, urgent: bool = False) -> None"
+    assert where_it_arrives(code, "extended()") == expected
+
 
 ENUMS = """
 import abc, datetime, enum, functools

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copyreg
+import dataclasses
 import functools
 import importlib
 import struct
@@ -188,6 +189,18 @@ def _reduce_method(method: types.MethodType) -> Any:
     return parts._method_reduce(method) if by_name is NotImplemented else by_name
 
 
+def _reduce_mark_of_dataclasses(value: Any) -> Any:
+    """Send what dataclasses compare by identity by its name, as the fields of a class that is sent by value hold it."""
+    return _attribute, ("dataclasses", _MARKS[type(value)])
+
+
+_MARKS = {
+    type(vars(dataclasses)[name]): name
+    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
+    if name in vars(dataclasses)
+}
+
+
 def _reduce_code(code: types.CodeType) -> Any:
     """Keep the file name, which cloudpickle drops from 3.1.3 on: tracebacks show the source, and storage needs it."""
     make, args = parts._code_reduce(code)
@@ -211,6 +224,7 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     typing.NewType: _reduce_new_type,
     contextvars.ContextVar: _reduce_context_variable,
     struct.Struct: _reduce_struct,
+    **dict.fromkeys(_MARKS, _reduce_mark_of_dataclasses),
 }
 """How to rebuild objects of these very types."""
 
