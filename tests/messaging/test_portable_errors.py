@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,20 @@ class Refused(Exception):
 
     def __reduce__(self) -> Any:
         raise TypeError("not this one")
+
+
+class Exits(Exception):
+    """Ends who copies it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+class LookedAt(Exception):
+    """Looks for each attribute in another object, which it does not have yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
 
 
 def error_of(call: Callable[[], object]) -> Exception:
@@ -65,7 +80,11 @@ def test_an_error_keeps_its_type_and_its_attributes(error: Exception) -> None:
         assert getattr(copy, name, None) == getattr(error, name, None)
 
 
-@pytest.mark.parametrize("error", [Changed("more"), Refused("five")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [Changed("more"), Refused("five"), Exits("now"), LookedAt("odd")],
+    ids=["changed", "refused", "exits", "looked at"],
+)
 def test_an_error_that_cannot_be_copied_is_told_with_its_type_and_its_text(error: Exception) -> None:
     copy, text = portable_error(error_of(fails(error)), "app/worker")
     assert type(copy) is WorkerFailed

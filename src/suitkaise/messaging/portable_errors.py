@@ -51,13 +51,21 @@ def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]
 
 def _encode(error: BaseException) -> tuple[bytes | None, str]:
     """Return the error encoded, if that is possible and a copy has the same text, and its traceback as text."""
-    text = shortened("".join(traceback.format_exception(error)))
+    try:
+        text = shortened("".join(traceback.format_exception(error)))
+    except Exception as obstacle:  # the user's exception class may raise anything when it is asked for its notes
+        lines = "".join(traceback.format_tb(error.__traceback__))
+        return None, _sent_as_text(shortened(f"{lines}{type(error).__name__}: {text_of(error)}\n"), obstacle)
     try:
         data = codec.dumps(error)
         again = codec.loads(data)
         return data if type(again) is type(error) and _say_the_same(str(again), str(error)) else None, text
-    except Exception as obstacle:  # the user's exception class may raise anything when it is copied
-        return None, f"{text}(sent as text: {shortened(text_of(obstacle))})\n"
+    except (Exception, SystemExit) as obstacle:  # or when it is copied
+        return None, _sent_as_text(text, obstacle)
+
+
+def _sent_as_text(text: str, obstacle: BaseException) -> str:
+    return f"{text}(sent as text: {shortened(text_of(obstacle))})\n"
 
 
 def _say_the_same(one: str, other: str) -> bool:
