@@ -128,6 +128,31 @@ def test_nothing_is_kept_of_a_local_function_that_is_gone() -> None:
     assert key not in {entry[1] for entry in definitions._keys.values()}
 
 
+def test_functions_that_exec_has_made_keep_globals_of_their_own_and_share_them() -> None:
+    code = """
+    MADE = "def rate(): return RATE\\ndef set_rate(value):\\n  global RATE\\n  RATE = value"
+    def made(**scope):
+        exec(MADE, scope)
+        return scope["rate"], scope["set_rate"]
+    rate, set_rate = made(RATE=2, __name__="__main__")
+    other, _ = made(RATE=3)
+    RATE = 1
+    """
+    assert where_it_arrives(code, "set_rate(5), rate(), other(), RATE") == "(None, 5, 3, 1)"
+
+
+def test_nothing_is_kept_of_a_function_that_exec_has_made_and_that_is_gone() -> None:
+    scope: dict[str, Any] = {"RATE": 2}
+    exec("def rate(): return RATE", scope)
+    codec.dumps(scope["rate"])
+    assert id(scope) in definitions._scope_keys
+    number, gone = id(scope), weakref.ref(scope["rate"])
+    scope.clear()
+    gc.collect()
+    assert gone() is None
+    assert number not in definitions._scope_keys
+
+
 def test_a_class_that_could_not_be_filled_is_filled_at_its_next_arrival() -> None:
     sender = """
     import sys, types

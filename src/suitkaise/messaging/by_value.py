@@ -98,22 +98,26 @@ def _reduce_function(function: types.FunctionType) -> Any:
         attributes["__type_params__"] = function.__type_params__
     name = definitions.top_name(function)
     globals_ = {**_names_in(function.__annotations__, scope), **used}
-    state = key, name, attributes, dict(vars(function)), cells, globals_, submodules
-    return _make_function, (key, code, home, definitions.cell_keys(function, key)), state, None, None, _fill_function
+    state = key, name, home, attributes, dict(vars(function)), cells, globals_, submodules
+    made_from = key, code, home, definitions.scope_key(function), definitions.cell_keys(function, key)
+    return _make_function, made_from, state, None, None, _fill_function
 
 
-def _make_function(key: str, code: types.CodeType, home: Home, cells: list[str]) -> Any:
+def _make_function(key: str, code: types.CodeType, home: Home, scope_key: str | None, cells: list[str]) -> Any:
     found = definitions.known(key)
     if found is not None:
         return found
-    function = types.FunctionType(code, definitions.namespace(home), None, None, definitions.cells_for(cells))
+    scope = definitions.namespace(home) if scope_key is None else definitions.scope_for(scope_key, home)
+    function = types.FunctionType(code, scope, None, None, definitions.cells_for(cells))
     definitions.register(key, function, finished=False)
+    if scope_key is not None:
+        definitions.remember_scope(function, scope_key)
     definitions.remember_cells(function, cells)
     return function
 
 
 def _fill_function(function: Any, state: Any) -> None:
-    key, name, attributes, extra, cells, globals_, _ = state
+    key, name, home, attributes, extra, cells, globals_, _ = state
     if definitions.is_finished(key):
         return
     for attribute, value in attributes.items():
@@ -126,7 +130,7 @@ def _fill_function(function: Any, state: Any) -> None:
     scope = function.__globals__
     for used, value in globals_.items():
         definitions.bind(scope, used, value)
-    definitions.finish(key, function, name, scope)
+    definitions.finish(key, function, name, definitions.namespace(home))
 
 
 def _contents(cell: types.CellType) -> tuple[Any, ...]:

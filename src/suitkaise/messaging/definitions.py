@@ -11,6 +11,7 @@ All functions of a module share one dict of globals in each process. For the pro
 the dict of the worker's `__main__` (see `enter_program`), which fills with what arrives; so pickle, typing and mock
 find everything there. A global that a function brings is bound where its name is still free. Only a newer definition
 of the same name (a notebook's cell that was run again) replaces an older one; no other value of the receiver changes.
+Functions that `exec` has made, those of attrs for example, have globals of their own, and share them where they arrive.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ __all__ = [
     "program",
     "register",
     "remember_cells",
+    "remember_scope",
+    "scope_for",
+    "scope_key",
     "text_of",
     "top_name",
 ]
@@ -72,6 +76,12 @@ _cells: dict[str, tuple[weakref.ref[types.FunctionType], int]] = {}
 
 _cell_keys: dict[int, str] = {}
 """From the id of a closure's cell to its key, as long as a function that has the cell is alive."""
+
+_scopes: dict[str, weakref.ref[types.FunctionType]] = {}
+"""From the key of globals that are not those of a module to a function that has them."""
+
+_scope_keys: dict[int, tuple[weakref.ref[types.FunctionType], str]] = {}
+"""From the id of such globals to a function that has them, and their key."""
 
 _namespaces: dict[Home, dict[str, Any]] = {}
 MAIN = frozenset({"__main__", "__mp_main__", None})
@@ -260,6 +270,41 @@ def finish(key: str, definition: Any, name: str | None, scope: dict[str, Any]) -
 
 def _alive(held: Any) -> Any:
     return held() if isinstance(held, weakref.ref) else held
+
+
+# ------------------------------------------------------------ globals that are not those of a module
+def scope_key(function: types.FunctionType) -> str | None:
+    """Return the key of a function's globals; None if they are those of its module."""
+    scope = function.__globals__
+    loaded = sys.modules.get(function.__module__ or "__main__")
+    if isinstance(loaded, types.ModuleType) and vars(loaded) is scope:
+        return None
+    entry = _scope_keys.get(id(scope))
+    key = uuid.uuid4().hex if entry is None or entry[0]() is None else entry[1]
+    remember_scope(function, key)
+    return key
+
+
+def scope_for(key: str, home: Home) -> dict[str, Any]:
+    """Return the globals with this key: those that a function of this process has, or else new ones."""
+    held = _scopes.get(key)
+    function = None if held is None else held()
+    return {"__name__": home[1], "__builtins__": builtins} if function is None else function.__globals__
+
+
+def remember_scope(function: types.FunctionType, key: str) -> None:
+    """Record the key of a function's globals, while the function is alive."""
+    number = id(function.__globals__)
+
+    def forget(dead: Any) -> None:
+        if _scopes.get(key) is dead:
+            del _scopes[key]
+        if _scope_keys.get(number, (None, ""))[0] is dead:
+            del _scope_keys[number]
+
+    held = weakref.ref(function, forget)
+    _scopes[key] = held
+    _scope_keys[number] = held, key
 
 
 # ------------------------------------------------------------ cells of closures, which functions share
