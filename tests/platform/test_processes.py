@@ -54,6 +54,15 @@ def test_the_children_of_this_process_are_known(lists: bool, monkeypatch: pytest
     assert not {one.pid, two.pid} & set(children())
 
 
+def test_the_children_of_this_process_are_its_own_also_where_a_test_has_patched_getpid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with sleeper() as one:
+        own = set(children())
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        assert one.pid in own == set(children())
+
+
 def test_a_process_that_is_no_subreaper_kills_no_children() -> None:
     with sleeper() as one:
         kill_children()

@@ -105,7 +105,7 @@ def _end_descendants() -> list[int]:
     mark = mark_of(os.getpid())
     if mark is not None and mark.keep:
         return []
-    found = descendants(os.getpid())
+    found = descendants()
     for directory, _, control in _held:
         if mark is not None and _is_hung_up(control):
             found = set(processes_where(worker_mark(directory, mark.worker)))

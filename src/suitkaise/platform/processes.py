@@ -85,9 +85,12 @@ def _prctl() -> Any:
 
 
 def children(pid: int | None = None) -> Iterator[int]:
-    """Yield the children of a process (default: this one), including those that have ended and were not reaped."""
-    parent = os.getpid() if pid is None else pid
+    """Yield the children of a process (default: this one), including those that have ended and were not reaped.
+
+    They may be killed. So the kernel is asked which process this one is, not `os.getpid`, which users may have patched.
+    """
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
+        parent = int(os.readlink("/proc/self")) if pid is None else pid
         for thread in os.listdir(f"/proc/{parent}/task"):
             try:
                 with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
