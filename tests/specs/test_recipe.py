@@ -553,6 +553,18 @@ def test_a_generic_worker_can_be_made_with_and_without_its_parameter() -> None:
     assert live(Box[str]("a")).content == "a"
 
 
+class Drawer(Thread, Generic[T]): ...
+
+
+def test_a_generic_worker_is_declared_with_its_parameter_as_without_it() -> None:
+    assert Child(Box[int](1)).what == Child(Box(1)).what
+    assert Child(Box[int], args=(1,)).what == Child(Box, args=(1,)).what
+    assert Supervisor("app", Child(Box[int], args=(1,))).children[0].id == "box"
+    assert background_children("Count", (Drawer[int],))[0].what == Child(Drawer).what
+    with pytest.raises(SpecError, match="list is a class but not a worker"):
+        Child(list[int])
+
+
 @dataclasses.dataclass
 class Scan(Process):
     folder: str

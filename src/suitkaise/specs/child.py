@@ -37,6 +37,7 @@ from suitkaise.specs.recipe import (
     overrides,
     recipe_of,
     with_arguments,
+    without_parameters,
 )
 from suitkaise.specs.spellings import likely_mistakes
 from suitkaise.specs.users import User, checked_group, checked_user
@@ -332,6 +333,7 @@ class Child(Declaration):
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _HERE and value is None)}  # fmt: skip
+        what = without_parameters(what)
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
         given_id = id if id is not None else _given_name(what)

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -35,6 +36,7 @@ __all__ = [
     "signature_of",
     "snapshot",
     "with_arguments",
+    "without_parameters",
 ]
 
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
@@ -140,6 +142,7 @@ def _attributes_of(worker: Startable) -> dict[str, Any]:
     attributes = vars(worker).copy()
     attributes.pop("__recipe__", None)
     attributes.pop(_ATTRIBUTES, None)
+    attributes.pop("__orig_class__", None)  # which `Box[int](...)` sets
     cls: Any = type(worker)
     for name, slot in _slots_of(cls):
         with contextlib.suppress(AttributeError):  # the slot is empty
@@ -184,6 +187,12 @@ def _snapshot(value: Any, seen: dict[int, Any]) -> Any:
     else:
         copy += value
     return copy
+
+
+def without_parameters(what: Any) -> Any:
+    """Return the class for a generic class with type parameters (`Box` for `Box[int]`); else what was given."""
+    origin = typing.get_origin(what)
+    return origin if isinstance(origin, type) else what
 
 
 def with_arguments(recipe: Recipe, args: Any, kwargs: Any) -> Recipe:

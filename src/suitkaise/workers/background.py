@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from suitkaise.errors import SpecError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, origin
 from suitkaise.specs import Child, SupervisorSpec
-from suitkaise.specs.recipe import Recipe, Startable, with_arguments
+from suitkaise.specs.recipe import Recipe, Startable, with_arguments, without_parameters
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import WorkerRef
@@ -151,7 +151,7 @@ def background_child(title: str, what: Any, args: tuple[Any, ...], kwargs: Mappi
         if args or kwargs:
             raise SpecError(f"{title}: arguments go into the Child, not beside it: {what!r}")
         child = what
-    elif callable(what) and not isinstance(what, (type, Startable)):
+    elif callable(what) and not isinstance(without_parameters(what), (type, Startable)):
         child = Child(with_arguments(Recipe(what, kind="thread"), args, kwargs))
     else:
         child = Child(what, args=args, kwargs=kwargs)
