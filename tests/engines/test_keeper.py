@@ -136,7 +136,7 @@ def test_a_request_whose_descriptor_was_dropped_fails(hub: Hub) -> None:
 
 
 def test_a_module_that_cannot_be_imported_is_a_warning(hub: Hub) -> None:
-    hub.send(PreloadModules([str(Path(__file__).parent)], ["no_such_module"]))
+    hub.send(PreloadModules([os.fsencode(Path(__file__).parent)], ["no_such_module"]))
     warning = hub.receive()
     assert isinstance(warning, KeeperWarning)
     assert warning.text.startswith("no_such_module cannot be imported before the workers are forked")
@@ -146,7 +146,7 @@ def test_a_module_that_cannot_be_imported_is_a_warning(hub: Hub) -> None:
 def test_a_module_that_starts_a_thread_is_a_warning(hub: Hub, tmp_path: Path) -> None:
     text = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     (tmp_path / "starts_a_thread.py").write_text(text)
-    hub.send(PreloadModules([str(tmp_path)], ["starts_a_thread"]))
+    hub.send(PreloadModules([os.fsencode(tmp_path)], ["starts_a_thread"]))
     assert "starts threads when it is imported" in hub.receive().text
     assert hub.receive() == KeeperReady()
 

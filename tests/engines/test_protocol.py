@@ -62,7 +62,7 @@ DIRECTIONS: dict[str, tuple[Callable[[Any], Any], Any, list[Any]]] = {
             SpawnProcess(1, 5.0, False, False),
             SpawnProcess(2, float("inf"), True, True),
             AdoptProcesses([(0.5, False), (5.0, True)]),
-            PreloadModules(["/a", "/b"], ["json"]),
+            PreloadModules([b"/a", b"/b\xe9"], ["json"]),
             QuitKeeper(),
             SignalProcess(6, 9),
             GiveDirectory(1000, 100),

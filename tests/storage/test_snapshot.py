@@ -268,7 +268,7 @@ def test_a_restore_runs_again_when_the_map_grows(tmp_path: Path, tree: Tree, fil
         tree.add(f"n{number}", b"x" * 30_000, "p")
     tree.snapshot(file)
     small = Store(tmp_path, map_size=1 << 18)
-    change = Restore(1, False, str(file), "", True)
+    change = Restore(1, False, os.fsencode(file), "", True)
     outcome = small.write(lambda transaction: operations._restore(transaction, change))
     assert outcome[1] == small.revision == 40
     small.close()

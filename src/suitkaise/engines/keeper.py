@@ -189,7 +189,7 @@ class Keeper:
                 for (grace, stops_last), pidfd in zip(processes, descriptors, strict=False):
                     self._add(ForkedChild(0, pidfd, None, grace, stops_last))
             case PreloadModules(search_path, modules):
-                sys.path[:] = search_path
+                sys.path[:] = map(os.fsdecode, search_path)
                 self._preload(modules)
             case SignalProcess(number, signal_number):
                 child = next((child for child in self._children.values() if child.number == number), None)

@@ -215,7 +215,7 @@ class KeeperClient:
         with self._lock:
             if not (self._down or self._closed):
                 self._liveness.mark_starting()
-                self._send(PreloadModules(search_path(), wanted()))
+                self._send(PreloadModules([*map(os.fsencode, search_path())], wanted()))
 
     def _send(self, request: KeeperRequest, *descriptors: int) -> None:
         self._backlog.append((encode(request), list(descriptors)))

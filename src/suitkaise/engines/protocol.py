@@ -107,7 +107,7 @@ class PreloadModules(msgspec.Struct, array_like=True, tag=2, gc=False):
     `KeeperReady`.
     """
 
-    search_path: list[str]
+    search_path: list[bytes]  # a path may hold any bytes
     modules: list[str]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -192,9 +193,9 @@ def _remove_selected(transaction: WriteTransaction, change: RemoveSelected, _: o
 
 def _restore(transaction: WriteTransaction, change: Restore, _: object = None) -> _Outcome:
     before = transaction.revision
-    restored = 0
+    restored, file = 0, os.fsdecode(change.file)
     try:
-        with Snapshot(change.file) as snapshot:
+        with Snapshot(file) as snapshot:
             for seen, (entry, value) in enumerate(snapshot.entries()):
                 if seen % 1000 == 0:
                     transaction.report(seen)
@@ -204,7 +205,7 @@ def _restore(transaction: WriteTransaction, change: Restore, _: object = None) -
                     transaction.put(key, long_key, transaction.get(key), entry.encoding, value, entry.owner, metadata)
                     restored += 1
     except (OSError, ValueError, TypeError) as error:
-        raise SnapshotError(f"nothing was restored from {change.file}: {error}") from error
+        raise SnapshotError(f"nothing was restored from {file}: {error}") from error
     if change.replace:
         others = [
             key

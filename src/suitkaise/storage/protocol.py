@@ -10,6 +10,7 @@ keeps the number of the last request that was carried out, and the replies that 
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
@@ -232,7 +233,7 @@ class Restore(msgspec.Struct, array_like=True, tag=23, gc=False):
 
     request: int
     quiet: bool
-    file: str
+    file: bytes  # a path may hold any bytes
     path: str
     replace: bool
     owner: str | None = None
@@ -314,7 +315,7 @@ def error_for(request: Request, reply: Reply) -> StorageError:
     elif isinstance(request, RemoveSelected):
         path, name, what = "", "", f"the removal of {len(request.entries)} selected entries"
     elif isinstance(request, Restore):
-        path, name, what = request.path, "", f"the entries of {request.file}"
+        path, name, what = request.path, "", f"the entries of {os.fsdecode(request.file)}"
     elif isinstance(request, DeclareIndex):
         path, name, what = "", "", f"the index of {', '.join(request.keys)}"
     elif isinstance(request, Move) and reply.status is ReplyCode.EXISTS:

@@ -8,6 +8,7 @@ methods of `Tree` are the same inside and outside of a transaction.
 from __future__ import annotations
 
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -289,7 +290,7 @@ class DirectWrites(Writes):
             snapshot.verify()
         self.wait_for_storage()
         words = self._reader.revision_words()
-        request = Restore(0, False, str(source), path, replace, current_owner())
+        request = Restore(0, False, os.fsencode(source), path, replace, current_owner())
         with follow(report, lambda: words[PROGRESS], total):
             reply = client_of(self._directory, math.inf).ask(request)
         if reply.status is not ReplyCode.OK:

@@ -109,7 +109,7 @@ def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Envi
     while True:
         try:
             return lmdb.open(
-                str(data),
+                os.fsencode(data),
                 map_size=map_size,
                 readonly=not write,
                 create=write,
