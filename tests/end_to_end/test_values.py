@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,36 @@ def test_closures_share_their_variables_in_a_worker(results: dict[str, Any]) -> 
 
 def test_the_functions_of_the_random_module_draw_other_numbers_in_each_incarnation(results: dict[str, Any]) -> None:
     assert results["random"] != results["random again"]
+
+
+def test_a_function_of_a_package_that_is_run_imports_its_neighbours_and_finds_its_text(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "prices.py").write_text("PRICE = 7\n", encoding="utf-8")
+    (tmp_path / "shop" / "__main__.py").write_text(PACKAGE, encoding="utf-8")
+    program = run_program([sys.executable, "-W", "error", "-m", "shop"], cwd=tmp_path).check()
+    assert program.stdout == "(7, 'shop', 'A shop.')\n[7]\n"
+
+
+PACKAGE = '''"""A shop."""
+import multiprocessing
+from suitkaise import Process, Supervisor
+
+def price(number):
+    from .prices import PRICE
+    return PRICE * number
+
+class Counter(Process):
+    def on_receive(self, message):
+        if message == "here":
+            return price(1), __package__, __doc__
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.map(price, [1])
+
+with Supervisor("app", Counter).start() as running:
+    print(running["counter"].ask("here"))
+    print(running["counter"].ask("in a child", timeout=20.0))
+'''
 
 
 def test_the_functions_of_numpy_draw_other_numbers_in_each_copy_and_incarnation() -> None:

@@ -148,7 +148,7 @@ class Surroundings(NamedTuple):
     search_path: list[str]
     argv: list[str]
     program: str  # whose `__main__` the worker takes part in
-    main_file: str | None  # the `__file__` of that `__main__`
+    main_names: dict[str, str]  # of that `__main__`: its file, its package, and its text
 
 
 @dataclass(slots=True)

@@ -176,7 +176,7 @@ class ProcessContext:
     search_path: list[str]
     argv: list[str]
     program: str  # whose `__main__` the worker takes part in
-    main_file: str | None  # the `__file__` of that `__main__`
+    main_names: dict[str, str]  # of that `__main__`: its file, its package, and its text
     changed: Inheritance  # environment, limits and umask, where they differ from what the keeper has
 
     def agrees_with(self, other: ProcessContext | None) -> bool:

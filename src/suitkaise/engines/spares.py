@@ -234,8 +234,7 @@ def surroundings_here() -> Surroundings:
         directory = os.getcwd()
     except FileNotFoundError:
         directory = os.sep
-    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Surroundings(directory, list(sys.path), list(sys.argv), definitions.program(), main_file)
+    return Surroundings(directory, list(sys.path), list(sys.argv), definitions.program(), definitions.main_names())
 
 
 def context_for(

@@ -331,7 +331,7 @@ class WorkerProcess:
         apply(context.changed)
         sys.path[:] = context.search_path
         sys.argv[:] = context.argv
-        definitions.enter_program(context.program, context.main_file)
+        definitions.enter_program(context.program, context.main_names)
 
     def _report_preload(self) -> None:
         self.send(PreloadReport(wanted()))
@@ -624,7 +624,7 @@ def _warm_up(board: Board) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         incarnation = Incarnation("", 0)
-        context = ProcessContext("", os.sep, [], [], "", None, {})
+        context = ProcessContext("", os.sep, [], [], "", {}, {})
         order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, {}, False)
         ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
         process = WorkerProcess("", board, 0.0)

@@ -9,7 +9,6 @@ large, or that cannot be sent.
 
 from __future__ import annotations
 
-import sys
 import types
 from typing import Any
 
@@ -45,8 +44,9 @@ def _reduce(pickler: Any, value: Any) -> Any:
             reduced = codec.loads, (codec.dumps(value),)
     except Exception:  # a fork may know it by its name; the error of any other child names it
         return NotImplemented
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    return NotImplemented if reduced is None else (_arrive, (definitions.program(), file, *reduced))
+    if reduced is None:
+        return NotImplemented
+    return _arrive, (definitions.program(), definitions.main_names(), *reduced)
 
 
 def _has_other_children_than_forks() -> bool:
@@ -61,8 +61,8 @@ def _has_other_children_than_forks() -> bool:
     return context.get_spawning_popen() is not None or not all(map(is_fork, active_children()))
 
 
-def _arrive(program: str, file: str | None, rebuild: Any, arguments: Any) -> Any:
+def _arrive(program: str, names: dict[str, str], rebuild: Any, arguments: Any) -> Any:
     if definitions.program() != program:  # a process that is no fork takes part in the program from now on
-        definitions.enter_program(program, file)
+        definitions.enter_program(program, names)
         share_definitions()
     return rebuild(*arguments)

@@ -44,6 +44,7 @@ __all__ = [
     "key_of",
     "known",
     "known_or_made",
+    "main_names",
     "name_of",
     "namespace",
     "program",
@@ -101,10 +102,16 @@ def program() -> str:
     return _program
 
 
-def enter_program(name: str, file: str | None) -> None:
-    """Make this process a worker of the program `name`, with an empty `__main__` that fills with what arrives.
+def main_names() -> dict[str, str]:
+    """Return what Python has set in `__main__`, for functions that use it: relative imports need the package."""
+    main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    return {name: main[name] for name in ("__file__", "__package__", "__doc__") if isinstance(main.get(name), str)}
 
-    `file` is the `__file__` of the program's `__main__`, for functions that use it.
+
+def enter_program(name: str, names: Mapping[str, str]) -> None:
+    """Make this process a worker of the program `name`, with a `__main__` that fills with what arrives.
+
+    `names` are the `main_names` of the program.
     """
     global _program, _in_worker
     if _in_worker and _program == name:
@@ -112,10 +119,9 @@ def enter_program(name: str, file: str | None) -> None:
     _program, _in_worker = name, True
     main = types.ModuleType("__main__")
     # multiprocessing runs the file of `__main__` again in processes that it spawns, but not under this name.
-    main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
-    if file is not None:
-        main.__file__ = file
-    vars(main)["__builtins__"] = builtins
+    package = names.get("__package__")
+    main.__spec__ = importlib.machinery.ModuleSpec(f"{package}.__main__" if package else "__main__", None)
+    vars(main).update(names, __builtins__=builtins)
     sys.modules["__main__"] = main
 
 
