@@ -273,6 +273,21 @@ def test_a_dataclass_can_be_extended_where_it_arrives() -> None:
     assert where_it_arrives(code, "extended()") == expected
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax of Python 3.12")
+def test_a_type_that_names_itself_arrives() -> None:
+    code = """
+    from dataclasses import dataclass
+    from typing import get_type_hints
+    type Json = dict[str, Json] | list[Json] | str
+    @dataclass
+    class Job:
+        data: Json
+    """
+    expression = "Json.__value__, Json.__value__.__args__[1].__args__[0] is Json, get_type_hints(Job), Json.__module__"
+    expected = "(dict[str, Json] | list[Json] | str, True, {'data': Json}, '__main__')"
+    assert where_it_arrives(code, expression) == expected
+
+
 ENUMS = """
 import abc, datetime, enum, functools
 class Planet(enum.Enum):

@@ -12,6 +12,7 @@ import copyreg
 import dataclasses
 import functools
 import importlib
+import keyword
 import struct
 import sys
 import types
@@ -138,12 +139,36 @@ def _make_new_type(name: str, supertype: Any) -> Any:
 def _reduce_type_alias(value: Any) -> Any:
     if not is_by_value(value):
         return NotImplemented
-    return _named(value, _make_type_alias, value.__name__, value.__value__, value.__type_params__)
+    if value.__type_params__ or not value.__name__.isidentifier() or keyword.iskeyword(value.__name__):
+        return _named(value, _make_type_alias, value.__name__, value.__value__, value.__type_params__)
+    key, home = definitions.key_of(value), definitions.home_of(value.__module__)
+    state = key, definitions.top_name(value), home, value.__value__
+    return _make_lazy_type_alias, (key, value.__name__, home[1]), state, None, None, _fill_type_alias
 
 
 def _make_type_alias(name: str, value: Any, parameters: Any) -> Any:
     make: Any = vars(typing)["TypeAliasType"]  # since Python 3.12
     return make(name, value, type_params=parameters)
+
+
+_unfilled: dict[str, dict[str, Any]] = {}
+"""From the key of a type alias to the globals in which it looks for its value: the value may name the alias itself."""
+
+
+def _make_lazy_type_alias(key: str, name: str, module: str) -> Any:
+    def make() -> Any:
+        scope = _unfilled[key] = {"__name__": module}
+        exec(f"type {name} = value", scope)  # noqa: S102  (an identifier alone; `value` is looked up later)
+        return scope.pop(name)
+
+    return definitions.known_or_made(key, make)
+
+
+def _fill_type_alias(alias: Any, state: Any) -> None:
+    key, name, home, value = state
+    if not definitions.is_finished(key):
+        _unfilled.pop(key)["value"] = value
+        definitions.finish(key, alias, name, definitions.namespace(home))
 
 
 def _reduce_context_variable(value: contextvars.ContextVar[Any]) -> Any:
