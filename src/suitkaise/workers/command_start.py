@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import termios
 from collections.abc import Mapping
@@ -155,12 +156,29 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
         raise
 
 
+def _missing_interpreter_of(program: str, env: Mapping[str, str], cwd: str | None) -> str | None:
+    """Return the interpreter that a script names in its first line, if there is a script and no such interpreter."""
+    found = (
+        os.path.join(cwd or "", program) if "/" in program else shutil.which(program, path=env.get("PATH", os.defpath))
+    )
+    try:
+        with open(found or "", "rb") as file:
+            line = file.readline(1000)
+    except OSError:
+        return None
+    interpreter = os.fsdecode(line[2:].strip(b" \t\n").partition(b" ")[0])
+    return interpreter if line.startswith(b"#!") and not os.path.exists(interpreter) else None
+
+
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
     """Return the error with a text that names the program or the folder, and the path that was searched."""
     if cwd is not None and error.filename == cwd:
         return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
     text = error.strerror or "it cannot be started"
-    if isinstance(error, FileNotFoundError) and "/" not in argv[0]:
+    interpreter = _missing_interpreter_of(argv[0], env, cwd) if isinstance(error, FileNotFoundError) else None
+    if interpreter is not None:
+        text = f"its first line names {interpreter!r} as its interpreter, and there is no such file"
+    elif isinstance(error, FileNotFoundError) and "/" not in argv[0]:
         text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
         if len(argv) == 1 and " " in argv[0]:
             text += "; a command's arguments are given one by one: Command('sleep', '5')"
