@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 import sys
@@ -199,11 +200,26 @@ def open_below(place: Path) -> list[str]:
     return [file for file in files if file.startswith(f"{place.resolve()}/")]
 
 
-def test_an_empty_file_is_no_store_with_values(damage: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("spoil", [empty, Path.unlink])
+def test_a_store_whose_data_is_gone_is_told_and_not_taken_for_a_new_one(
+    damage: tuple[Path, Path], spoil: Callable[[Path], None]
+) -> None:
     place, file = damage
-    empty(file)
-    told = outcome(place)
-    assert told.startswith("refused "), told
+    spoil(file)
+    assert re.search(r"^refused .* has lost its last \d+ changes: its data was removed", told := outcome(place)), told
+    (place / "revision").unlink()
+    assert outcome(place).startswith("refused there is no 'name-0'")
+
+
+def test_an_older_copy_of_the_data_is_told(damage: tuple[Path, Path]) -> None:
+    place, file = damage
+    older = file.read_bytes()
+    assert outcome(place) == "fine"
+    if file.suffix == ".sqlite":
+        for more in place.glob("store.sqlite-*"):
+            more.unlink()
+    file.write_bytes(older)
+    assert "or replaced by an older copy" in outcome(place)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -110,12 +110,8 @@ class Store:
             """Records of clients as they are stored. A transaction takes out those that it changes."""
             self._word = RevisionWord(directory, write=True)
             undo.callback(self._word.close)
-            if self.engine.is_remote and self._word.revision > self.revision:
-                raise StorageDamaged(
-                    f"the storage has lost the last {self._word.revision - self.revision} changes that this program "
-                    "had stored: the server was started anew from what it had on its disk. Start the program anew to "
-                    "go on from there"
-                )
+            if (lost := self._word.revision - self.revision) > 0:
+                raise StorageDamaged(f"the storage in {directory} has lost its last {lost} changes: {self._lost_by()}")
             self._word.publish(self.revision)
             if not self.declared.issuperset(ALWAYS_INDEXED):  # a new store, or one of an earlier version
                 try:
@@ -202,6 +198,17 @@ class Store:
         if os.getpid() == self._pid:
             access.close_for_writing(self.directory, self.opened)
             self._word.close()
+
+    def _lost_by(self) -> str:
+        if self.engine.is_remote:
+            return (
+                "the server was started anew from what it had on its disk. Start the program anew to go on from there"
+            )
+        return (
+            "its data was removed, or replaced by an older copy. Put it back; or connect to a new directory, and "
+            f"tree.restore(file) what tree.snapshot(file) has saved; or remove the file {RevisionWord.FILE!r} there to "
+            "go on with what there is"
+        )
 
     def _commit(self, transaction: WriteTransaction) -> None:
         if not transaction.finish():
