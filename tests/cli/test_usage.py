@@ -58,6 +58,12 @@ def test_a_command_for_one_worker_takes_no_empty_path_for_the_whole_tree(
     assert capsys.readouterr().err.endswith(f"suitkaise {command}: error: argument PATH: must not be empty\n")
 
 
+def test_a_profile_as_json_takes_no_other_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", "app/a", "--json", "--format", "speedscope"]) == 2
+    told = "suitkaise profile: --json is a format of its own; leave it out, or --format speedscope\n"
+    assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize("action", [["ls", ""], ["get", "", "name"], ["rm", "", "name"], ["watch", ""]])
 def test_an_empty_name_of_a_storage_is_not_that_of_this_folder(
     action: list[str], capsys: pytest.CaptureFixture[str]

@@ -229,7 +229,7 @@ def test_a_pool_in_a_worker_is_refused_by_a_clear_error(pool: ProcessPool) -> No
         with ProcessPool(1) as inner:
             inner.submit(pow, 2, 2)
 
-    with pytest.raises(Exception, match="cannot be started inside a worker process"):
+    with pytest.raises(Exception, match=r"and so a pool, cannot be started inside a worker process"):
         pool.submit(nested).result(30)
 
 

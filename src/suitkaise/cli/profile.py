@@ -30,6 +30,8 @@ __all__ = ["profile"]
 
 def profile(options: argparse.Namespace) -> int:
     """Sample a worker for some seconds, and print where it was."""
+    if options.json and options.format != "text":
+        raise UsageError(f"--json is a format of its own; leave it out, or --format {options.format}")
     target = target_of(options)
     if not options.json:
         print(f"{target.path}: sampling for {options.seconds:g} s", file=sys.stderr)

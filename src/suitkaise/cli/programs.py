@@ -195,7 +195,7 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
         for one in walk(tree):
             if one["path"] == path:
                 return Target(program, one)
-    known = [one["path"] for _, tree in roots for one in walk(tree)]
+    known = list(dict.fromkeys(one["path"] for _, tree in roots for one in walk(tree)))  # programs may have the same
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     raise NotRunning(f"there is no {path!r}; {f'did you mean {near[0]!r}?' if near else _listed(known)}", USAGE)
 

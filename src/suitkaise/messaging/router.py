@@ -107,7 +107,10 @@ def router() -> Router:
         RuntimeGone: no tree runs, and this is not a worker.
     """
     if _router is None:
-        raise RuntimeGone("no supervision tree runs in this program")
+        raise RuntimeGone(
+            "no supervision tree runs in this program; a ref works in the program that has started the tree, "
+            "and in its workers"
+        )
     return _router
 
 

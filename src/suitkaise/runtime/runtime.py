@@ -24,7 +24,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event, KeeperLost
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.event_bus import Bus
-from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
 from suitkaise.messaging.protocol import RequestKind
@@ -332,8 +332,9 @@ def enter() -> Runtime:
     with _guard:
         if in_worker_process():
             raise SuitkaiseError(
-                f"a supervision tree cannot be started inside a worker process ({current_owner()!r}); if this "
-                "happened while a module was imported, move the start() or run() under `if __name__ == '__main__':`"
+                f"a supervision tree, and so a pool, cannot be started inside a worker process ({current_path()!r}): "
+                "the main program starts it; if this happened while a module was imported, move the start() or run() "
+                "under `if __name__ == '__main__':`"
             )
         if _runtime is None:
             expect_exit()
