@@ -55,6 +55,22 @@ def measure(
     return rows
 
 
+def measure_apart(
+    rounds: int,
+    group: dict[str, Callable[[], float]],
+    apart: dict[str, Callable[[], float]],
+    goals: dict[str, float],
+    *,
+    pause: float,
+) -> list[Row]:
+    """Measure a group, and after it the ways that would slow the others down; these are the rows behind the first one.
+
+    Each fork of this program has it copy the pages that it writes to afterwards, those of its supervisors too.
+    """
+    first, *rows = measure(rounds, group, goals, pause=pause)
+    return [first, *measure(rounds, apart, pause=pause), *rows]
+
+
 def show(title: str, unit: str, rows: list[Row], *, scale: float = 1.0, more_is_better: bool = False) -> None:
     """Print a table: median, quartiles, and the ratio of each median to the first row's."""
     print(f"\n{title}")
