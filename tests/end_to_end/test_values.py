@@ -104,6 +104,57 @@ with Supervisor("app", Counter).start() as running:
 '''
 
 
+PLUGIN = """
+from dataclasses import dataclass
+from suitkaise import Child, Process, Supervisor
+from suitkaise.pools import ProcessPool
+
+LIMIT = 3
+
+@dataclass
+class Order:
+    number: int
+
+def double(order):
+    return Order(min(LIMIT, order.number * 2))
+
+class Shop(Process):
+    def on_receive(self, order):
+        return double(order)
+
+def test_shop():
+    with Supervisor("app", Shop).start() as running:
+        assert running["shop"].ask(Order(1)) == Order(2)
+        running["shop"].kill()
+        answer = running["shop"].ask(Order(2))
+        assert answer == Order(3) and type(answer) is Order
+        assert running.task(double, Order(1)).result(20) == Order(2)
+    with ProcessPool(1) as pool:
+        assert list(pool.map(double, [Order(1)])) == [Order(2)]
+"""
+
+
+def test_what_a_module_defines_that_was_loaded_by_hand_goes_by_value(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(PLUGIN, encoding="utf-8")
+    program = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("plugins.shop", {str(tmp_path / "shop.py")!r})
+sys.modules["plugins.shop"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.test_shop()
+print("done")
+"""
+    assert run_program([sys.executable, "-c", program]).check().stdout == "done\n"
+
+
+def test_a_test_whose_module_pytest_has_loaded_by_hand_has_workers(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "shop").mkdir(parents=True)
+    (tmp_path / "tests" / "shop" / "test_shop.py").write_text(PLUGIN, encoding="utf-8")
+    pytest_alone = "import pytest, sys; sys.path.pop(0); sys.exit(pytest.main())"  # as the command `pytest`
+    options = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+    run_program([sys.executable, "-c", pytest_alone, *options], cwd=tmp_path).check()
+
+
 def test_the_functions_of_numpy_draw_other_numbers_in_each_copy_and_incarnation() -> None:
     pytest.importorskip("numpy")
     program = """

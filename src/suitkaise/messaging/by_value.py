@@ -74,8 +74,10 @@ def _standard_streams() -> tuple[Any, ...]:
 
 
 def _goes_by_name(definition: Any) -> bool:
-    """Return what cloudpickle says, which does not know that `__mp_main__` cannot be imported either."""
-    return getattr(definition, "__module__", None) != "__mp_main__" and parts._should_pickle_by_reference(definition)
+    """Return what cloudpickle says, which takes each module that is loaded for one that can be imported."""
+    module = getattr(definition, "__module__", None)
+    known = module is None or module == "__main__" or not definitions.is_module_by_value(module)
+    return known and parts._should_pickle_by_reference(definition)
 
 
 # ------------------------------------------------------------ functions

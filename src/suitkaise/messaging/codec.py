@@ -29,7 +29,7 @@ from suitkaise.messaging import bundle_tables
 from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.bundles import bundle_of, definition_known, definition_with
 from suitkaise.messaging.by_value import ByValue
-from suitkaise.messaging.definitions import MAIN, is_by_value, key_of, text_of
+from suitkaise.messaging.definitions import is_by_value, key_of, may_be_by_value, text_of
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
 
@@ -216,9 +216,7 @@ class _ByName(pickle.Pickler):
         kind = type(value)
         if kind is types.FunctionType or isinstance(value, type):
             # The C pickler itself checks that the name leads back to this object.
-            if getattr(value, "__module__", None) in MAIN or cloudpickle.list_registry_pickle_by_value():
-                return self._reduce_definition(value)
-            return NotImplemented
+            return self._reduce_definition(value) if may_be_by_value(value) else NotImplemented
         if kind in _SENT_BY_CLOUDPICKLE:
             raise _NeedsValue
         return _reduce_instance(kind, value)

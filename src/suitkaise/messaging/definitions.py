@@ -41,10 +41,12 @@ __all__ = [
     "is_at_top_level",
     "is_by_value",
     "is_finished",
+    "is_module_by_value",
     "key_of",
     "known",
     "known_or_made",
     "main_names",
+    "may_be_by_value",
     "name_of",
     "namespace",
     "program",
@@ -83,6 +85,12 @@ _scopes: dict[str, weakref.ref[types.FunctionType]] = {}
 
 _scope_keys: dict[int, tuple[weakref.ref[types.FunctionType], str]] = {}
 """From the id of such globals to a function that has them, and their key."""
+
+_EVERYWHERE = sys.stdlib_module_names | {"suitkaise"}
+"""Packages that all processes of a program find."""
+
+_importable: dict[str, bool] = {}
+"""Whether the modules with these names can be imported."""
 
 _namespaces: dict[Home, dict[str, Any]] = {}
 MAIN = frozenset({"__main__", "__mp_main__", None})
@@ -177,10 +185,52 @@ def is_at_top_level(definition: Any) -> bool:
 
 def is_by_value(definition: Any) -> bool:
     """Return whether an object with a name is sent by value: the receiver could not import it by its name."""
-    module = name_of(definition)[0]
-    if module in MAIN or module in cloudpickle.list_registry_pickle_by_value():
+    return is_module_by_value(name_of(definition)[0]) or not is_at_top_level(definition)
+
+
+def may_be_by_value(definition: Any) -> bool:
+    """Return whether `is_by_value` may be true for a function or class, in less time; pickle finds the other ones."""
+    if id(definition) in _keys or cloudpickle.list_registry_pickle_by_value():
         return True
-    return not is_at_top_level(definition)
+    module: Any = getattr(definition, "__module__", None)
+    return not _importable.get(module) and is_module_by_value(module)
+
+
+def is_module_by_value(name: str | None) -> bool:
+    """Return whether what a module defines is sent by value: it is `__main__`, or no import in a worker would find it.
+
+    A program can load a module from a file, and give it any name (as pytest does with `--import-mode=importlib`).
+    """
+    if name is None or name in MAIN or name in cloudpickle.list_registry_pickle_by_value():
+        return True
+    found = _importable.get(name)
+    if found is None:
+        found = _importable[name] = name.partition(".")[0] in _EVERYWHERE or _can_be_imported(name)
+    return not found
+
+
+def _can_be_imported(name: str) -> bool:
+    """Return whether an import of this module, which is loaded, finds what it was loaded from."""
+    places = _places_of(getattr(sys.modules.get(name), "__spec__", None))
+    if not places:
+        return True  # a part of Python, an extension, or what only its own importer can tell
+    parent, path = name.rpartition(".")[0], None
+    if parent:
+        path = getattr(sys.modules.get(parent), "__path__", None)
+        if path is None or not _can_be_imported(parent):  # the parent is no package, or was loaded by hand, too
+            return False
+    try:
+        return any(places & _places_of(finder.find_spec(name, path)) for finder in tuple(sys.meta_path))
+    except Exception:  # a finder of the user's may raise anything
+        return True
+
+
+def _places_of(spec: Any) -> set[str]:
+    """Return the file of a module in Python, or the folders of a package that has no file of its own."""
+    file = getattr(spec, "origin", None)
+    if isinstance(file, str):
+        return {os.path.realpath(file)} if file.endswith(".py") and spec.has_location else set()
+    return set(map(os.path.realpath, getattr(spec, "submodule_search_locations", None) or ()))
 
 
 def top_name(definition: Any) -> str | None:
