@@ -147,9 +147,10 @@ print("done")
     assert run_program([sys.executable, "-c", program]).check().stdout == "done\n"
 
 
-def test_a_test_whose_module_pytest_has_loaded_by_hand_has_workers(tmp_path: Path) -> None:
-    (tmp_path / "tests" / "shop").mkdir(parents=True)
-    (tmp_path / "tests" / "shop" / "test_shop.py").write_text(PLUGIN, encoding="utf-8")
+@pytest.mark.parametrize("folder", ["tests", "test"])  # Python has a package `test`
+def test_a_test_whose_module_pytest_has_loaded_by_hand_has_workers(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder / "shop").mkdir(parents=True)
+    (tmp_path / folder / "shop" / "test_shop.py").write_text(PLUGIN, encoding="utf-8")
     pytest_alone = "import pytest, sys; sys.path.pop(0); sys.exit(pytest.main())"  # as the command `pytest`
     options = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
     run_program([sys.executable, "-c", pytest_alone, *options], cwd=tmp_path).check()

@@ -86,8 +86,8 @@ _scopes: dict[str, weakref.ref[types.FunctionType]] = {}
 _scope_keys: dict[int, tuple[weakref.ref[types.FunctionType], str]] = {}
 """From the id of such globals to a function that has them, and their key."""
 
-_EVERYWHERE = sys.stdlib_module_names | {"suitkaise"}
-"""Packages that all processes of a program find."""
+_EVERYWHERE = sys.stdlib_module_names - {"test"} | {"suitkaise"}
+"""Packages that all processes of a program find; users have a folder `test` of their own."""
 
 _importable: dict[str, bool] = {}
 """Whether the modules with these names can be imported."""
