@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from suitkaise import Child, ChildStartFailed, Process, Supervisor, Thread, WorkerDead
+from suitkaise.engines.forked_process import ForkedProcess
 from suitkaise.events import ChildStopError
 from suitkaise.exits import Crashed
+from suitkaise.runtime.runtime import current as current_runtime
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually, in_background
 
@@ -150,6 +153,26 @@ def test_s81_a_join_of_a_sibling_that_was_stopped_before_fails_at_once(kind: str
 def test_s81_a_start_that_waits_for_the_result_of_a_later_sibling_fails_at_once(kind: str) -> None:
     with pytest.raises(ChildStartFailed) as caught:
         asker_and(kind, JoinsAtTheStart).start()
+    assert is_refused(caught.value.reason)
+
+
+def test_s81_a_worker_is_known_when_it_asks_however_late_its_announcement_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a worker asks at once may be read before the connection on which it has announced itself."""
+    resume = ForkedProcess.resume_reading
+    with Supervisor("other").start():
+        runtime = current_runtime()
+        assert runtime is not None
+        call_at = runtime.reactor.call_at
+
+        def resume_late(process: ForkedProcess) -> None:
+            call_at(time.monotonic() + 1.0, lambda: resume(process))
+
+        monkeypatch.setattr(ForkedProcess, "resume_reading", resume_late)
+        asker = Child(of("process", JoinsAtTheStart), id="a")
+        with pytest.raises(ChildStartFailed) as caught:
+            Supervisor("tree", asker, Child(of("process", Answers), id="z")).start()
     assert is_refused(caught.value.reason)
 
 

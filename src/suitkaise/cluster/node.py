@@ -140,7 +140,7 @@ class Node:
                 lambda pid: self._newest.get(self.context.paths_by_pid.get(pid, "")), self._newest.get,
             )  # fmt: skip
             self._relay = Relay(
-                self.context.file(HUB_SOCKET), self.reactor, lambda pid: self.context.paths_by_pid.get(pid, ""),
+                self.context.file(HUB_SOCKET), self.reactor, self.context.path_of,
                 self._pass_on, {RequestKind.STORAGE: self._storage},
             )  # fmt: skip
             made.callback(self._relay.close)

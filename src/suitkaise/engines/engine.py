@@ -156,7 +156,8 @@ class EngineContext:
     """The parts of the program that its engines use.
 
     `before_start` is called before a process is started; it raises SuitkaiseError if none can be. `paths_by_pid` has
-    the path of the worker in each live process. `log_rings` keeps the last lines of workers; None: they are not kept.
+    the path of the worker in each live process, and `unannounced` what reads the announcements of processes that are
+    being started, for `path_of`. `log_rings` keeps the last lines of workers; None: they are not kept.
     `surroundings` is what processes take over; None: what this program is now.
     """
 
@@ -171,6 +172,7 @@ class EngineContext:
     report: Callable[[CrashReport], None] = lambda report: None
     supervise: SuperviseThreads | None = None
     paths_by_pid: dict[int, str] = field(default_factory=dict)
+    unannounced: dict[object, Callable[[], None]] = field(default_factory=dict)
     log_rings: LogRings | None = None
     surroundings: Surroundings | None = None
     supervise_data: bytes = field(init=False)  # the same, for the processes of workers
@@ -183,6 +185,17 @@ class EngineContext:
     def file(self, name: str) -> str:
         """Return the path of a file in the program's private directory."""
         return os.path.join(self.directory, name)
+
+    def path_of(self, pid: int) -> str:
+        """Return the path of the worker in a process; empty if it is none (reactor's thread).
+
+        A process announces itself before it does anything else, on a connection of its own. What it sends over another
+        one may be read first.
+        """
+        if pid not in self.paths_by_pid:
+            for read in list(self.unannounced.values()):
+                read()
+        return self.paths_by_pid.get(pid, "")
 
 
 class Handle(Protocol):

@@ -171,6 +171,7 @@ class ForkedProcess:
             if old is not None:
                 buffer.take_over(old)
         self._parser = _parser()
+        self._context.unannounced[self] = self._read_announcement
         self.inherited = self._keeper.inherited
         try:
             buffer.begin(*self._callbacks.first_frame())
@@ -189,6 +190,11 @@ class ForkedProcess:
         assert self._buffer is not None
         self._buffer.pause_reading()
 
+    def _read_announcement(self) -> None:
+        """Handle what the process has sent, if it has announced itself (reactor's thread)."""
+        if self.pid is None and not self._closed:
+            self._on_readable()
+
     def _on_announced(self, pid: int) -> None:
         pidfd, self._announced_pidfd = self._announced_pidfd, None
         if pidfd is None:  # the kernel dropped the descriptor on the way
@@ -199,6 +205,7 @@ class ForkedProcess:
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
             self._context.paths_by_pid[pid] = self._path
+            self._context.unannounced.pop(self, None)
             assert self._buffer is not None
             self._buffer.uncork()
         self._callbacks.on_flushed()
@@ -357,6 +364,7 @@ class ForkedProcess:
         if self._closed:
             return False
         self._closed = True
+        self._context.unannounced.pop(self, None)
         if self.pid is not None:
             self._context.paths_by_pid.pop(self.pid, None)
         if self._buffer is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import codec, wire
@@ -31,17 +31,17 @@ MAX_CONNECTIONS = 256
 
 
 class HubServer:
-    """Listens at `path`, for processes of the same user only. `paths_by_pid`: which worker runs in which process.
+    """Listens at `path`, for processes of the same user only. `path_of`: returns the path of the worker in a process.
 
     All requests are read in the reactor's thread, and must not block it; answers are sent from any thread.
     """
 
     def __init__(
-        self, path: str, reactor: Reactor, registry: Registry, paths_by_pid: Mapping[int, str] | None = None
+        self, path: str, reactor: Reactor, registry: Registry, path_of: Callable[[int], str] = lambda pid: ""
     ) -> None:
         self.reactor = reactor
         self.registry = registry
-        self.paths_by_pid: Mapping[int, str] = {} if paths_by_pid is None else paths_by_pid
+        self.path_of: Callable[[int], str] = path_of
         self.administration: SerialExecutor = SerialExecutor("suitkaise-administration")
         self._connections: set[_WorkerConnection] = set()
         self._peers = Peers(MAX_CONNECTIONS)
@@ -131,16 +131,16 @@ class _WorkerConnection:
         except wire.WireError as error:
             self._close(f"invalid frame: {error}")
             return
-        sender = self._server.paths_by_pid.get
+        sender = self._server.path_of
         for frame, payload in frames:
             self._known.note_arrived(payload)
             if isinstance(frame, Connect):
                 self._connect(frame.number, frame.path)
             else:
-                self._requests.serve(frame, payload, sender(self.pid, ""))
+                self._requests.serve(frame, payload, sender(self.pid))
 
     def _connect(self, number: int, path: str) -> None:
-        made = self._server.registry.connect(path, self._server.paths_by_pid.get(self.pid, ""))
+        made = self._server.registry.connect(path, self._server.path_of(self.pid))
         if made is not None:
             with made.end:
                 answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((made.slot, made.serial)))

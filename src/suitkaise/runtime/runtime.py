@@ -106,7 +106,7 @@ class Runtime:
                 supervise=BackgroundSupervisor, log_rings=rings,
             )  # fmt: skip
             self._hub_server = HubServer(
-                self.engine_context.file(HUB_SOCKET), self.reactor, self.registry, self.engine_context.paths_by_pid
+                self.engine_context.file(HUB_SOCKET), self.reactor, self.registry, self.engine_context.path_of
             )
             made.callback(self._hub_server.close)
             made.callback(self.reactor.close)  # before the server's sockets; the one above is for a server that fails
