@@ -372,3 +372,10 @@ class Registered(Registering):
 )
 def test_an_enum_arrives_with_all_names_values_and_attributes_of_its_members(expression: str, expected: str) -> None:
     assert where_it_arrives(ENUMS, expression).startswith(expected)
+
+
+def test_a_class_whose_module_is_no_name_is_left_to_pickle() -> None:
+    odd = type("Odd", (), {"__module__": 5})
+    assert not definitions.may_be_by_value(odd)
+    assert not definitions.is_module_by_value(5)
+    assert definitions.is_module_by_value(None)

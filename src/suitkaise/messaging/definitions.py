@@ -29,6 +29,8 @@ from typing import Any, TypeAlias
 
 import cloudpickle  # type: ignore[import-untyped]
 
+from suitkaise.platform.imports import can_be_imported
+
 __all__ = [
     "MAIN",
     "Home",
@@ -85,9 +87,6 @@ _scopes: dict[str, weakref.ref[types.FunctionType]] = {}
 
 _scope_keys: dict[int, tuple[weakref.ref[types.FunctionType], str]] = {}
 """From the id of such globals to a function that has them, and their key."""
-
-_EVERYWHERE = sys.stdlib_module_names - {"test"} | {"suitkaise"}
-"""Packages that all processes of a program find; users have a folder `test` of their own."""
 
 _importable: dict[str, bool] = {}
 """Whether the modules with these names can be imported."""
@@ -196,41 +195,19 @@ def may_be_by_value(definition: Any) -> bool:
     return not _importable.get(module) and is_module_by_value(module)
 
 
-def is_module_by_value(name: str | None) -> bool:
+def is_module_by_value(name: object) -> bool:
     """Return whether what a module defines is sent by value: it is `__main__`, or no import in a worker would find it.
 
     A program can load a module from a file, and give it any name (as pytest does with `--import-mode=importlib`).
     """
-    if name is None or name in MAIN or name in cloudpickle.list_registry_pickle_by_value():
+    if not isinstance(name, str):
+        return name is None
+    if name in MAIN or name in cloudpickle.list_registry_pickle_by_value():
         return True
     found = _importable.get(name)
     if found is None:
-        found = _importable[name] = name.partition(".")[0] in _EVERYWHERE or _can_be_imported(name)
+        found = _importable[name] = can_be_imported(name)
     return not found
-
-
-def _can_be_imported(name: str) -> bool:
-    """Return whether an import of this module, which is loaded, finds what it was loaded from."""
-    places = _places_of(getattr(sys.modules.get(name), "__spec__", None))
-    if not places:
-        return True  # a part of Python, an extension, or what only its own importer can tell
-    parent, path = name.rpartition(".")[0], None
-    if parent:
-        path = getattr(sys.modules.get(parent), "__path__", None)
-        if path is None or not _can_be_imported(parent):  # the parent is no package, or was loaded by hand, too
-            return False
-    try:
-        return any(places & _places_of(finder.find_spec(name, path)) for finder in tuple(sys.meta_path))
-    except Exception:  # a finder of the user's may raise anything
-        return True
-
-
-def _places_of(spec: Any) -> set[str]:
-    """Return the file of a module in Python, or the folders of a package that has no file of its own."""
-    file = getattr(spec, "origin", None)
-    if isinstance(file, str):
-        return {os.path.realpath(file)} if file.endswith(".py") and spec.has_location else set()
-    return set(map(os.path.realpath, getattr(spec, "submodule_search_locations", None) or ()))
 
 
 def top_name(definition: Any) -> str | None:
