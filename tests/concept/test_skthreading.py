@@ -32,6 +32,7 @@ LIMIT = 30.0
 
 @pytest.fixture(autouse=True)
 def _ended() -> Iterator[None]:
+    skthreading._threads._kept.clear()  # what a doctest in this process has left
     yield
     skthreading.shutdown()
     skthreading._threads._kept.clear()
