@@ -71,6 +71,7 @@ class NoKeeper:
 
     def spawn(self, process: ForkedProcess) -> None:
         self.ends.append(process.connect())
+        process.send_first_frame()
         self._context.reactor.call_soon_threadsafe(process.resume_reading)
 
     def expect_reply(self) -> None:

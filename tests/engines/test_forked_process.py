@@ -76,6 +76,30 @@ def test_frames_are_handed_to_the_owner(played: Played) -> None:
     assert played.owner.next() == ("frame", SpareReady(), b"payload")
 
 
+@pytest.mark.parametrize("error", [OSError("no file descriptor"), RuntimeError("no such value")])
+def test_a_process_that_gets_no_first_frame_ends(
+    context: EngineContext, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = NoKeeper(context)
+    owner = Owner(context, keeper)
+
+    def first_frame() -> tuple[bytes, list[socket.socket]]:
+        raise error
+
+    monkeypatch.setattr(owner, "first_frame", first_frame)
+    if isinstance(error, OSError):
+        owner.process.start()
+        assert owner.next() == ("spawn failed", "no file descriptor")
+    else:
+        with pytest.raises(RuntimeError, match="no such value"):
+            owner.process.start()
+    [end] = keeper.ends
+    with end:
+        assert end.recv(1) == b""  # at the end of its connection the process ends
+    assert not context.unannounced
+    context.reactor.close()
+
+
 @pytest.mark.parametrize("rubbish", [wire.encode(("no such frame",)), b"\xff" * 100], ids=["a header", "no frame"])
 def test_a_process_that_sends_invalid_data_is_killed(played: Played, rubbish: bytes) -> None:
     played.announce()

@@ -87,6 +87,26 @@ def test_a_corked_buffer_sends_its_first_frame_only(reactor: Reactor) -> None:
     peer.sock.close()
 
 
+def test_the_first_frame_goes_ahead_of_what_waits_also_if_the_process_is_there_before_it(reactor: Reactor) -> None:
+    peer = Peer(reactor, corked=True)
+    peer.buffer.write(b"second")
+    peer.buffer.uncork()
+    assert peer.has_nothing_to_read()
+    peer.buffer.begin(b"first ", [])
+    assert peer.read(12) == b"first second"
+    peer.buffer.close()
+    peer.sock.close()
+
+
+def test_the_end_of_the_process_before_its_first_frame_is_no_error(reactor: Reactor) -> None:
+    peer = Peer(reactor, corked=True)
+    peer.sock.close()
+    peer.buffer.begin(b"first ", [])
+    peer.buffer.uncork()
+    peer.buffer.write(b"second")
+    peer.buffer.close()
+
+
 def test_a_buffer_takes_over_the_backlog_of_one_that_was_never_uncorked(reactor: Reactor) -> None:
     older, newer = Peer(reactor, corked=True), Peer(reactor, corked=True)
     older.buffer.begin(b"its own", [])

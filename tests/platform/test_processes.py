@@ -212,6 +212,28 @@ def test_s77_a_subreaper_reaps_what_a_program_has_left_behind_and_nothing_else()
     assert run_program(ADOPTS).check().stdout == "below: True True False\ncodes: 0 0\n"
 
 
+OWN_CHILDREN = """
+import os, signal, subprocess
+from suitkaise.platform.processes import OwnChildren, become_subreaper, children
+
+become_subreaper()
+own = OwnChildren()
+one = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+print(own.are({one.pid}), own.are(set()), own.are({one.pid, 1}))
+script = "sleep 1000 >&2 & echo $!"
+orphan = int(subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE).stdout)
+print(own.are({one.pid}), own.are({one.pid, orphan}), set(children()) == {one.pid, orphan})
+os.kill(orphan, signal.SIGKILL)
+os.waitpid(orphan, 0)
+one.communicate()
+print(own.are(set()))
+"""
+
+
+def test_a_process_knows_whether_it_has_other_children_than_these() -> None:
+    assert run_program(OWN_CHILDREN).check().stdout == "True False False\nFalse True True\nTrue\n"
+
+
 def test_s74_a_signal_reaches_each_group_once() -> None:
     script = "trap 'echo got' USR1; echo up; while read line; do :; done"
     with subprocess.Popen(

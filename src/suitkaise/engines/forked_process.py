@@ -111,6 +111,9 @@ class ForkedProcess:
             self._keeper.spawn(self)
         except OSError as error:  # for example no descriptor is left
             self.spawn_failed(str(error))
+        except BaseException:
+            self._close()  # a process that waits for its first frame ends
+            raise
 
     def send(self, data: bytes | Pieces, *, force: bool = False) -> None:
         """Send an encoded frame, now or when the process exists.
@@ -159,9 +162,9 @@ class ForkedProcess:
 
     # ------------------------------------------------------------ the start (called by the keeper's client)
     def connect(self) -> socket.socket:
-        """Make the control connection and put the first frame into it; return the process's end.
+        """Make the control connection; return the process's end.
 
-        All that is sent afterwards waits until the process has announced itself.
+        All that is sent waits until the process has got its first frame and has announced itself.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -171,14 +174,15 @@ class ForkedProcess:
             if old is not None:
                 buffer.take_over(old)
         self._parser = _parser()
-        self._context.unannounced[self] = self._read_announcement
-        self.inherited = self._keeper.inherited
-        try:
-            buffer.begin(*self._callbacks.first_frame())
-        except BaseException:
-            theirs.close()
-            raise
         return theirs
+
+    def send_first_frame(self) -> None:
+        """Send the first frame, which is made while the keeper and the process wake up."""
+        assert self._buffer is not None
+        self.inherited = self._keeper.inherited
+        first, owners = self._callbacks.first_frame()
+        self._context.unannounced[self] = self._read_announcement  # now, since the process may ask the hub from now on
+        self._buffer.begin(first, owners)
 
     def resume_reading(self) -> None:
         """Start to read the control connection, or resume it."""
@@ -361,10 +365,10 @@ class ForkedProcess:
 
     def _close(self) -> bool:
         """Close the connection; return False if it was closed before."""
+        self._context.unannounced.pop(self, None)
         if self._closed:
             return False
         self._closed = True
-        self._context.unannounced.pop(self, None)
         if self.pid is not None:
             self._context.paths_by_pid.pop(self.pid, None)
         if self._buffer is not None:

@@ -9,8 +9,8 @@ statuses; and its connection to the hub ends with the hub, however the hub ends.
 `poll`, so no event interrupts the handling of another one. The keeper may die: the hub learns of deaths by pidfds,
 and starts another keeper that adopts the living workers.
 
-A request carries the worker's end of a control connection, in which the recipe waits already; the worker itself
-announces to the hub that it exists. While there is nothing to do, the keeper forks one process in reserve, so that the
+A request carries the worker's end of a control connection, over which the recipe follows while the keeper and the
+process wake up; the worker itself announces to the hub that it exists. While there is nothing to do, the keeper forks one process in reserve, so that the
 next worker need not wait for a fork. When the hub is gone, the keeper asks all workers to finish, waits, kills those
 that are left, ends the storage last, and removes the program's directory.
 
@@ -54,6 +54,7 @@ from suitkaise.platform.marks import Mark, program_number, worker_mark
 from suitkaise.platform.processes import (
     GROUP_SIGNALS,
     MARK,
+    OwnChildren,
     become_subreaper,
     has_ended,
     kill_marked,
@@ -127,7 +128,8 @@ class Keeper:
         self._for_commands = for_commands
         self._children: dict[int, ForkedChild] = {}  # by pidfd
         self._program = program_number(directory)
-        self._leftovers = Leftovers(self._program, for_commands, self._forked, self._running, self._send)
+        self._own_children = own = OwnChildren()
+        self._leftovers = Leftovers(self._program, for_commands, self._forked, self._running, self._send, own)
         self._has_adopted = False
         self._reserve: Standby | None = None
         self._child_ended, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -287,8 +289,10 @@ class Keeper:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._hub.close()
-        for descriptor in (self._child_ended, self._wakeup, *self._children):
-            os.close(descriptor)
+        descriptors = (self._child_ended, self._wakeup, self._own_children.descriptor, *self._children)
+        for descriptor in descriptors:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _forked(self) -> set[int]:
         forked = {child.pid for child in self._children.values() if child.pid is not None}

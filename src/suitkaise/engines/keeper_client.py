@@ -74,8 +74,11 @@ class SpawnRequest(Protocol):
         """Ask the client to spawn the process; a failure is reported by `spawn_failed`."""
 
     def connect(self) -> socket.socket:
-        """Make the control connection, with the recipe in it; return the process's end."""
+        """Make the control connection; return the process's end."""
         ...
+
+    def send_first_frame(self) -> None:
+        """Send the first frame, with the recipe."""
 
     def resume_reading(self) -> None:
         """Start to read the control connection."""
@@ -145,7 +148,8 @@ class KeeperClient:
         """Request a process.
 
         Raises:
-            OSError: there will be none: there is no keeper, or no file descriptor is left.
+            OSError: there will be none: there is no keeper, or no file descriptor is left. The caller closes the
+                request then.
         """
         with self._lock:
             if self._closed:
@@ -161,8 +165,9 @@ class KeeperClient:
             self._send(
                 SpawnProcess(number, request.grace, request.stops_last, request.keep_children, request.slot), theirs
             )
-            self._context.reactor.call_soon_threadsafe(request.resume_reading)
             self.expect_reply()
+            self._context.reserve.call(request.send_first_frame)
+            self._context.reactor.call_soon_threadsafe(request.resume_reading)
 
     def signal(self, number: int, signal_number: int) -> None:
         """Have the keeper send a signal to the process of that request, or kill what the process has left behind."""

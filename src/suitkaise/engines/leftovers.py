@@ -13,7 +13,7 @@ from dataclasses import field
 
 from suitkaise.engines.protocol import CleaningUp, KeeperAnswer, KeeperWarning, ProcessExited
 from suitkaise.platform.marks import Mark, mark_of
-from suitkaise.platform.processes import children, descendants, kill_group_of, request_end, was_reaped
+from suitkaise.platform.processes import OwnChildren, children, descendants, kill_group_of, request_end, was_reaped
 from suitkaise.records import dataclass
 
 __all__ = ["Leftovers"]
@@ -42,6 +42,7 @@ class Leftovers:
         forked: returns the pids of the living processes that the keeper itself has forked.
         running: returns the numbers of the workers among them, and which of them run after all others have ended.
         send: sends an answer to the hub.
+        own_children: of this process.
     """
 
     program: int
@@ -49,6 +50,7 @@ class Leftovers:
     forked: Callable[[], set[int]]
     running: Callable[[], dict[int, bool]]
     send: Callable[[KeeperAnswer], None]
+    own_children: OwnChildren
     _endings: dict[int, _Ending] = field(default_factory=dict)  # by the worker's number
     _marks: dict[int, Mark | None] = field(default_factory=dict)  # of adopted processes, by pid
     _asked: set[int] = field(default_factory=set)
@@ -121,6 +123,8 @@ class Leftovers:
     def _adopted(self) -> list[tuple[int, int]]:
         """Reap; return those that are left and must end, with the numbers of their workers."""
         forked = self.forked()
+        if self.own_children.are(forked):
+            return []
         adopted = [pid for pid in children() if pid not in forked and not self._is_gone(pid)]
         if not adopted:
             return []

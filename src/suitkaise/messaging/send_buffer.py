@@ -30,15 +30,16 @@ class SendBuffer:
     so `write` refuses what would exceed `BACKLOG`, and does that before it sends a first byte: after a part of a
     frame, the reader could make nothing of the rest of the stream.
 
-    A buffer is corked until the process of the worker exists. Until then only the first frame goes into the socket,
-    and the rest waits here: if the process cannot be spawned, the buffer of the next one takes it over.
+    A buffer is corked until the process of the worker exists and its first frame was sent. Only that frame goes into
+    the socket until then, and the rest waits here: if the process cannot be spawned, the buffer of the next one takes
+    it over.
 
     Args:
         reactor: the program's I/O thread.
         sock: a connected socket in non-blocking mode; the buffer closes it.
         path: the receiver's name, for errors.
         on_event: called in the reactor's thread when there is something to read, or room to write; calls `flush`.
-        corked: whether to wait for `uncork`.
+        corked: whether to wait for `begin` and `uncork`, which may come in either order.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class SendBuffer:
         self._fresh: deque[bytes | Pieces] = deque()
         self._writing = False
         self._backlog = bytearray()
-        self._corked = corked
+        self._corked = 2 if corked else 0  # for how many of `begin` and `uncork` the buffer waits
         self._ahead = 0  # how many bytes may be sent although the buffer is corked
         self._reading = self._awaiting_room = False
         self._closed = False
@@ -150,18 +151,23 @@ class SendBuffer:
         """Send `first`, with the descriptors, ahead of everything else, although the buffer is corked."""
         with self._lock:
             files = [owner.fileno() for owner in owners]
-            sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
+            try:
+                sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
+            except ConnectionError:  # the process has ended, which is noticed elsewhere
+                return
             self._backlog[:0] = first[sent:]
             self._ahead = len(first) - sent
-            if self._ahead:
-                self._flush()
+            self._uncork()
 
     def uncork(self) -> None:
-        """Send the data that waits: the process exists."""
+        """Send the data that waits, behind the first frame: the process exists."""
         with self._lock:
-            self._corked = False
-            if self._backlog:
-                self._flush()
+            self._uncork()
+
+    def _uncork(self) -> None:
+        self._corked = max(0, self._corked - 1)
+        if self._ahead if self._corked else self._backlog:
+            self._flush()
 
     def take_over(self, older: SendBuffer) -> None:
         """Queue the data of an older buffer, whose process could not be spawned, and close the older socket."""
@@ -190,7 +196,7 @@ class SendBuffer:
         with self._lock:
             self.sock.close()
             self._backlog.clear()
-            self._corked = self._closed = True
+            self._closed = True
 
     def _await_room(self) -> None:
         """Have the reactor call `on_event` when the socket takes more, if anything waits."""

@@ -28,6 +28,7 @@ from typing import Any
 __all__ = [
     "GROUP_SIGNALS",
     "MARK",
+    "OwnChildren",
     "after_fork_in_child",
     "become_subreaper",
     "children",
@@ -99,6 +100,25 @@ def children(pid: int | None = None) -> Iterator[int]:
                 if os.path.exists(f"/proc/{parent}/task/{thread}/stat"):  # a kernel that was built without these lists
                     yield from (pid for pid in _pids() if _parent_of(pid) == parent)
                     return
+
+
+class OwnChildren:
+    """The children of this process, those of its main thread, read from a file that stays open.
+
+    That takes a tenth of the time of `children`. The processes that the kernel gives to a subreaper are children of
+    its main thread.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor: int | None = None
+        """The descriptor of the file; None: the kernel was built without these lists."""
+        pid = os.readlink("/proc/self")
+        with contextlib.suppress(FileNotFoundError):
+            self.descriptor = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def are(self, pids: set[int]) -> bool:
+        """Return whether they are exactly these; False, too, if they are too many to be read at once."""
+        return self.descriptor is not None and set(map(int, os.pread(self.descriptor, 1 << 16, 0).split())) == pids
 
 
 def descendants(pid: int | None = None) -> set[int]:
