@@ -211,6 +211,20 @@ def test_s56_backoff_grows_to_its_maximum_and_jitter_moves_it(attempt: int, plai
     assert backoff.delay(attempt, random=1.0) == pytest.approx(plain * 1.1)
 
 
+@pytest.mark.parametrize("initial, maximum", [(0, 30.0), (30, 30.0), (60, 60), (math.inf, math.inf)])
+def test_s56_the_first_delay_is_as_long_as_was_said_also_beyond_the_default_maximum(
+    initial: float, maximum: float
+) -> None:
+    backoff = Backoff(initial, jitter=0)
+    assert (backoff.delay(1, random=0.5), backoff.maximum) == (initial, maximum)
+    assert backoff.delay(20, random=0.5) == (maximum if initial else 0)
+
+
+def test_s56_a_maximum_below_the_first_delay_is_refused() -> None:
+    refused(lambda: Backoff(initial=60, maximum=10), "Backoff: maximum must be at least initial, 60, not 10")
+    assert Backoff(initial=60, maximum=60).maximum == 60
+
+
 def test_s56_a_backoff_that_begins_with_no_delay_has_none_however_many_the_retries() -> None:
     assert Backoff(initial=0).delay(10**6, random=0.5) == 0.0
     assert Backoff(initial=0, factor=math.inf).delay(2, random=0.5) == 0.0
