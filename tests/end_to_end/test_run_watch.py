@@ -112,6 +112,40 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "there is no such folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("none", ["/nowhere", "nowhere.py", "nowhere", "nowhere.at.all"])
+def test_what_is_neither_a_folder_nor_a_program_is_refused_at_once(
+    none: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, 1)
+    assert cli.main(["run", "--watch", none, "app.py"]) == 2
+    told = f"suitkaise run: --watch {none}: there is no such folder, nor such a file or module to run\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("none, told", [("nowhere.py", "file 'nowhere.py'"), ("nowhere", "module 'nowhere'")])
+@pytest.mark.parametrize("options", [["--watch"], ["--watch", "."], ["--watch=."]])
+def test_a_program_that_is_none_is_refused_at_once(
+    options: list[str], none: str, told: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *options, none]) == 2
+    assert capsys.readouterr().err.startswith(f"suitkaise run: there is no {told}")
+
+
+def test_the_folder_may_stand_behind_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(watch, "watched", lambda options, arguments: seen.append((options.watch, arguments)) or 0)
+    for words in (["--watch", "src"], ["--watch=src"], ["--watch", "src", "an argument"], ["--watch", "argument"]):
+        assert cli.main(["run", "app.py", *words]) == 0
+    assert seen == [("src", []), ("src", []), ("src", ["an argument"]), ("", ["argument"])]
+
+
 def test_all_options_are_handed_on_to_the_program() -> None:
     words = ["--json", "--no-debug", "--health=8080", "--observe=", "--observe-actions", "--observe-hide-values"]
     options = make_parser().parse_args(["run", "--watch=.", *words, "--engine=local", "app.py:tree"])

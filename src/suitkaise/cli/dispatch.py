@@ -157,7 +157,7 @@ def _open_streams() -> None:
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
-        arguments = with_address(arguments)
+        arguments = with_address(arguments, is_target_left=False)
         match arguments:
             case ["--json" | "--no-json" as flag, *arguments]:
                 options.json = flag == "--json"

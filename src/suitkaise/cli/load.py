@@ -8,13 +8,14 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from suitkaise.cli.command import UsageError
 from suitkaise.errors import SuitkaiseError
 from suitkaise.supervisor import Supervisor
 
-__all__ = ["find_tree", "load", "roots", "split_target"]
+__all__ = ["check_target", "find_tree", "load", "roots", "split_target"]
 
 DECLARE = "declare one: tree = Supervisor('name', ...)"
 
@@ -33,11 +34,23 @@ def split_target(target: str) -> tuple[str, str | None]:
     return where, name or None
 
 
+def check_target(where: str) -> None:
+    """Refuse a file that is not there, and a module whose package is not there; nothing is loaded."""
+    if _names_a_file(where):
+        if not os.path.isfile(where):
+            raise _no_file(where)
+        return
+    sys.path.append(os.getcwd())
+    top = where.partition(".")[0]
+    if top not in sys.modules and find_spec(top) is None:
+        raise _no_module(where)
+
+
 def load(where: str, arguments: list[str]) -> dict[str, Any]:
     """Execute the file as `python FILE` would, or import the module; errors in it are shown as Python shows them."""
     is_file = _names_a_file(where)
     if is_file and not os.path.isfile(where):
-        raise UsageError(f"there is no file {where!r}")
+        raise _no_file(where)
     try:
         if not is_file:
             sys.path.insert(0, os.getcwd())
@@ -54,12 +67,20 @@ def load(where: str, arguments: list[str]) -> dict[str, Any]:
         return vars(main_module)
     except ModuleNotFoundError as error:
         if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
-            raise UsageError(f"there is no module {where!r}; for a file, use {where}.py") from None
+            raise _no_module(where) from None
         raise _broken(where, error) from error
     except (SuitkaiseError, SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise _broken(where, error) from error
+
+
+def _no_file(where: str) -> UsageError:
+    return UsageError(f"there is no file {where!r}")
+
+
+def _no_module(where: str) -> UsageError:
+    return UsageError(f"there is no module {where!r}; for a file, use {where}.py")
 
 
 def _names_a_file(where: str) -> bool:

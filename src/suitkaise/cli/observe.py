@@ -17,27 +17,28 @@ from suitkaise.runtime import choices
 __all__ = ["observe", "observed", "with_address"]
 
 
-def with_address(words: list[str]) -> list[str]:
+def with_address(words: list[str], is_target_left: bool = True) -> list[str]:
     """Join `--observe` and the address behind it, and `--watch` and its folder; what follows may be something else.
 
     Only the options at the beginning are looked at: the words from the first other one on are those of the program.
+    As long as the target is left, the last word is the target and no folder.
 
     >>> with_address(["--observe", "app.py"]), with_address(["--observe", "8000", "app.py", "--observe"])
     (['--observe=', 'app.py'], ['--observe=8000', 'app.py', '--observe'])
     """
     match words:
         case ["--observe", address, *others] if _ADDRESS.fullmatch(address):
-            return [f"--observe={address}", *with_address(others)]
-        case ["--watch", folder, *others] if others and os.path.isdir(folder):
-            return [f"--watch={folder}", *with_address(others)]
+            return [f"--observe={address}", *with_address(others, is_target_left)]
+        case ["--watch", folder, *others] if (others or not is_target_left) and os.path.isdir(folder):
+            return [f"--watch={folder}", *with_address(others, is_target_left)]
         case ["--watch", *others]:
-            return ["--watch=", *with_address(others)]
+            return ["--watch=", *with_address(others, is_target_left)]
         case ["--observe", *others]:
-            return ["--observe=", *with_address(others)]
+            return ["--observe=", *with_address(others, is_target_left)]
         case ["--engine" | "--address" | "--nodes" as name, value, *others]:
-            return [name, value, *with_address(others)]
+            return [name, value, *with_address(others, is_target_left)]
         case [option, *others] if option.startswith("-") and option != "--":
-            return [option, *with_address(others)]
+            return [option, *with_address(others, is_target_left)]
         case _:
             return words
 

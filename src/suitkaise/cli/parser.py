@@ -111,7 +111,7 @@ _LOOKS = {
     "status": "print what is known of one worker or supervisor",
 }
 _CHANGES = {
-    "restart": "stop a worker by its shutdown and start it again; the restart is not counted",
+    "restart": "stop a worker by its shutdown and start it again; the restart window does not count it",
     "stop": "stop a worker, a part of a tree, or a whole tree",
     "start": "start a worker that is stopped",
     "suspend": "let a worker, or all workers of a part, do nothing for a while",
@@ -193,7 +193,7 @@ def _add_run(commands: Any) -> None:
         help="serve /healthz, /readyz and (with the extra `metrics`) /metrics there; HOST is this machine by default",
     )
     run.add_argument(
-        "--watch", metavar="DIR",
+        "--watch", metavar="[DIR]",
         help="start the program anew when a .py file below DIR changes (default: the folder of the file); with the "
         "extra `dev`",
     )  # fmt: skip

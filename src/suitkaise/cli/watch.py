@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from suitkaise.cli.command import CLEAN, UsageError
-from suitkaise.cli.load import split_target
+from suitkaise.cli.load import check_target, split_target
 from suitkaise.escapes import indented
 
 __all__ = ["watched"]
@@ -33,7 +33,7 @@ def watched(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run the program until a signal comes; start it anew when a file of Python code below the folder changes.
 
     Raises:
-        UsageError: the extra is not installed, or there is no such folder.
+        UsageError: the extra is not installed, or there is no such folder, or nothing to run.
     """
     try:
         import watchfiles  # noqa: F401
@@ -43,6 +43,12 @@ def watched(options: argparse.Namespace, arguments: list[str]) -> int:
     folder = Path(options.watch or (os.path.dirname(where) if os.path.isfile(where) else "") or ".").absolute()
     if not folder.is_dir():
         raise UsageError(f"--watch {options.watch}: there is no such folder")
+    try:
+        check_target(where)
+    except UsageError:
+        if options.watch or not arguments:
+            raise
+        raise UsageError(f"--watch {where}: there is no such folder, nor such a file or module to run") from None
     return _Watched(_command(options, arguments), folder).run()
 
 

@@ -14,7 +14,7 @@ export function toast(words) {
 }
 
 const QUESTIONS = {
-  restart: "It is stopped by its shutdown, and started again. This is not counted as a restart.",
+  restart: "It is stopped by its shutdown, and started again. The restart window does not count it.",
   stop: "It is stopped, and stays stopped until it is started.",
   suspend: "It does nothing after its current loop, until it is resumed. Messages wait.",
 };
