@@ -70,6 +70,12 @@ def test_s58_a_printed_report_shows_all_its_fields() -> None:
         assert part in text, text
 
 
+def test_s58_a_report_of_a_worker_that_has_run_for_long_shows_its_times_in_seconds_and_not_as_powers_of_ten() -> None:
+    text = str(replace(REPORT, in_phase=1800.0, uptime=18_034.2, allowed=10**6))
+    for part in ("loop for 1800 s", "uptime   18034 s", "1 of 1000000 restarts"):
+        assert part in text, text
+
+
 def test_s58_memory_keeps_the_newest_reports(tmp_path: Path) -> None:
     ledger = CrashLog(tmp_path / "crashes")
     for number in range(KEPT_IN_MEMORY + 30):

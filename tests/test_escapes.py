@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from suitkaise import Child, Process, SpecError, Supervisor
 from suitkaise.cli.output import HumanFormatter
 from suitkaise.escapes import escaped, has_control, indented, one_line, shortened
-from suitkaise.events import ChildExited
-from suitkaise.exits import StartFailure
+from suitkaise.events import ChildExited, ChildGivenUp, ChildOverMemory, ChildRestarting, Event
+from suitkaise.exits import ExitReason, GaveUp, Hung, Normal, StartFailure
 from tests.support import run_program
 
 CONTROLS = [
@@ -71,6 +71,24 @@ def test_an_event_is_one_line() -> None:
 
 def record(text: str) -> logging.LogRecord:
     return logging.LogRecord("suitkaise.worker", logging.INFO, "", 0, text, (), None)
+
+
+@pytest.mark.parametrize(
+    "told, number",
+    [
+        (Hung("loop", 1800.0), "1800 s"),
+        (GaveUp("app/a", Normal(), 2_000_000, 86_400.0), "more than 2000000 restarts in 86400 s"),
+        (ChildRestarting("app/a", 1.0, delay=3600.0, used=1, allowed=10**6), "in 3600 s (1 of 1000000 in the window)"),
+        (ChildGivenUp("app/a", 1.0, Normal(), 2_000_000, 5.0), "more than 2000000 restarts in 5 s"),
+        (ChildOverMemory("app/a", 1.0, 17 << 30, 16 << 30), "max_memory of 16384 MiB"),
+        (Supervisor("app", max_restarts=1_000_000, max_seconds=2_592_000), "1000000 restarts in 2592000 s"),
+    ],
+    ids=lambda told: type(told).__name__,
+)
+def test_a_large_number_is_shown_as_one_and_not_as_a_power_of_ten(
+    told: ExitReason | Event | Supervisor, number: str
+) -> None:
+    assert number in str(told)
 
 
 def test_the_lines_that_follow_the_first_of_a_record_are_indented() -> None:

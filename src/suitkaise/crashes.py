@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from suitkaise.escapes import LONGEST_LINE, LONGEST_TEXT, indented, one_line, shortened
+from suitkaise.escapes import LONGEST_LINE, LONGEST_TEXT, figure, indented, one_line, shortened
 from suitkaise.records import dataclass
 
 if TYPE_CHECKING:
@@ -147,17 +147,17 @@ class CrashReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the facts as pairs of a word and a text, without the last lines and the traceback."""
-        since = "" if self.in_phase is None else f" for {self.in_phase:.3g} s"
+        since = "" if self.in_phase is None else f" for {figure(self.in_phase)} s"
         loop = f", loop {self.loop}" if self.loop else ""
         node = f" on the node {self.node}" if self.node else ""
-        allowed = "any number" if self.allowed == float("inf") else f"{self.allowed:g}"
+        allowed = "any number" if self.allowed == float("inf") else figure(self.allowed, 6)
         rows = [
             ("worker", f"{self.path} ({self.kind}, pid {self.pid}{node}, incarnation {self.incarnation})"),
             ("reason", self.reason),
             ("where", self.where),
             ("phase", f"{self.phase}{since}{loop}"),
-            ("uptime", f"{self.uptime:.3g} s, after {self.restarts} restart{'s' * (self.restarts != 1)}"),
-            ("verdict", f"{self.verdict}; {self.used} of {allowed} restarts used in {self.seconds:g} s"),
+            ("uptime", f"{figure(self.uptime)} s, after {self.restarts} restart{'s' * (self.restarts != 1)}"),
+            ("verdict", f"{self.verdict}; {self.used} of {allowed} restarts used in {figure(self.seconds, 6)} s"),
             ("together", ", ".join(self.together)),
             ("skipped", f"{self.skipped} earlier reports, not written to disk" if self.skipped else ""),
         ]

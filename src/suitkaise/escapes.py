@@ -2,14 +2,24 @@
 
 A terminal obeys what is printed on it: some sequences change its title, its screen or the clipboard. And a newline in
 an error would make the rest of the error look like a line of ours. The text of an error has any length; what is kept of
-it and shown is `shortened`.
+it and shown is `shortened`. A number of any size is shown as a `figure`.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["LONGEST_LINE", "LONGEST_TEXT", "encodable", "escaped", "has_control", "indented", "one_line", "shortened"]
+__all__ = [
+    "LONGEST_LINE",
+    "LONGEST_TEXT",
+    "encodable",
+    "escaped",
+    "figure",
+    "has_control",
+    "indented",
+    "one_line",
+    "shortened",
+]
 
 LONGEST_TEXT = 64 << 10
 """Bytes that are kept of a text of a program's: of an error, of a traceback, of an exit reason."""
@@ -68,6 +78,16 @@ def encodable(text: str) -> str:
     'n\\udcff.txt'
     """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def figure(number: float, digits: int = 3) -> str:
+    """Return the number with so many digits that count, and more if it is large: never as a power of ten.
+
+    >>> figure(0.25), figure(3.0), figure(1.2345), figure(18_034.2)
+    ('0.25', '3', '1.23', '18034')
+    """
+    text = f"{number:.{digits}g}"
+    return f"{number:.0f}" if "e+" in text else text
 
 
 def shortened(text: str, most: int = LONGEST_TEXT) -> str:

@@ -13,7 +13,7 @@ import time
 from dataclasses import field
 from typing import Any, ClassVar, Self
 
-from suitkaise.escapes import LONGEST_LINE, one_line, shortened
+from suitkaise.escapes import LONGEST_LINE, figure, one_line, shortened
 from suitkaise.exits import ExitReason, Normal
 from suitkaise.records import dataclass
 
@@ -224,10 +224,9 @@ class ChildRestarting(Event):
     allowed: float = 0
 
     def _text(self) -> str:
-        delay = f" in {self.delay:.3g} s" if self.delay else ""
-        budget = (
-            "any number is allowed" if self.allowed == math.inf else f"{self.used} of {self.allowed:g} in the window"
-        )
+        delay = f" in {figure(self.delay)} s" if self.delay else ""
+        allowed = figure(self.allowed, 6)
+        budget = "any number is allowed" if self.allowed == math.inf else f"{self.used} of {allowed} in the window"
         return f"restarts{delay} ({budget})"
 
 
@@ -242,8 +241,8 @@ class LimitEvent(Event):
     max_seconds: float = 0
 
     def _limit(self) -> str:
-        restarts = f"{self.max_restarts:g} restart{'s' * (self.max_restarts != 1)}"
-        return f"more than {restarts} in {self.max_seconds:g} s; last reason: {self.reason}"
+        restarts = f"{figure(self.max_restarts, 6)} restart{'s' * (self.max_restarts != 1)}"
+        return f"more than {restarts} in {figure(self.max_seconds, 6)} s; last reason: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +293,7 @@ class ChildOverMemory(Event):
 
     def _text(self) -> str:
         used, allowed = self.memory / 2**20, self.max_memory / 2**20
-        return f"uses {used:.1f} MiB, more than its max_memory of {allowed:.4g} MiB: it is restarted"
+        return f"uses {used:.1f} MiB, more than its max_memory of {figure(allowed, 4)} MiB: it is restarted"
 
 
 @dataclass(frozen=True, slots=True)

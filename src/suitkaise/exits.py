@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar, Never
 
-from suitkaise.escapes import shortened
+from suitkaise.escapes import figure, shortened
 from suitkaise.records import dataclass
 
 __all__ = [
@@ -216,7 +216,7 @@ class Hung(ExitReason):
     stack: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"hung in {self.phase} for {self.seconds:.3g} s"
+        return f"hung in {self.phase} for {figure(self.seconds)} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +248,8 @@ class GaveUp:
 
     def __str__(self) -> str:
         return (
-            f"gave up: {self.path!r} would need more than {self.max_restarts:g} "
-            f"restart{'s' * (self.max_restarts != 1)} in {self.max_seconds:g} s; last reason: {self.reason}"
+            f"gave up: {self.path!r} would need more than {figure(self.max_restarts, 6)} "
+            f"restart{'s' * (self.max_restarts != 1)} in {figure(self.max_seconds, 6)} s; last reason: {self.reason}"
         )
 
 

@@ -11,6 +11,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_reader import LogReader
 from suitkaise.observer.observation import Observation
 from suitkaise.observer.terminal import source as sources
+from suitkaise.observer.terminal.detail import detail_of
 from suitkaise.observer.terminal.lines import COLUMNS, Line, lines_of, to_rows
 from suitkaise.observer.terminal.source import SHOWN_AS_FAILED, Source
 from tests.observer.told import Story, overview, supervisor, worker
@@ -108,6 +109,11 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     (line,) = [line for line in lines_of(observed(supervisor("app", evil)), 0.0) if line.path == "app/x"]
     assert "\x1b" not in line.doing
     assert "\n" not in line.doing
+
+
+def test_the_detail_of_a_worker_tells_how_long_its_last_loop_took_however_long_that_was() -> None:
+    slow = observed(supervisor("app", worker("app/x", pid=None, last_loop_time=5.0)))
+    assert "the last took 5.0 s" in detail_of(slow, "app/x", 0.0).plain
 
 
 def test_the_lines_as_a_table_have_a_cell_for_each_column() -> None:

@@ -19,7 +19,7 @@ from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
 from suitkaise.messaging.log_reader import LogReader, tagged
 from suitkaise.messaging.log_rings import EVENT
-from suitkaise.observer.words import budget, duration, strategy
+from suitkaise.observer.words import budget, duration, strategy, took
 
 __all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
 
@@ -218,9 +218,8 @@ def _details(facts: dict[str, Any]) -> list[str]:
         since = "" if facts["in_phase"] is None else f" for {duration(facts['in_phase'])}"
         loops = ""
         if facts["loops"]:
-            last = facts["last_loop_time"]
-            took = f"{last * 1000:.3g} ms" if last < 0.9995 else duration(last)
-            loops = f"; {facts['loops']:,} loop{'s' * (facts['loops'] != 1)}, the last {took}"
+            last = took(facts["last_loop_time"])
+            loops = f"; {facts['loops']:,} loop{'s' * (facts['loops'] != 1)}, the last {last}"
         lines.append(f"in {facts['phase']}{since}{loops}")
         oldest = facts.get("oldest_message")
         waiting = f"{facts['queued']:,} waiting" + (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from suitkaise.errors import AskTimeout
+from suitkaise.escapes import figure
 from suitkaise.messaging.identity import deadline_of_ask
 from suitkaise.platform.board import Phase, SlotView
 from suitkaise.records import dataclass
@@ -50,7 +51,7 @@ class Doing:
     def __str__(self) -> str:
         pid = f" (pid {self.pid})" if self.pid is not None else ""
         phase = _WORDS.get(self.phase, f"in {self.phase}")
-        since = "" if self.in_phase is None else f" for {self.in_phase:.3g} s"
+        since = "" if self.in_phase is None else f" for {figure(self.in_phase)} s"
         messages = "1 message waits" if self.queued == 1 else f"{self.queued or 'no'} messages wait"
         verb = _VERBS.get(self.status, f"is {self.status}")
         full = ", and its mailbox is full" if self.room is not None and self.queued >= self.room else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["Mood", "budget", "duration", "memory", "mood"]
+from suitkaise.escapes import figure
+
+__all__ = ["Mood", "budget", "duration", "memory", "mood", "took"]
 
 Mood = Literal["good", "bad", "soon", ""]
 
@@ -27,8 +29,8 @@ def budget(facts: Mapping[str, Any]) -> str:
     >>> budget({"restarts_used": 1, "max_restarts": 3.0, "max_seconds": 5.0})
     '1 of 3 restarts in 5 s'
     """
-    allowed = "any number of" if facts["max_restarts"] is None else f"{facts['max_restarts']:g}"
-    within = "" if facts["max_restarts"] is None else f" in {facts['max_seconds']:g} s"
+    allowed = "any number of" if facts["max_restarts"] is None else figure(facts["max_restarts"], 6)
+    within = "" if facts["max_restarts"] is None else f" in {figure(facts['max_seconds'], 6)} s"
     return f"{facts['restarts_used']} of {allowed} restarts{within}"
 
 
@@ -58,6 +60,15 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def took(seconds: float) -> str:
+    """Return how long a loop took, as text.
+
+    >>> took(0.000_02), took(0.0123), took(5.0)
+    ('0.02 ms', '12.3 ms', '5.0 s')
+    """
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else duration(seconds)
 
 
 def memory(size: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Never, Protocol, Self
 
 from suitkaise.errors import SpecError
+from suitkaise.escapes import figure
 from suitkaise.specs.child import AnySupervisor, Child
 from suitkaise.specs.cluster import Ray
 from suitkaise.specs.options import (
@@ -159,7 +160,7 @@ class SupervisorSpec(AnySupervisor):
         return f"{self.name}  supervisor, {self.strategy}, {self._intensity()}{auto}"
 
     def _intensity(self) -> str:
-        return f"{self.max_restarts:g} restarts in {self.max_seconds:g} s"
+        return f"{figure(self.max_restarts, 6)} restarts in {figure(self.max_seconds, 6)} s"
 
     def __repr__(self) -> str:
         count = len(self.children)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from suitkaise.engines.engine import WorkerHandle
+from suitkaise.escapes import figure
 from suitkaise.events import ChildOverMemory, Event
 from suitkaise.platform.processes import memory_of
 from suitkaise.platform.reactor import TimerHandle
@@ -59,8 +60,8 @@ class MemoryWatch:
             return
         used = memory_of(view.pid) if view.pid else 0  # it has no process yet
         if used > 2 * self._limit:
-            used_mib, limit_mib = used / 2**20, self._limit / 2**20
-            self._handle.kill(f"it used {used_mib:.1f} MiB, more than twice its max_memory of {limit_mib:.4g} MiB")
+            limit = figure(self._limit / 2**20, 4)
+            self._handle.kill(f"it used {used / 2**20:.1f} MiB, more than twice its max_memory of {limit} MiB")
             return
         if used > self._limit and self._handle.ready.done() and not self._recycled:
             self._recycled = True

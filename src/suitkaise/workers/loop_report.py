@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.escapes import figure
 from suitkaise.workers.loop_times import LoopTimes
 
 __all__ = ["LoopTimeReport", "report_on"]
@@ -133,4 +134,4 @@ def seconds_as_text(seconds: float) -> str:
     for unit, factor in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
         if seconds * factor < 999.5:
             return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
+    return f"{figure(seconds)} s"

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from suitkaise.escapes import escaped, one_line
 from suitkaise.observer.observation import Observation
-from suitkaise.observer.words import Mood, budget, duration, memory, mood, strategy
+from suitkaise.observer.words import Mood, budget, duration, memory, mood, strategy, took
 
 __all__ = ["TONES", "detail_of"]
 
@@ -68,7 +68,7 @@ def _facts(row: dict[str, Any], figures: dict[str, Any], now: float) -> list[tup
         facts.append(("memory", f"{memory(figures['memory'])}{cpu} (with its processes)"))
     if figures.get("loops"):
         rate = "" if figures.get("rate") is None else f", {figures['rate']:,g} a second"
-        facts.append(("loops", f"{figures['loops']:,}{rate}; the last took {figures['last'] * 1000:.3g} ms"))
+        facts.append(("loops", f"{figures['loops']:,}{rate}; the last took {took(figures['last'])}"))
     if figures.get("messages") or figures.get("queued"):
         facts.append(("messages", f"{figures['messages']:,} handled, {figures['queued']:,} wait"))
     if figures.get("in_phase") is not None and row["pid"] is not None:
