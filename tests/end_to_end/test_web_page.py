@@ -44,15 +44,18 @@ class Failing(Steady):
     restart = "temporary"
     def loop(self):
         if self.path.endswith("fails"):
-            raise ValueError("<b>as it was told</b>")
+            raise ValueError("<b>as it was told</b> \\u202e\\x1b[31m, and \\r")
 
 class Idle(Thread):
     def loop(self):
         self.wait(5.0)
 
+def deep(levels):
+    return Supervisor("deep", Child(Idle, id=f"leaf{levels}"), *([deep(levels - 1)] if levels else []))
+
 tree = Supervisor(
     "app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Child(Failing, id="fails"),
-    Supervisor("many", Child(Idle, copies=COPIES)), *[Keeper] * (COPIES == 1), max_restarts=50,
+    Supervisor("many", Child(Idle, copies=COPIES)), *[deep(20), Keeper] * (COPIES == 1), max_restarts=50,
 )
 """
 
@@ -138,6 +141,8 @@ def test_a_crash_shows_its_traceback_as_text_and_its_report_can_be_kept(opened: 
     traceback.wait_for(timeout=PATIENCE)
     assert "ValueError: <b>as it was told</b>" in traceback.inner_text()
     assert page.locator("aside b", has_text="as it was told").count() == 0  # nothing of it is markup
+    assert "</b> \\u202e\\x1b[31m, and \\r" in traceback.inner_text()  # and nothing turns the text around
+    assert "</b> \\u202e\\x1b[31m, and \\r" in card.locator(".why").inner_text()
     with page.expect_download() as download:
         card.get_by_text("Download").click()
     assert "as it was told" in Path(download.value.path()).read_text()
@@ -270,6 +275,31 @@ def test_two_hundred_workers_scroll_and_filter(opened: Open) -> None:
     assert page.evaluate("(rows) => rows.length > 200 && rows.every((row) => row.isConnected)", rows)
     page.keyboard.press("Home")
     assert page.evaluate("document.querySelector('section.tree').scrollTop") == 0
+
+
+def test_at_each_width_the_columns_fit_the_screen_and_have_their_heads_above_them(opened: Open) -> None:
+    page = opened.page
+    for width in (1600, 1300, 1261, 1260, 1100, 961):
+        page.set_viewport_size({"width": width, "height": 700})
+        too_wide, heads, cells = page.evaluate(
+            """() => {
+                const tree = document.querySelector("section.tree"), row = document.querySelector("#rows .row");
+                const seen = (row) => [...row.children].filter((cell) => cell.offsetWidth);
+                const places = (row) => seen(row).map((cell) => cell.offsetLeft);
+                return [tree.scrollWidth - tree.clientWidth, places(document.querySelector(".head")), places(row)];
+            }"""
+        )
+        assert (width, too_wide, heads) == (width, 0, cells)
+
+
+@pytest.mark.parametrize("opened", [1], indirect=True)
+@pytest.mark.parametrize("width", [1300, 1000, 390])
+def test_the_names_of_a_deep_tree_can_be_read(width: int, opened: Open) -> None:
+    opened.page.set_viewport_size({"width": width, "height": 700})
+    deepest = opened.row("app" + "/deep" * 21 + "/leaf0").locator(".name b")
+    deepest.scroll_into_view_if_needed()
+    deepest.filter(has_text="leaf0").wait_for(timeout=PATIENCE)
+    assert deepest.evaluate("(name) => name.scrollWidth <= name.clientWidth && name.clientWidth > 20")
 
 
 def test_a_narrow_screen_shows_everything_without_scrolling_sideways(opened: Open) -> None:

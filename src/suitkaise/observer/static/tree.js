@@ -76,6 +76,8 @@ export function drawRows() {
     if (!store.rows.has(path)) { watcher.unobserve(row.element); onScreen.delete(path); row.element.remove(); rows.delete(path); }
     else if (!kept.has(path)) row.element.remove();
   }
+  // The steps of a deep tree are smaller, so that room for the names is left.
+  box.style.setProperty("--deepest", paths.reduce((most, path) => Math.max(most, store.rows.get(path)?.depth ?? 0), 1));
   let before = null;
   for (const path of paths) {
     const { element } = rows.get(path) ?? make(path);
