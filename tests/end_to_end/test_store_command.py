@@ -90,6 +90,8 @@ def check_rm(state: Path) -> None:
     missing = store("rm", state, "limit", "--path", "ui/settings")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "suitkaise store: there is no 'limit' in 'ui/settings'; the container is empty\n"
+    missing = store("get", state, "ui/text")
+    assert missing.stderr == "suitkaise store: there is no 'ui/text' in the root; there is 'text' in 'ui'\n"
     missing = store("get", state, "texd", "--path", "ui")
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     assert "the nearest names there are 'text'" in missing.stderr

@@ -119,6 +119,17 @@ def test_get_of_a_missing_name_raises_an_error_with_the_nearest_names(tree: Tree
         tree.get("limit", path="elsewhere")
 
 
+@pytest.mark.parametrize("name, hint", [
+    ("ui/limit", "; there is 'limit' in 'ui'"), ("/ui/limit", "; there is 'limit' in 'ui'"),
+    ("ui/else", "; the container is empty"), ("ui/../limit", "; the container is empty"),
+])  # fmt: skip
+def test_who_takes_a_whole_path_for_a_name_is_told_the_path_and_the_name(name: str, hint: str, tree: Tree) -> None:
+    tree.add("limit", 1, path="ui")
+    with pytest.raises(EntryNotFound) as caught:
+        tree.get(name, path="")
+    assert str(caught.value) == f"there is no {name!r} in the root{hint}"
+
+
 def test_get_of_a_missing_name_returns_the_default(tree: Tree) -> None:
     assert tree.get("nothing", default=None) is None
     assert tree.get("nothing", "some/path", 5) == 5

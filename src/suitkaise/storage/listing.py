@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 from typing import Protocol
@@ -43,12 +44,18 @@ def names_in(reader: _HasContainers, path: str) -> list[str]:
 
 
 def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:
-    """Build the error for an entry that does not exist; the message lists the nearest names."""
+    """Build the error for an entry that does not exist; the message tells where it is, or the nearest names."""
     path = normal_path(path)
     names = names_in(reader, path)
     hint = "" if names else "; the container is empty"
     if near := difflib.get_close_matches(name, names, n=3):
         hint = f"; the nearest names there are {', '.join(map(repr, near))}"
+    above, _, last = name.rpartition("/")
+    with contextlib.suppress(ValueError):  # it is no path, then
+        if above and last in names_in(
+            reader, normal_path(above)
+        ):  # it is a whole path, as `suitkaise store ls` shows it
+            hint = f"; there is {where(last, normal_path(above))}"
     return EntryNotFound(f"there is no {where(name, path)}{hint}", path=path)
 
 
