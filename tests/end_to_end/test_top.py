@@ -285,6 +285,15 @@ def test_without_a_terminal_the_table_is_printed_once(app: App) -> None:
     assert rows[1]["rate"] > 0
 
 
+def test_a_terminal_that_can_show_no_whole_screen_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert command.on_terminal()
+    monkeypatch.setenv("TERM", "dumb")
+    assert not command.on_terminal()
+
+
 def test_without_a_program_a_printed_table_is_an_error(app: App) -> None:
     assert app("top", "--once", "--pid", "1").returncode == 3
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -38,8 +39,8 @@ def top(options: argparse.Namespace) -> int:
 
 
 def on_terminal() -> bool:
-    """Return whether a person reads the output and types the input."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    """Return whether a person reads the output and types the input, on a terminal that can show a whole screen."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def application(options: argparse.Namespace) -> TopApp:
