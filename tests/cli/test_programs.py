@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from suitkaise import cli
 from suitkaise.cli import programs
 from suitkaise.cli.command import CommandError
 from suitkaise.platform.runtime_directory import HUB_SOCKET, PREFIX, hold, unused_directories
@@ -61,6 +62,33 @@ def test_a_program_that_never_answers_is_named_after_a_while(directory: Path, mo
             assert str(directory) in silent
     finally:
         os.close(lock)
+
+
+@pytest.mark.parametrize("arguments", [["tree"], ["tree", "app"], ["tree", "--pid", "71"], ["observe"]], ids=" ".join)
+def test_where_no_tree_is_found_the_program_that_does_not_answer_is_named(
+    arguments: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(programs, "PATIENCE", 0.1)
+    monkeypatch.setattr(programs, "directories_in_use", lambda: [str(directory)])  # and no other that runs now
+    lock = hold(str(directory))
+    try:
+        with listening(directory):
+            assert cli.main(arguments) == 3
+        told = capsys.readouterr().err
+        nothing = "no program with pid 71 runs a tree" if "--pid" in arguments else "no tree"
+        assert told.startswith(f"suitkaise {arguments[0]}: {nothing} of this user")
+        assert told.endswith(f"; a program does not answer: {directory}\n")
+    finally:
+        os.close(lock)
+
+
+def test_where_another_program_runs_the_one_that_does_not_answer_is_named_too() -> None:
+    program = programs.Program("71")
+    program.facts = {"pid": 71, "trees": [{"path": "shop"}]}
+    with pytest.raises(
+        CommandError, match=r"there is no 'app/a'; there are: shop; a program does not answer: /run/72$"
+    ):
+        programs.find("app/a", [program], ["/run/72"])
 
 
 def test_several_trees_are_told_with_their_programs_since_their_names_may_be_the_same() -> None:

@@ -74,13 +74,13 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
 
 def observe(options: argparse.Namespace) -> int:
     """Serve the page of a program that runs already, until the program ends or Ctrl-C."""
+    from suitkaise.cli.programs import but_silent
     from suitkaise.cli.show import chosen
     from suitkaise.observer.launch import Place
 
     programs, silent = chosen(options)
     if not programs:
-        hint = f"; a program does not answer: {', '.join(silent)}" if silent else ""
-        raise CommandError(f"no tree of this user is running{hint}", NO_PROGRAM)
+        raise CommandError(f"no tree of this user is running{but_silent(silent)}", NO_PROGRAM)
     if len(programs) > 1:
         raise UsageError(f"several programs run, choose one with --pid: {', '.join(one.title for one in programs)}")
     try:

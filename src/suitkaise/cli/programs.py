@@ -15,7 +15,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import HubClient
 from suitkaise.platform.runtime_directory import HUB_SOCKET, directories_in_use
 
-__all__ = ["PATIENCE", "NotRunning", "Program", "Target", "find", "running_programs", "walk"]
+__all__ = ["PATIENCE", "NotRunning", "Program", "Target", "but_silent", "find", "running_programs", "walk"]
 
 PATIENCE = 5.0
 """Seconds within which a program has to answer what it is doing."""
@@ -173,8 +173,7 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
     """
     roots = [(program, tree) for program in programs for tree in program.trees]
     if not roots:
-        hint = f"; a program does not answer: {', '.join(silent)}" if silent else ""
-        raise NotRunning(f"no tree of this user is running{hint}", NO_PROGRAM)
+        raise NotRunning(f"no tree of this user is running{but_silent(silent)}", NO_PROGRAM)
     path = (path or "").strip("/")
     fitting = [(program, tree) for program, tree in roots if path.partition("/")[0] == tree["path"]]
     if not fitting and (len(roots) > 1 and not path):
@@ -197,7 +196,13 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
                 return Target(program, one)
     known = list(dict.fromkeys(one["path"] for _, tree in roots for one in walk(tree)))  # programs may have the same
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
-    raise NotRunning(f"there is no {path!r}; {f'did you mean {near[0]!r}?' if near else _listed(known)}", USAGE)
+    hint = f"did you mean {near[0]!r}?" if near else _listed(known)
+    raise NotRunning(f"there is no {path!r}; {hint}{but_silent(silent)}", USAGE)
+
+
+def but_silent(silent: list[str]) -> str:
+    """Return the end of an error that finds no program or no tree: it may be of a program that does not answer."""
+    return f"; a program does not answer: {', '.join(silent)}" if silent else ""
 
 
 def _listed(paths: list[str]) -> str:

@@ -13,7 +13,7 @@ import psutil
 
 from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
 from suitkaise.cli.display import Column, print_details, print_table
-from suitkaise.cli.programs import PATIENCE, Program, Target, find, running_programs, walk
+from suitkaise.cli.programs import PATIENCE, Program, Target, but_silent, find, running_programs, walk
 from suitkaise.crashes import read_reports
 from suitkaise.errors import AskTimeout, RuntimeGone
 from suitkaise.escapes import one_line
@@ -45,7 +45,8 @@ def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
     if options.pid is not None:
         programs = [program for program in programs if program.facts["pid"] == options.pid]
         if not programs:
-            raise CommandError(f"no program with pid {options.pid} runs a tree of this user", NO_PROGRAM)
+            told = f"no program with pid {options.pid} runs a tree of this user{but_silent(silent)}"
+            raise CommandError(told, NO_PROGRAM)
     return programs, silent
 
 
