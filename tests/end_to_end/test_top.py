@@ -169,6 +169,18 @@ def test_typing_filters_and_escape_shows_all(app: App) -> None:
     in_terminal(work, app.name)
 
 
+@pytest.mark.parametrize("keys", [[], ["slash", *"idle"], ["question_mark", "ctrl+c"], ["r", "ctrl+c"]], ids=" ".join)
+def test_ctrl_c_closes_a_dialog_and_else_quits(keys: list[str], app: App) -> None:
+    async def work(terminal: Terminal) -> None:
+        await terminal.choose(f"{app.name}/idle")
+        await terminal.press(*keys)
+        assert terminal.top.return_code is None
+        await terminal.press("ctrl+c")
+        await terminal.until(lambda: terminal.top.return_code == 0)
+
+    in_terminal(work, app.name)
+
+
 def test_sorting_lists_the_workers_and_keeps_the_cursor_on_its_worker(app: App) -> None:
     async def work(terminal: Terminal) -> None:
         worker = f"{app.name}/jobs/steady-1"

@@ -104,6 +104,7 @@ class TopApp(App[None]):
         Binding("t", "tree", "Tree", show=False),
         Binding("question_mark,h", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, system=True),  # where no text is selected, which it copies
         Binding("r", "change('restart')", "Restart"),
         Binding("s", "change('stop')", "Stop"),
         Binding("a", "change('start')", "Start"),

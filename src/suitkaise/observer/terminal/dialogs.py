@@ -31,7 +31,7 @@ class Confirm(ModalScreen[bool]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter", "answer(True)", "Yes"),
-        Binding("n,escape,q", "answer(False)", "No"),
+        Binding("n,escape,q,ctrl+c", "answer(False)", "No"),
     ]
 
     def __init__(self, question: str, hint: str) -> None:
@@ -58,7 +58,7 @@ class Confirm(ModalScreen[bool]):
 class ChooseSignal(ModalScreen[int | None]):
     """Asks which signal to send; choosing one confirms it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,n", "leave", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,n,ctrl+c", "leave", "Cancel")]
 
     def __init__(self, path: str, pid: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ChooseSignal(ModalScreen[int | None]):
 class Help(ModalScreen[None]):
     """The list of keys."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,h,enter", "leave", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,h,enter,ctrl+c", "leave", "Close")]
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""
@@ -117,5 +117,5 @@ _KEYS = [
     ("p c", "suspend (pause), and resume (continue)"),
     ("k", "send a signal to its process"),
     ("", "Else"),
-    ("? q", "this help, and quit; the trees go on"),
+    ("? q", "this help, and quit (also Ctrl-C); the trees go on"),
 ]
