@@ -86,7 +86,7 @@ def test_where_another_program_runs_the_one_that_does_not_answer_is_named_too() 
     program = programs.Program("71")
     program.facts = {"pid": 71, "trees": [{"path": "shop"}]}
     with pytest.raises(
-        CommandError, match=r"there is no 'app/a'; there are: shop; a program does not answer: /run/72$"
+        CommandError, match=r"there is no 'app/a'; a program does not answer: /run/72; there are: shop$"
     ):
         programs.find("app/a", [program], ["/run/72"])
 

@@ -89,7 +89,9 @@ def test_what_is_no_path_and_no_ref_is_a_type_error() -> None:
 
 def test_a_whole_path_is_not_found_and_the_error_tells_the_relative_one() -> None:
     with Supervisor("app", Waits).start() as running:
-        with pytest.raises(ChildNotFound, match="paths are relative to the tree: 'waits'"):
+        with pytest.raises(
+            ChildNotFound, match=r"^paths are relative to the tree: 'waits'; no worker at .* mean 'app/waits'\?$"
+        ):
             running["app/waits"]
 
 

@@ -197,11 +197,11 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
     known = list(dict.fromkeys(one["path"] for _, tree in roots for one in walk(tree)))  # programs may have the same
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else _listed(known)
-    raise NotRunning(f"there is no {path!r}; {hint}{but_silent(silent)}", USAGE)
+    raise NotRunning(f"there is no {path!r}{but_silent(silent)}; {hint}", USAGE)
 
 
 def but_silent(silent: list[str]) -> str:
-    """Return the end of an error that finds no program or no tree: it may be of a program that does not answer."""
+    """Return what follows where no program, tree or worker is found: a program that does not answer may have it."""
     return f"; a program does not answer: {', '.join(silent)}" if silent else ""
 
 

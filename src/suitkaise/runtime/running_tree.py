@@ -105,7 +105,7 @@ class RunningTree(Administration):
             if not path.startswith(f"{self.name}/"):
                 raise
             short = path.removeprefix(f"{self.name}/")
-            raise ChildNotFound(f"{error}; paths are relative to the tree: {short!r}", path=error.path) from None
+            raise ChildNotFound(f"paths are relative to the tree: {short!r}; {error}", path=error.path) from None
         return ref_to(f"{self.name}/{path}", kind)
 
     def __contains__(self, path: object) -> bool:
