@@ -38,6 +38,7 @@ __all__ = [
     "TreeFailed",
     "WorkerDead",
     "WorkerFailed",
+    "add_note",
     "no_attribute",
     "with_note",
 ]
@@ -56,10 +57,16 @@ def no_attribute(owner: object, name: str, others: Mapping[str, str], variable: 
 
 def with_note(error: BaseException, text: str) -> BaseException:
     """Add a remote traceback to an exception as a note, unless the note is there already."""
-    note = f"\n--- remote traceback ---\n{text.rstrip()}"
-    if text and note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    if text:
+        add_note(error, f"\n--- remote traceback ---\n{text.rstrip()}")
     return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception of the user's, unless it is there already; to a frozen dataclass, too."""
+    notes = vars(error).get("__notes__", [])
+    if isinstance(notes, list) and note not in notes:
+        vars(error)["__notes__"] = [*notes, note]
 
 
 class SuitkaiseError(Exception):

@@ -1,8 +1,10 @@
 """Each kind of end of a worker has its own exit reason."""
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 import types
 
 import pytest
@@ -18,6 +20,7 @@ from suitkaise import (
     Shutdown,
     Signaled,
     Supervisor,
+    Thread,
     WorkerFailed,
 )
 from suitkaise.events import ChildStopError, ChildStopped
@@ -87,6 +90,14 @@ class Does(Process):
                 os.abort()
             case int():
                 os.kill(os.getpid(), message)
+
+
+class Waits(Thread):
+    def on_start(self):
+        self.thread = threading.get_ident()
+
+    def on_receive(self, message):
+        return self.thread
 
 
 def end(message, *, notes=None, restart="temporary"):
@@ -266,3 +277,15 @@ def test_an_exception_that_the_hub_cannot_import_is_still_a_crash() -> None:
             raise plugin.Strange
 
     assert "a_plugin" in str(crash_of(Plugged).error)
+
+
+@pytest.mark.parametrize("error", [SystemExit, TimeoutError])
+def test_an_exception_that_another_thread_raises_in_a_waiting_worker_is_a_crash(error):
+    with Supervisor("tree", Waits).start() as running, running.events() as events:
+        thread = running["waits"].ask("your thread?")
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+        running["waits"].tell("wake up")
+        reason = next_exit(events)
+        assert isinstance(reason, Crashed)
+        assert (reason.phase, str(reason.error)) == ("waiting", f"internal error: {error.__name__}")
+        assert running["waits"].ask("your thread?") > 0

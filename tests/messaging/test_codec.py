@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed
+from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed, add_note
 from suitkaise.exits import Crashed, GaveUp, Shutdown
 from suitkaise.messaging import codec
 from tests.support import in_background
@@ -194,6 +194,31 @@ def test_what_exceptions_hold_in_slots_comes_back() -> None:
     assert (vars(back), hasattr(back, "unset")) == ({"other": [1], "__notes__": ["a note"]}, False)
     declared = codec.loads(codec.dumps(Declared(code=4)))
     assert (declared, declared.why) == (Declared(4), "unknown")
+
+
+def rebuilt_frozen(code: int) -> FrozenWithItsOwnWay:
+    return FrozenWithItsOwnWay(code)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenWithItsOwnWay(Exception):
+    code: int
+
+    def __reduce__(self) -> Any:
+        return rebuilt_frozen, (self.code,)
+
+
+@pytest.mark.parametrize("kind", [FrozenError, FrozenWithItsOwnWay, Declared])
+def test_an_exception_that_is_a_frozen_dataclass_comes_back_with_its_notes(kind: Any) -> None:
+    error = kind(4)
+    add_note(error, "a note")
+    back = codec.loads(codec.dumps(error))
+    assert (type(back), back.code, back.__notes__) == (kind, 4, ["a note"])
 
 
 def test_exceptions_that_keep_their_attributes_in_c_come_back_exactly() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from suitkaise import Ignore, Reject, Thread
-from suitkaise.errors import AskTimeout, NotSerializable, SpecError, SuitkaiseError, WorkerDead
+from suitkaise.errors import AskTimeout, NotSerializable, SpecError, SuitkaiseError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitCode, Normal, Shutdown, Signaled
 from suitkaise.messaging.ask_timeout import limited
 from suitkaise.messaging.identity import handles_alone
@@ -883,6 +885,75 @@ def test_an_exception_in_a_handler_kills_the_worker_and_reaches_the_asker(harnes
         answer.get(0)
     assert "remote traceback" in "".join(raised.value.__notes__)
     with pytest.raises(WorkerDead, match="ended before it handled the message: ValueError"):
+        behind.get(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def frozen() -> Exception:
+    return Frozen(5)
+
+
+def noted() -> Exception:
+    error = ValueError(5)
+    error.__notes__ = 5  # type: ignore[assignment]
+    return error
+
+
+@pytest.mark.parametrize("error", [frozen, noted])
+def test_an_exception_that_takes_no_notes_is_a_crash_and_reaches_the_asker(
+    harness: Harness, error: Callable[[], Exception]
+) -> None:
+    def fail(worker: Any, message: Any) -> None:
+        raise error()
+
+    one = harness(Calculator(fail))
+    answer = one.ask("x")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("on_receive", type(error()))
+    with pytest.raises(type(error())):
+        answer.get(0)
+
+
+class Unspeakable(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot say")
+
+
+def test_a_refusal_without_a_text_answers_the_asker_and_leaves_the_worker_alive(harness: Harness) -> None:
+    def refuse(worker: Any, message: Any) -> None:
+        raise Reject(Unspeakable())
+
+    one = harness(Calculator(refuse))
+    answer = one.ask("x")
+    one.call("end")
+    one.run()
+    with pytest.raises(WorkerFailed, match="Unspeakable: its text could not be made: RuntimeError"):
+        answer.get(0)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt("now")])
+def test_an_internal_error_is_a_crash_of_the_worker_and_its_asker_is_told(
+    harness: Harness, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    one = harness(Calculator())
+    monkeypatch.setattr(one.lifecycle.context.replies, "settle", fail)
+    answer, behind = one.ask("x"), one.ask("never")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("on_receive", SuitkaiseError)
+    assert f"internal error: {type(error).__name__}" in str(reason)
+    assert "in fail" in reason.traceback
+    with pytest.raises(WorkerDead, match="died before it answered: SuitkaiseError in on_receive: internal error"):
+        answer.get(0)
+    with pytest.raises(WorkerDead, match="ended before it handled the message"):
         behind.get(0)
 
 

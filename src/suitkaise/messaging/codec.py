@@ -311,7 +311,8 @@ def dumps_error(error: BaseException, *, root: str = "error") -> bytes:
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
-    notes = [shortened(note) for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    noted = getattr(error, "__notes__", None)
+    notes = [shortened(note) for note in noted if isinstance(note, str)] if isinstance(noted, list) else []
     return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), PROTOCOL)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
+from suitkaise.errors import add_note
 from suitkaise.messaging import definitions
 from suitkaise.messaging.definitions import MAIN, Home, is_by_value
 
@@ -278,7 +279,7 @@ def reduce_exception(error: BaseException) -> Any:
     if not isinstance(reduced, tuple) or reduced[0] is not kind:
         return NotImplemented
     made = _rebuild_exception, (kind, reduced[1])
-    if slots:
+    if slots or isinstance(kind.__setattr__, types.FunctionType):  # of a frozen dataclass, most likely
         return (*made, (slots, *reduced[2:]), None, None, _set_state)
     return (*made, *reduced[2:])
 
@@ -291,11 +292,20 @@ def slots_of(value: object) -> dict[str, Any]:
 
 def _set_state(error: BaseException, state: tuple[dict[str, Any], ...]) -> None:
     slots, *others = state
-    for name, value in slots.items():
-        object.__setattr__(error, name, value)  # also in a frozen dataclass
     for other in others:
         if other is not None:
-            error.__setstate__(other)
+            _set_state_of(error, other)
+    for name, value in slots.items():
+        object.__setattr__(error, name, value)  # also in a frozen dataclass
+
+
+def _set_state_of(error: BaseException, state: Any) -> None:
+    """Give an exception what `BaseException.__reduce__` has made of its attributes; also in a frozen dataclass."""
+    own = type(error).__setstate__
+    if own is BaseException.__setstate__ or getattr(own, "__module__", "") == "dataclasses":  # for slots alone
+        vars(error).update(state)
+    else:
+        error.__setstate__(state)
 
 
 def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
@@ -309,5 +319,6 @@ def _rebuild_with_notes(notes: list[str], make: Callable[..., Any], args: tuple[
     error = make(*args)
     if state is not None:
         error.__setstate__(state)
-    error.__notes__ = list(notes)
+    for note in notes:
+        add_note(error, note)
     return error

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from suitkaise.errors import EntryNotFound
+from suitkaise.errors import EntryNotFound, add_note
 from suitkaise.messaging import codec
 from suitkaise.messaging.identity import current_owner, split_owner
 from suitkaise.storage.backends.reader import NotThereYet, Reader
@@ -358,7 +358,7 @@ def decoded(path: str, name: str, record: bytes | bytearray) -> Any:
     try:
         return value_of(record)
     except Exception as error:
-        error.add_note(f"while decoding the value of {where(name, path)}")
+        add_note(error, f"while decoding the value of {where(name, path)}")
         raise
 
 

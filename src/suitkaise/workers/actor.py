@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from suitkaise.errors import WorkerDead
+from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.actor import Actor
 from suitkaise.messaging.mailbox import IDLE, ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.portable_errors import crash, text_of
 from suitkaise.platform.board import Slot
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.hooks import is_async
@@ -44,6 +46,7 @@ class WorkerActor(Actor):
         self.lifecycle = lifecycle
         lifecycle.context.on_checkpoint = self.on_checkpoint
         self.mailbox = mailbox
+        self._reported = False
 
     def on_ready(self) -> None:
         """Called when the worker's `on_start` has returned."""
@@ -63,18 +66,41 @@ class WorkerActor(Actor):
 
     def _handle_receive(self, message: Any) -> Any:
         lifecycle = self.lifecycle
-        if type(message) is Message:
-            lifecycle.receive(message)
-        elif message is ITERATE:
-            lifecycle.iterate()
-        elif message is STOP:
-            assert self.mailbox.stop_reason is not None
-            lifecycle.finish(self.mailbox.stop_reason)
-        else:
-            assert message is IDLE
-            lifecycle.idle()
-        if lifecycle.outcome is not None:
-            self._end_if_over()
+        try:
+            if type(message) is Message:
+                lifecycle.receive(message)
+            elif message is ITERATE:
+                lifecycle.iterate()
+            elif message is STOP:
+                assert self.mailbox.stop_reason is not None
+                lifecycle.finish(self.mailbox.stop_reason)
+            else:
+                assert message is IDLE
+                lifecycle.idle()
+            if lifecycle.outcome is not None:
+                self._end_if_over()
+        except BaseException:
+            self._handle_failure(*sys.exc_info())
+
+    def _actor_loop(self) -> None:
+        try:
+            super()._actor_loop()
+        except BaseException:  # another thread may raise one in this thread, at any place
+            self._handle_failure(*sys.exc_info())
+
+    def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """Make an internal error the crash of the worker, which would else seem to run."""
+        if self._reported:
+            super()._handle_failure(exception_type, exception_value, traceback)
+            return
+        self.end()
+        text = text_of(exception_value)
+        error = SuitkaiseError(f"internal error: {exception_type.__name__}{text and f': {text}'}")
+        reason = crash(self.lifecycle.phase, error.with_traceback(traceback), self.lifecycle.path)
+        try:
+            self.lifecycle.close()
+        finally:
+            self._report(Outcome(reason))
 
     def _end_if_over(self) -> None:
         outcome = self.lifecycle.outcome
@@ -82,6 +108,10 @@ class WorkerActor(Actor):
             return
         self.end()
         self.lifecycle.close()
+        self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        self._reported = True
         self.on_over(outcome)  # before the answers below: an asker may send its next message at once
         self.lifecycle.answer_failed_ask()
         for message in self.lifecycle.unanswered():

@@ -229,7 +229,7 @@ class Lifecycle:
                     self._before, self._loop, self._after = (hook_of(self._worker, hook) for hook in _LOOP_HOOKS)
                 return
         except BaseException as error:
-            self._fail(Phase.of(seconds[PHASE]).hook, error)
+            self._fail(self.phase, error)
             return
         finally:
             seconds[LAST_LOOP] = took
@@ -275,10 +275,9 @@ class Lifecycle:
         else:
             if message.reply is not None or replies.deferred:
                 self._answer(message, answer)
-        finally:
-            replies.handled = None
-            if self.outcome is None:
-                slot.seconds[PHASE] = _clock() + _WAITING
+        replies.handled = None  # not after an internal error: then the asker is told that the worker has ended
+        if self.outcome is None:
+            slot.seconds[PHASE] = _clock() + _WAITING
 
     def _skips(self, message: Message, now: float) -> bool:
         """Answer a message that was dropped, or whose asker waits no longer; return False for any other."""
@@ -376,6 +375,11 @@ class Lifecycle:
         return [*([] if handled is None else [handled]), *self._replies.take_all()]
 
     # ------------------------------------------------------------ for the engine
+    @property
+    def phase(self) -> str:
+        """The hook that runs, or ran last; `waiting` between two hooks."""
+        return Phase.of(self._slot.seconds[PHASE]).hook
+
     def stacks(self) -> str:
         """Return what the worker awaits, which the stacks of its threads do not show; for any thread."""
         return ""

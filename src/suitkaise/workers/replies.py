@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from suitkaise.errors import Reject, SuitkaiseError, WorkerFailed, with_note
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Message, Payload, Returned
-from suitkaise.messaging.portable_errors import portable_error
+from suitkaise.messaging.portable_errors import portable_error, text_of
 
 __all__ = ["Replies", "ReplyTo", "send_answer"]
 
@@ -84,7 +84,7 @@ class Replies:
         error = error.error if isinstance(error, Reject) else Reject(error).error  # a class is called, as by `raise`
         if isinstance(error, Exception):
             return error
-        return WorkerFailed(f"{type(error).__name__}: {error}", path=self._path)
+        return WorkerFailed(f"{type(error).__name__}: {text_of(error)}", path=self._path)
 
     def take(self, message: Message) -> bool:
         """Return whether the message is still to be answered, and leave that to the caller."""
