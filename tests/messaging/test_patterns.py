@@ -50,6 +50,12 @@ def test_a_name_is_a_text(name: Any) -> None:
         checked_name("a topic", name)
 
 
+@pytest.mark.parametrize("wildcards", [True, False])
+def test_a_name_that_utf_8_cannot_encode_is_refused_in_every_worker_alike(wildcards: bool) -> None:
+    with pytest.raises(ValueError, match=r"a topic must be a text that UTF-8 can encode, unlike 'files/\\udcff'"):
+        checked_name("a topic", "files/\udcff", wildcards=wildcards)
+
+
 def test_a_name_has_no_wildcards_where_it_may_have_none() -> None:
     with pytest.raises(ValueError, match=r"a topic must have no wildcards \(\* and \?\), unlike 'a/\*'"):
         checked_name("a topic", "a/*")

@@ -43,6 +43,10 @@ def checked_name(what: str, name: object, *, wildcards: bool = False) -> str:
     """Return the name of a group or topic; raise ValueError if it cannot be one."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"{what} must be a text that is not empty, not {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} must be a text that UTF-8 can encode, unlike {name!r}") from None
     if not wildcards and is_pattern(name):
         raise ValueError(f"{what} must have no wildcards (* and ?), unlike {name!r}")
     return name
