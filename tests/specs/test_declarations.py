@@ -220,9 +220,8 @@ def test_s56_the_first_delay_is_as_long_as_was_said_also_beyond_the_default_maxi
     assert backoff.delay(20, random=0.5) == (maximum if initial else 0)
 
 
-def test_s56_a_maximum_below_the_first_delay_is_refused() -> None:
-    refused(lambda: Backoff(initial=60, maximum=10), "Backoff: maximum must be at least initial, 60, not 10")
-    assert Backoff(initial=60, maximum=60).maximum == 60
+def test_s56_a_maximum_that_was_given_bounds_the_first_delay_too() -> None:
+    assert Backoff(initial=60, maximum=10, jitter=0).delay(1, random=0.5) == 10
 
 
 def test_s56_a_backoff_that_begins_with_no_delay_has_none_however_many_the_retries() -> None:

@@ -10,9 +10,9 @@ statuses; and its connection to the hub ends with the hub, however the hub ends.
 and starts another keeper that adopts the living workers.
 
 A request carries the worker's end of a control connection, over which the recipe follows while the keeper and the
-process wake up; the worker itself announces to the hub that it exists. While there is nothing to do, the keeper forks one process in reserve, so that the
-next worker need not wait for a fork. When the hub is gone, the keeper asks all workers to finish, waits, kills those
-that are left, ends the storage last, and removes the program's directory.
+process wake up; the worker itself announces to the hub that it exists. While there is nothing to do, the keeper forks
+one process in reserve, so that the next worker need not wait for a fork. When the hub is gone, the keeper asks all
+workers to finish, waits, kills those that are left, ends the storage last, and removes the program's directory.
 
 The keeper adopts the processes that a worker leaves behind, ends them, and reports the worker's exit only then (see
 `leftovers`). A program that has commands has a second keeper for them, and so has one that has changed its user.

@@ -66,12 +66,12 @@ class Backoff:
     Args:
         initial: seconds before the first retry (default 0.1).
         factor: the growth of the delay with each retry (default 2.0).
-        maximum: the longest delay in seconds (default 30.0, or `initial` if that is longer).
+        maximum: the longest delay in seconds, the first one included (default 30.0, or `initial` if that is longer).
         jitter: the fraction by which a delay is randomly longer or shorter (default 0.1).
         reset_after: once a child has run for so many seconds, the next delay is the `initial` one again (default 60.0).
 
     Raises:
-        SpecError: a value is out of range, or `maximum` is less than `initial`.
+        SpecError: a value is out of range.
 
     >>> Backoff(initial=0.1, factor=2, jitter=0).delay(3, random=0.5)
     0.4
@@ -91,8 +91,6 @@ class Backoff:
             value = getattr(self, name)
             if not is_number(value) or not low <= value <= high:
                 raise SpecError(f"Backoff: {name} must be a number from {low} to {high}, not {value!r}")
-        if self.maximum < self.initial:
-            raise SpecError(f"Backoff: maximum must be at least initial, {self.initial!r}, not {self.maximum!r}")
 
     def delay(self, attempt: int, random: float) -> float:
         """Return the seconds to wait before retry `attempt` (from 1); `random` in [0, 1) selects the jitter."""
