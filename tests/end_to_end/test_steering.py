@@ -8,16 +8,17 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise import cli
+from suitkaise import Child, Supervisor, Thread, cli
 from tests.support import Finished, Program, eventually, run_program, start_program, wait_gone
 
 APP = """
@@ -64,6 +65,10 @@ if __name__ == "__main__":
                     path, message = order.strip().split(maxsplit=1)
                     running[path].tell(message)
 """
+
+
+class Idle(Thread):
+    """A worker that waits."""
 
 
 def command_line(*args: str) -> Finished:
@@ -384,19 +389,41 @@ def test_completion_prints_a_script_that_knows_all_commands(shell: str) -> None:
         assert command in script
 
 
-def test_the_completion_of_bash_completes_commands_options_and_paths(app: App, tmp_path: Path) -> None:
+Complete = Callable[..., list[str]]
+
+
+@pytest.fixture
+def complete(tmp_path: Path) -> Complete:
+    """Return what the last of some words can be completed to, in bash."""
     script = run_program([sys.executable, "-m", "suitkaise", "completion", "bash"]).check().stdout
     (tmp_path / "suitkaise").write_text(f'#!/bin/sh\nexec {sys.executable} -m suitkaise "$@"\n')
     (tmp_path / "suitkaise").chmod(0o755)
 
     def complete(*words: str) -> list[str]:
-        typed = " ".join(f"'{word}'" for word in ("suitkaise", *words))
+        typed = shlex.join(["suitkaise", *words])
         code = (
             f"{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _suitkaise; printf '%s\\n' \"${{COMPREPLY[@]}}\""
         )
         path = f"{tmp_path}:{os.environ['PATH']}"
-        return run_program(["bash", "-c", code], env={"PATH": path}).check().stdout.split()
+        return run_program(["bash", "-c", code], env={"PATH": path}).check().stdout.splitlines()
 
+    return complete
+
+
+def test_the_completion_of_bash_completes_commands_options_and_paths(app: App, complete: Complete) -> None:
     assert complete("re") == ["restart", "resume"]
     assert "--follow" in complete("logs", "--")
     assert complete("status", f"{app.name}/jobs/st") == [f"{app.name}/jobs/steady-0", f"{app.name}/jobs/steady-1"]
+
+
+def test_a_path_is_completed_as_it_is_whatever_its_name_and_nothing_in_it_is_run(
+    complete: Complete, tmp_path: Path
+) -> None:
+    ids = ["工人-🚀", "two words", 'it\'s "so"', "back\\slash", "$(touch ran)", "`touch ran`", "$HOME"]
+    tree = Supervisor("named", *[Child(Idle, id=one) for one in ids])
+    with tree.start():
+        assert complete("status", "named/") == [f"named/{one}" for one in ids]
+        assert complete("status", "named/工") == ["named/工人-🚀"]
+        assert complete("status", "named/two\\ w") == ["named/two words"]
+    assert not (tmp_path / "ran").exists()
+    assert not Path("ran").exists()

@@ -25,7 +25,7 @@ _WITH_PATH = (
     "signal",
     "stack",
 )
-_PATHS = """suitkaise tree --json 2>/dev/null | tr '{' '\\n' | sed -n 's/^.*"path": "\\([^"]*\\)".*$/\\1/p'"""
+_PATHS = "suitkaise tree --paths 2>/dev/null"
 
 
 def print_completion(parser: argparse.ArgumentParser, shell: str) -> int:
@@ -53,7 +53,7 @@ def _bash(parser: argparse.ArgumentParser, *, zsh: bool) -> str:
     cases = "\n".join(f"        {name}) options='{' '.join(options)}' ;;" for name, (_, options) in commands.items())
     first = "autoload -U +X bashcompinit && bashcompinit\n" if zsh else ""
     return f"""{first}_suitkaise() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}} options=''
+    local word=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}} options='' one
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W '{" ".join(commands)}' -- "$word"))
         return
@@ -64,7 +64,11 @@ def _bash(parser: argparse.ArgumentParser, *, zsh: bool) -> str:
     case "$word" in
         -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
         *) case "$command" in
-            {"|".join(_WITH_PATH)}) COMPREPLY=($(compgen -W "$({_PATHS})" -- "$word")) ;;
+            {"|".join(_WITH_PATH)})
+                COMPREPLY=()
+                while IFS= read -r one; do  # not by compgen -W, which would run a $(command) in a name
+                    if [[ $one == "${{word//\\\\/}}"* ]]; then COMPREPLY+=("$one"); fi
+                done < <({_PATHS}) ;;
             *) COMPREPLY=($(compgen -f -- "$word")) ;;
         esac ;;
     esac

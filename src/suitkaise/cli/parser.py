@@ -40,6 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
         if name not in ("ps", "nodes"):
             command.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
+        if name == "tree":
+            command.add_argument("--paths", action="store_true", help=argparse.SUPPRESS)  # for `completion`
     logs = _add(commands, "logs", "print what workers have printed and logged last")
     logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")

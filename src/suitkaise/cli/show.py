@@ -103,6 +103,10 @@ def tree(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(parts if options.path is None else parts[0]))
         return CLEAN
+    if options.paths:
+        for part in parts:
+            print(*(one["path"] for one in walk(part)), sep="\n")
+        return CLEAN
     print_table(_TREE, [row for part in parts for row in _tree_rows(part, "", "")])
     return CLEAN
 
