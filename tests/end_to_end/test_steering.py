@@ -270,11 +270,11 @@ def test_a_process_that_is_stopped_has_no_stacks_to_show(app: App) -> None:
 
 # ---------------------------------------------------------------- changes
 def test_restart_starts_a_worker_again_and_does_not_count_it(app: App) -> None:
-    before = app.facts("jobs/steady-1")
+    before, used = app.facts("jobs/steady-1"), app.facts("jobs")["restarts_used"]  # by a test before
     assert app("restart jobs/steady-1").check().stdout == f"{app.name}/jobs/steady-1: restarted\n"
     after = app.facts("jobs/steady-1")
     assert after["pid"] not in (None, before["pid"])
-    assert app.facts("jobs")["restarts_used"] == 0
+    assert app.facts("jobs")["restarts_used"] <= used
     whole = app("restart", app.name)
     assert (whole.returncode, "restart its program" in whole.stderr) == (2, True)
 
