@@ -155,10 +155,22 @@ def test_a_task_that_is_done_cannot_be_cancelled(running: RunningTree) -> None:
     assert not task.cancel()
 
 
+def forks() -> int:
+    child = os.fork()
+    return 0 if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_process_that_a_task_has_forked_ends_where_the_function_returns(
+    running: RunningTree, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert running.task(forks).get(15) == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_value_or_an_argument_that_cannot_be_sent_fails_the_task(running: RunningTree) -> None:
     with pytest.raises(NotSerializable):
         running.task(add, threading.Lock()).get(15)  # type: ignore[call-overload]
-    with pytest.raises(WorkerFailed, match="result"):
+    with pytest.raises(WorkerFailed, match="NotSerializable in result: result: cannot pickle"):
         running.task(threading.RLock).get(15)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "Payload",
     "ReplyCallback",
+    "Result",
     "Returned",
     "undecodable",
     "value_of",
@@ -135,6 +136,14 @@ class Returned(Payload):
     __slots__ = ()
 
     kind: ClassVar[str] = "answer"
+
+
+class Result(Payload):
+    """The result of a worker."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = "result"
 
 
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]

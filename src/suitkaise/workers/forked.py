@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from suitkaise.exits import ExitCode, Normal
 from suitkaise.platform.processes import finish_interpreter
-from suitkaise.workers.incarnation import ForceFinish, reason_of_exit
+from suitkaise.workers.incarnation import ExitWith, ForceFinish, reason_of_exit
 
 __all__ = ["Forks", "end_fork"]
 
@@ -46,7 +46,7 @@ def end_fork(error: BaseException | None = None) -> NoReturn:
     """End this process as Python ends a program that `error` has ended: its exit code, its traceback on stderr."""
     code = 1
     try:
-        if error is None or isinstance(error, ForceFinish):
+        if error is None or isinstance(error, (ForceFinish, ExitWith)):
             code = 0
         elif isinstance(error, SystemExit):
             reason = reason_of_exit(error)

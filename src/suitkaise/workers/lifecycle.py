@@ -21,7 +21,7 @@ from suitkaise.exits import Crashed, ExitReason, Normal
 from suitkaise.messaging.identity import set_own_thread, set_starting, set_worker
 from suitkaise.messaging.inbox import Taken, dropped_from
 from suitkaise.messaging.mailbox import Mailbox
-from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.messages import Message, Result
 from suitkaise.messaging.portable_errors import crash, crash_and_answer
 from suitkaise.messaging.tracing import continued
 from suitkaise.platform.board import LAST_LOOP, LOOPING, LOOPS, MESSAGES, PHASE, PID, SKIPPED, TOTAL, Phase, Slot
@@ -336,7 +336,7 @@ class Lifecycle:
             self._fail(phase, error)
             return
         by_itself = reason is context.own_reason
-        self.outcome = Outcome(reason, Payload(value) if reason.clean else None, by_itself=by_itself)
+        self.outcome = Outcome(reason, Result(value) if reason.clean else None, by_itself=by_itself)
 
     # ------------------------------------------------------------ after the last turn
     def close(self) -> None:
@@ -470,7 +470,7 @@ class Lifecycle:
             self.outcome = Outcome(FORCED)
             return
         if isinstance(error, ExitWith):
-            self.outcome = Outcome(error.reason, Payload(error.result) if error.reason.clean else None)
+            self.outcome = Outcome(error.reason, Result(error.result) if error.reason.clean else None)
             return
         if isinstance(error, SystemExit):
             self.outcome = Outcome(reason_of_exit(error))
