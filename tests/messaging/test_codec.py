@@ -213,12 +213,31 @@ class FrozenWithItsOwnWay(Exception):
         return rebuilt_frozen, (self.code,)
 
 
-@pytest.mark.parametrize("kind", [FrozenError, FrozenWithItsOwnWay, Declared])
+class FrozenByHand(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+    @property
+    def code(self) -> Any:
+        return self.args[0]
+
+
+@pytest.mark.parametrize("kind", [FrozenError, FrozenWithItsOwnWay, Declared, FrozenByHand])
 def test_an_exception_that_is_a_frozen_dataclass_comes_back_with_its_notes(kind: Any) -> None:
     error = kind(4)
     add_note(error, "a note")
     back = codec.loads(codec.dumps(error))
     assert (type(back), back.code, back.__notes__) == (kind, 4, ["a note"])
+
+
+class Delegating(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"there is no {name} yet")
+
+
+def test_an_exception_whose_attributes_cannot_be_read_can_be_sent() -> None:
+    back = codec.loads(codec.dumps_error(Delegating("a text")))
+    assert (type(back), back.args) == (Delegating, ("a text",))
 
 
 def test_exceptions_that_keep_their_attributes_in_c_come_back_exactly() -> None:

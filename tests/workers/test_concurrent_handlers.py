@@ -464,3 +464,19 @@ def test_a_class_can_set_its_concurrency() -> None:
         concurrency = 8
 
     assert Child(Wide).concurrency == 8
+
+
+def test_an_internal_error_while_a_message_is_answered_ends_the_worker_and_its_asker_is_told(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise MemoryError("no room for the answer")
+
+    one = harness(Gates(), concurrency=2)
+    monkeypatch.setattr(one.lifecycle.context.replies, "settle", fail)
+    answer = one.ask(("open", "a"))
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert (reason.phase, type(reason.error)) == ("on_receive", MemoryError)
+    with pytest.raises(MemoryError, match="no room for the answer"):
+        answer.get(0)

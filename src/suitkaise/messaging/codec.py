@@ -311,7 +311,7 @@ def dumps_error(error: BaseException, *, root: str = "error") -> bytes:
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
-    noted = getattr(error, "__notes__", None)
+    noted = vars(error).get("__notes__")  # its `__getattr__` may raise anything
     notes = [shortened(note) for note in noted if isinstance(note, str)] if isinstance(noted, list) else []
     return pickle.dumps(_SentError(f"{name}: {text}", notes, dumps(error, root=root)), PROTOCOL)
 

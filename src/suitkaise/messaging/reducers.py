@@ -272,14 +272,16 @@ def reduce_exception(error: BaseException) -> Any:
         if notes and isinstance(reduced, tuple):
             return _rebuild_with_notes, (notes, *reduced[:3])
         return NotImplemented
-    slots = slots_of(error)
-    if not (slots or isinstance(kind.__init__, types.FunctionType)) or isinstance(kind.__new__, types.FunctionType):
+    slots, frozen = slots_of(error), isinstance(kind.__setattr__, types.FunctionType)
+    if not (slots or frozen or isinstance(kind.__init__, types.FunctionType)):
+        return NotImplemented
+    if isinstance(kind.__new__, types.FunctionType):
         return NotImplemented
     reduced = error.__reduce__()
     if not isinstance(reduced, tuple) or reduced[0] is not kind:
         return NotImplemented
     made = _rebuild_exception, (kind, reduced[1])
-    if slots or isinstance(kind.__setattr__, types.FunctionType):  # of a frozen dataclass, most likely
+    if slots or frozen:
         return (*made, (slots, *reduced[2:]), None, None, _set_state)
     return (*made, *reduced[2:])
 

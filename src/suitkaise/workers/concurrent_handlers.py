@@ -94,10 +94,9 @@ class Handlers:
             if isinstance(value, Coroutine):
                 value = await value
             await take_cancellation()
+            self._host.answer(message, value)
         except BaseException as error:
             self._end_with(message, error)
-        else:
-            self._host.answer(message, value)
         finally:
             del self._running[message]
             self._host.changed()
