@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whereis_all
-from suitkaise.errors import ChildNotFound, DeadlockError, RuntimeGone, WorkerDead, WorkerFailed
+from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from suitkaise.messaging import codec, router
 from suitkaise.messaging.answer import STEP, Answer
@@ -24,6 +24,7 @@ from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_own_thread
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.topics import unsubscribe
+from tests.support import GRACE, in_background
 
 
 class RecordingRouter:
@@ -233,6 +234,27 @@ def test_an_answer_that_was_cancelled_is_dropped(recorder: RecordingRouter, ref:
     answer.cancel()
     answer.settle(True, Payload(1))
     assert answer.cancelled()
+
+
+def test_an_answer_cannot_be_sent(recorder: RecordingRouter, ref: WorkerRef) -> None:
+    recorder.reply = lambda message: None
+    with pytest.raises(NotSerializable, match=r"value\[0\]: .*an answer belongs to the process that has asked; send"):
+        codec.dumps([ref.ask_future("x")])
+
+
+def test_an_answer_that_is_cancelled_ends_the_waits_for_several_answers(
+    recorder: RecordingRouter, ref: WorkerRef
+) -> None:
+    recorder.reply = lambda message: None
+    answers = [ref.ask_future("x") for _ in range(3)]
+    assert answers[0].cancel()
+    assert answers[0].cancel()
+    waits = in_background(lambda: concurrent.futures.wait(answers[1:], GRACE))
+    answers[1].cancel()
+    answers[2].settle(True, Payload(1))
+    done, waiting = waits.result(GRACE)
+    assert (len(done), len(waiting)) == (2, 0)
+    assert set(concurrent.futures.as_completed(answers, GRACE)) == set(answers)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01])

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError
 from suitkaise.messaging.identity import awaits_alone, current_path, handles_alone, own_thread_of, reads_answers
@@ -96,6 +96,15 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def done(self) -> bool:
         """Do what `concurrent.futures.Future.done` does, without its lock."""
         return self._state not in _OPEN
+
+    def cancel(self) -> bool:
+        """Do what `concurrent.futures.Future.cancel` does, and end the `wait` and `as_completed` of others."""
+        if not super().cancel():
+            return False
+        with self._condition:
+            if self._state == "CANCELLED":  # else another thread has told those that wait
+                self.set_running_or_notify_cancel()
+        return True
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already."""
@@ -227,6 +236,9 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         ok = self._exception is None
         raw = self._result if ok else self._exception
         return ok, raw.payload if isinstance(raw, _Undecoded) else Payload(raw)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an answer belongs to the process that has asked; send what its get() returns")
 
     def settle(self, ok: bool, payload: Payload) -> None:
         """Set the answer, or the error if not `ok`; ignore a second answer."""
