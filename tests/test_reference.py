@@ -19,6 +19,7 @@ MODULES = (
     "xprocess",
 )  # fmt: skip
 NOT_FOR_USERS = {
+    "suitkaise.errors.add_note",
     "suitkaise.errors.no_attribute",
     "suitkaise.errors.with_note",
     "suitkaise.exits.KILL_CHILD",
