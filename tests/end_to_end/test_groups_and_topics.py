@@ -15,6 +15,7 @@ from suitkaise import (
     Child,
     ChildNotFound,
     DynamicSupervisor,
+    NotSerializable,
     Process,
     Published,
     Supervisor,
@@ -110,6 +111,17 @@ def test_members_are_told_all_and_asked_in_turn_from_the_program_and_from_worker
         assert Counter(group("g").ask("who") for _ in range(10)) == {"app/a": 5, "app/b": 5}
         assert Counter(running["c"].ask(("ask group", "g", "who")) for _ in range(4)) == {"app/a": 2, "app/b": 2}
         assert group("g").ask_future("who").get() in {"app/a", "app/b"}
+
+
+def test_what_cannot_be_sent_to_one_of_them_is_sent_to_none() -> None:
+    children = [member(kind, kind, ("all",), ("news",)) for kind in ("thread", "process")]
+    with Supervisor("groups", *children).start() as running:
+        with pytest.raises(NotSerializable):
+            group("all").tell(threading.Lock())
+        with pytest.raises(NotSerializable):
+            publish("news", threading.Lock())
+        assert running["thread"].ask("seen") == []
+        assert group("all").tell("text") == publish("news", "text") == 2
 
 
 @both

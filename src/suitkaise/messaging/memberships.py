@@ -6,9 +6,10 @@ called from any thread, and none of them waits for a worker.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar, assert_never
 
 from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
@@ -118,7 +119,9 @@ class Groups:
 
     def _tell(self, name: str, payload: Payload) -> int:
         told = 0
-        for path in self._paths(name):
+        paths = self._paths(name)
+        _check(payload, paths, self._find)
+        for path in paths:
             try:
                 self._find(path).send(Message("message", payload))
                 told += 1
@@ -153,6 +156,7 @@ class Topics:
             if matches(pattern, topic):
                 for owner, limit in subscribers.items():
                     most[owner] = max(limit, most.get(owner, 0))
+        _check(payload, (split_owner(owner)[0] for owner in most), self._find)
         return sum(self._deliver(owner, topic, payload, limit) for owner, limit in most.items())
 
     def _deliver(self, owner: str, topic: str, payload: Payload, most: int) -> bool:
@@ -169,3 +173,12 @@ class Topics:
 def _payload(argument: Any) -> Payload:
     """Return the message of a request: encoded if it comes from a worker's process, else as it is."""
     return Payload(data=argument) if isinstance(argument, bytes) else argument
+
+
+def _check(payload: Payload, paths: Iterable[str], find: Callable[[str], Address]) -> None:
+    """Raise NotSerializable before any worker has got the message, if one of them needs it encoded."""
+    for path in paths:
+        with contextlib.suppress(ChildNotFound):
+            if find(path).kind != "thread":
+                payload.parts  # noqa: B018 - it is encoded once, for all
+                return
