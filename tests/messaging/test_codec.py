@@ -321,6 +321,20 @@ class Stateful:
         return {"sent": self.inner}
 
 
+class Reduced:
+    """It is made by a function of what its attributes hold."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __reduce__(self) -> Any:
+        return _made, ("a name", self.inner)
+
+
+def _made(name: str, inner: Any) -> Reduced:
+    return Reduced(inner)
+
+
 class Refuses:
     def __reduce__(self) -> Any:
         raise RuntimeError("not today")
@@ -359,6 +373,7 @@ def tree_with_parent_links(lock: Any) -> Any:
         (lambda lock: functools.partial(print, 1, end=lock), "value.keywords['end']"),
         (lambda lock: functools.partial(closure_over(lock)), "value.func.__closure__['lock']"),
         (lambda lock: Stateful(lock), "value.sent"),
+        (lambda lock: Reduced({"a": lock}), "value.inner['a']"),
         (lambda lock: collections.deque([1, lock]), "value[1]"),
         (lambda lock: collections.OrderedDict(a=lock), "value['a']"),
         (lambda lock: ValueError("x", lock), "value.args[1]"),

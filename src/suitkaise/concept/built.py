@@ -107,7 +107,7 @@ class BuiltSetup:
         }
 
     def __reduce__(self) -> Any:
-        rest = self.blocks, self.hooks, dict(self.outer), self.num_loops
+        rest = self.blocks, self.hooks, self.outer, self.num_loops
         factory: Any = self.factory
         if factory is None:
             return BuiltSetup, (None, *rest)

@@ -189,9 +189,12 @@ def _reduced_parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
         yield f"{path}[{index}]", part
     yield from _items(path, pairs or ())
     names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    attributes = {id(getattr(value, name, None)): name for name in (*getattr(value, "__dict__", ()), *names)}
     for index, part in enumerate(args or ()):
         if part is type(value):
             yield f"type({path})", part
+        elif id(part) in attributes:
+            yield f"{path}.{attributes[id(part)]}", part
         elif make is type(value) and index < len(names):
             yield f"{path}.{names[index]}", part
         else:
