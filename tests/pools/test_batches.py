@@ -181,6 +181,14 @@ def test_a_timeout_that_is_no_number_is_refused_at_once(either: Pool) -> None:
     assert future.result(math.inf) == 1
 
 
+def test_what_is_no_future_is_refused_where_results_are_asked_for(either: Pool) -> None:
+    for ordered in (True, False):
+        with pytest.raises(TypeError, match="results takes the futures that submit has returned, and 2 is none"):
+            either.results([either.submit(abs, -1), 2], ordered=ordered)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="results takes a list of the futures that submit has returned, not <"):
+        either.results(either.submit(abs, -1))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5])
 def test_a_chunk_size_that_is_none_is_refused(either: Pool, size: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="chunksize"):

@@ -136,8 +136,14 @@ def _take_lazily(source: Iterator[Future[Any]], size: int, line: _Progress, orde
         _cancel(pending)
 
 
-def results(futures: list[Future[T]], ordered: bool, timeout: float | None, progress: bool) -> Iterator[T]:
-    """Return an iterator over the results of these futures."""
+def results(given: Iterable[Future[T]], ordered: bool, timeout: float | None, progress: bool) -> Iterator[T]:
+    """Return an iterator over the results of these futures. Raises TypeError if one of them is none."""
+    if not isinstance(given, Iterable):
+        raise TypeError(f"results takes a list of the futures that submit has returned, not {given!r}")
+    futures = list(given)
+    for one in futures:
+        if not isinstance(one, Future):
+            raise TypeError(f"results takes the futures that submit has returned, and {one!r} is none")
     until = None if timeout is None else time.monotonic() + timeout
     line = _Progress(progress, len(futures))
 
