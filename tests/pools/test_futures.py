@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,41 @@ def test_an_initializer_runs_first_in_each_worker(either: Pool) -> None:
         assert [pool.submit(recall).result(30) for _ in range(5)] == [7] * 5
 
 
+async def _later() -> None: ...
+
+
+def _generated() -> Iterator[int]:
+    yield 1
+
+
+async def _generated_later() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "initializer, why",
+    [
+        (_later, "initializer must be a plain function, and _later is async: a call would run none of it"),
+        (functools.partial(_later), "and _later is async"),
+        (_generated, "and _generated is a generator: a call would run none of it"),
+        (_generated_later, "and _generated_later is a generator"),
+        (tasks.append_pid, r"initializer append_pid\(path.*\).*: missing .*'path'; got initargs=\(\)$"),
+    ],
+)
+def test_an_initializer_that_no_call_runs_is_refused_at_once(initializer: Any, why: str) -> None:
+    for kind in (ProcessPool, ThreadPool):
+        with pytest.raises(TypeError, match=why):
+            kind(1, initializer=initializer)
+    with pytest.raises(TypeError, match=why):
+        pools.create_pool("process", Echo, 1, initializer=initializer)
+
+
+def test_an_argument_of_the_initializer_that_cannot_be_sent_is_named(one_runtime_for_all: None) -> None:
+    with ProcessPool(1, initializer=print, initargs=("a", threading.Lock())) as pool:
+        with pytest.raises(PoolBroken, match=r"\['initargs'\]\[1\]: cannot pickle '_thread.lock'"):
+            pool.submit(pow, 2, 2).result(30)
+
+
 @pytest.mark.parametrize("initializer", [tasks.fail, *tasks.FAULTS[:3]], ids=lambda function: function.__name__)
 def test_an_initializer_that_fails_again_and_again_breaks_the_pool(one_runtime_for_all: None, initializer: Any) -> None:
     with ProcessPool(2, initializer=initializer) as pool:
@@ -245,6 +282,7 @@ def test_a_pool_is_no_argument(pool: ProcessPool) -> None:
         ({"timeout": "1"}, TypeError), ({"retries": -1}, ValueError), ({"retries": None}, TypeError),
         ({"max_tasks_per_worker": 0}, ValueError), ({"initializer": 3}, TypeError),
         ({"initargs": "ab"}, TypeError), ({"initargs": ""}, TypeError), ({"initargs": 5}, TypeError),
+        ({"max_tasks_per_child": 5}, ValueError),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Self, TypeVar
 
 from suitkaise.errors import no_attribute
 from suitkaise.messaging.answer import checked_timeout
@@ -21,7 +21,8 @@ from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
-from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number
+from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number, refuse_unknown
+from suitkaise.specs.recipe import is_async_function, is_generator_function, signature_of
 
 __all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
@@ -29,6 +30,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
+
+_OPTIONS = (
+    "max_workers", "initializer", "initargs", "max_tasks_per_worker", "timeout", "retries", "name",
+)  # fmt: skip
 
 _AHEAD = 16
 """How many tasks for each worker `imap` submits ahead of the results that were taken."""
@@ -48,9 +53,10 @@ class Pool(Executor, ABC):
             twice). A task that raises an exception is not tried again. A task that has ended its worker at each
             attempt fails with `TaskFailed`, alone.
         name: the name of the supervisor of the workers (default: `process-pool-1`, `thread-pool-2`, ...).
+        unknown: other options are refused.
 
     Raises:
-        ValueError, TypeError: an argument is wrong.
+        ValueError, TypeError: an argument is wrong, or the initializer does not take the `initargs`.
     """
 
     _kind: ClassVar[str]
@@ -65,7 +71,9 @@ class Pool(Executor, ABC):
         timeout: float | None = None,
         retries: int = 2,
         name: str | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(type(self).__name__, unknown, _OPTIONS)
         workers = self._default_workers() if max_workers is None else checked_count("max_workers", max_workers)
         if max_tasks_per_worker is not None:
             checked_count("max_tasks_per_worker", max_tasks_per_worker)
@@ -207,13 +215,14 @@ class Pool(Executor, ABC):
 
         Raises:
             TimeoutError: from the iterator, if a result is not there within `timeout` seconds from now.
+            TypeError: one of them is no future, or the timeout is no number.
             Exception: from the iterator, what a task raised.
 
         >>> with ThreadPool(2) as pool:
         ...     print(sum(pool.results([pool.submit(abs, -n) for n in range(4)], ordered=False)))
         6
         """
-        return batches.results(list(futures), ordered, checked_timeout(timeout), progress)
+        return batches.results(futures, ordered, checked_timeout(timeout), progress)
 
     def _chunk(self, size: int) -> int:
         return checked_count("chunksize", size)
@@ -320,12 +329,27 @@ def checked_count(name: str, value: Any) -> int:
 
 
 def checked_initializer(initializer: Any, initargs: Any) -> Initializer:
-    """Return what each worker calls first, and its arguments; raise TypeError if that cannot be called."""
-    if initializer is not None and not callable(initializer):
-        raise TypeError(f"initializer must be a callable, not {initializer!r}")
+    """Return what each worker calls first, and its arguments; raise TypeError unless such a call runs it."""
     if isinstance(initargs, str) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}; for one: ({initargs!r},)")
-    return initializer, tuple(initargs)
+    given = tuple(initargs)
+    if initializer is None:
+        return None, given
+    if not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")
+    name = name_of(initializer)
+    if is_async_function(initializer) or is_generator_function(initializer):
+        what = "async" if is_async_function(initializer) else "a generator"
+        raise TypeError(f"initializer must be a plain function, and {name} is {what}: a call would run none of it")
+    try:
+        signature = signature_of(initializer)
+    except (ValueError, TypeError):  # some built-ins have none
+        return initializer, given
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        raise TypeError(f"initializer {name}{signature}: {error}; got initargs={given!r}") from None
+    return initializer, given
 
 
 def _checked(limits: Limits) -> Limits:

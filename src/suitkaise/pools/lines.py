@@ -91,7 +91,8 @@ class ProcessWorker(PoolWorker):
         return Child(
             ProcessRunner,
             id=self.id,
-            args=(self._theirs, *self.initializer),
+            args=(self._theirs,),
+            kwargs={"initializer": self.initializer[0], "initargs": self.initializer[1]},  # errors name them
             restart="temporary",
             finish_timeout=60.0,  # a worker without any limit would not write its stacks when it is killed as hung
         )

@@ -30,6 +30,7 @@ __all__ = [
     "check_recipe",
     "check_unchanged",
     "is_async_function",
+    "is_generator_function",
     "overrides",
     "recipe_of",
     "record",
@@ -327,6 +328,12 @@ def is_async_function(function: Any) -> bool:
     """Return whether a call of the function makes a coroutine, as far as its definition shows."""
     bare = _bare(function)
     return inspect.iscoroutinefunction(bare) or (callable(bare) and inspect.iscoroutinefunction(type(bare).__call__))
+
+
+def is_generator_function(function: Any) -> bool:
+    """Return whether a call of the function makes a generator, and runs none of it."""
+    bare = _bare(function)
+    return inspect.isgeneratorfunction(bare) or inspect.isasyncgenfunction(bare)
 
 
 def _bare(function: Any) -> Any:
