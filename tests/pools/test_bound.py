@@ -59,6 +59,10 @@ class Loops(Process):
     def on_receive(self, message: Any) -> None: ...
 
 
+async def fetch(url: str) -> str:
+    return url
+
+
 @pytest.mark.parametrize("kind", ["process", "thread"])
 def test_a_bound_pool_calls_its_function_with_each_item(kind: Literal["process", "thread"]) -> None:
     with create_pool(kind, pow, 2) as pool:
@@ -109,6 +113,7 @@ def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
         ("process", BeforeEach, "has before_loop, which a pool would never call"),
         ("process", WithThreads, "has background threads, which a pool does not start"),
         ("process", Process, "no on_receive"),
+        ("process", fetch, "create_pool takes a function that returns its result, and fetch is async"),
         ("threads", abs, "kind must be"),
     ],
 )

@@ -53,7 +53,9 @@ def create_pool(
     elif not callable(function):
         called = " (was the function called instead of being passed?)" if function is None else ""
         raise TypeError(f"create_pool needs a function or a worker class, not {function!r}{called}")
-    return BoundPool(function, (ProcessPool if kind == "process" else ThreadPool)(size, **options))
+    pool: Pool = (ProcessPool if kind == "process" else ThreadPool)(size, **options)
+    pool._check_function("create_pool", function)
+    return BoundPool(function, pool)
 
 
 def _checked_worker(kind: str, what: Any) -> Recipe:
