@@ -152,3 +152,70 @@ print(json.dumps(found))
 def test_messages_without_the_class_are_understood_by_the_next_incarnation(send: str, end: str, tmp_path: Path) -> None:
     program = KINDS + ENDS.replace("SEND", send).replace("END", repr(end))
     assert run_program(program, cwd=tmp_path).check().stdout.split() == ["18"]
+
+
+DEFINED_AGAIN = """
+from suitkaise import Process, Supervisor
+from suitkaise.pools import ProcessPool
+
+class Runs(Process):
+    def on_receive(self, message):
+        return message.run() if isinstance(message, Job) else message()
+
+class Early(Process):
+    def on_start(self):
+        late()
+
+    def on_receive(self, message):
+        return message()
+
+def late():
+    return helper()
+
+class Job:
+    def run(self):
+        return helper()
+
+def helper():
+    return "first"
+
+def work():
+    return helper()
+
+def results():
+    return {pool.submit(work).result(), *(ref.ask(message) for ref in refs for message in (Job(), work, Job()))}
+
+with ProcessPool(1) as pool, Supervisor("tree", Runs, Supervisor("more", Runs), Early).start() as running:
+    early = running["early"]
+    refs = [running["runs"]]
+    print(results())
+
+    def helper():
+        return part()
+
+    def part():
+        return "second"
+
+    print(results() | {early.ask(late)})  # it had the first one from its start
+
+    def part():
+        return "third"
+
+    refs.append(running["more/runs"])
+    print(results())
+
+    class Job:
+        def run(self):
+            return work()
+
+    def part():
+        return "fourth"
+
+    print(results())
+    print(results())
+"""
+
+
+def test_what_a_known_function_or_class_uses_and_was_defined_again_arrives_with_the_next_message() -> None:
+    told = run_program(DEFINED_AGAIN).check().stdout.splitlines()
+    assert told == ["{'first'}", "{'second'}", "{'third'}", "{'fourth'}", "{'fourth'}"]

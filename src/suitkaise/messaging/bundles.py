@@ -16,7 +16,7 @@ import logging
 import pickle
 import re
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter, is_
 from typing import Any
 
@@ -24,9 +24,18 @@ from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
 from suitkaise.messaging import definitions
 from suitkaise.messaging.by_value import ByValue
+from suitkaise.messaging.definitions import Home
 from suitkaise.messaging.reducers import REDUCERS
 
-__all__ = ["bundle_of", "bundle_with", "definition_known", "definition_with", "keep", "reduce_to_bundle"]
+__all__ = [
+    "bundle_of",
+    "bundle_with",
+    "defined_again",
+    "definition_known",
+    "definition_with",
+    "keep",
+    "reduce_to_bundle",
+]
 
 _PROTOCOL = 5
 
@@ -38,7 +47,10 @@ def reduce_to_bundle(definition: Any) -> Any:
         Exception: it cannot be encoded.
     """
     found = bundle_of(definition)
-    return None if found is None else (definition_with, found)
+    if found is None:
+        return None
+    newer = [one for one in map(bundle_of, defined_again(definition)) if one is not None]
+    return definition_with, ((*found, newer) if newer else found)
 
 
 def bundle_of(definition: Any) -> tuple[str, bytes] | None:
@@ -55,11 +67,34 @@ def bundle_of(definition: Any) -> tuple[str, bytes] | None:
     return bundle.key, bundle.data
 
 
-def definition_with(key: str, data: bytes) -> Any:
-    """Return the class or function with this key, from its bundle if this process does not know it."""
+def defined_again(definition: Any) -> Sequence[Any]:
+    """Return the classes and functions that have the names now of others that a definition uses and that were sent.
+
+    A process that knows the definition may not know these, and would use the older ones; so they go along with it.
+    """
+    bundle = _bundles.get(id(definition))
+    if bundle is None or not (found := bundle.used.replaced()):
+        return ()
+    for one in found:  # which may use others that were defined again, and are added
+        bundle = _bundles.get(id(one))
+        if bundle is not None:
+            found += [newer for newer in bundle.used.replaced() if all(newer is not other for other in found)]
+    return found
+
+
+def definition_with(key: str, data: bytes, newer: Sequence[tuple[str, bytes]] = ()) -> Any:
+    """Return the class or function with this key, from its bundle if this process does not know it.
+
+    Args:
+        key: of the definition.
+        data: its bundle.
+        newer: the keys and bundles of those that it uses and that were `defined_again`.
+    """
     found = definitions.known(key)
     if found is None or not definitions.is_finished(key):
         found = pickle.loads(data)
+    for one in newer:
+        definition_with(*one)
     return found
 
 
@@ -99,6 +134,7 @@ class _Bundle:
         self.data = buffer.getvalue()
         self.is_current = _Snapshot(pickler.sent).is_current
         """Returns whether encoding the definition again would give the same."""
+        self.used: _Used = _Used(sent for sent in pickler.sent if not isinstance(sent, type))
 
 
 _bundles: dict[int, _Bundle] = {}
@@ -106,6 +142,37 @@ _bundles: dict[int, _Bundle] = {}
 
 _arrived: dict[str, bytes] = {}
 """From keys to the bundles that have come from other processes: one for each class and function of `__main__`."""
+
+
+class _Used:
+    """The classes and functions that functions use as globals, compared with those that were sent first."""
+
+    def __init__(self, functions: Iterable[types.FunctionType]) -> None:
+        used: dict[Home, set[str]] = {}
+        for function in functions:
+            home = definitions.home_of(function.__module__)
+            if function.__globals__ is definitions.namespace(home):
+                used.setdefault(home, set()).update(parts._extract_code_globals(function.__code__))
+        self._names: list[tuple[Callable[[str], Any], list[str]]] = []
+        self._first: list[Any] = []
+        for home, names in used.items():
+            first = definitions.first_sent(home)
+            if known := [name for name in names if name in first]:
+                self._names.append((definitions.namespace(home).get, known))
+                self._first += map(first.get, known)
+
+    def replaced(self) -> list[Any]:
+        """Return the definitions that have the name of another one now."""
+        now: list[Any] = []
+        for get, names in self._names:
+            now += map(get, names)
+        if all(map(is_, now, self._first)):
+            return []
+        return [
+            one
+            for one, first in zip(now, self._first, strict=True)
+            if one is not first and definitions.is_definition(one)
+        ]
 
 
 class _Snapshot:

@@ -89,6 +89,8 @@ def _reduce_function(function: types.FunctionType) -> Any:
     home = definitions.home_of(function.__module__)
     scope = function.__globals__
     used = {name: scope[name] for name in parts._extract_code_globals(code) if name in scope}
+    if scope is definitions.namespace(home):
+        definitions.note_sent(home, used)
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
     attributes = {

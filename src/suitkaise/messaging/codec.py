@@ -27,7 +27,7 @@ from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import bundle_tables
 from suitkaise.messaging.bundle_tables import NOTHING, Known
-from suitkaise.messaging.bundles import bundle_of, definition_known, definition_with
+from suitkaise.messaging.bundles import bundle_of, defined_again, definition_known, reduce_to_bundle
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import is_by_value, key_of, may_be_by_value, text_of
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
@@ -224,16 +224,26 @@ class _ByName(pickle.Pickler):
     def _reduce_definition(self, definition: Any) -> Any:
         if not is_by_value(definition):
             return NotImplemented
-        if self.known is not None and (key := key_of(definition)) in self.known:
-            self.table[key] = b""
-            return definition_known, (key,)
-        found = bundle_of(definition)
-        if found is None:
-            raise _NeedsValue
         if self.known is None:
-            return definition_with, found
-        key, self.table[key] = found
+            reduced = reduce_to_bundle(definition)
+            if reduced is None:
+                raise _NeedsValue
+            return reduced
+        key = key_of(definition)
+        if key in self.known:
+            self.table[key] = b""
+        elif not self._put_bundle(definition):
+            raise _NeedsValue
+        for newer in defined_again(definition):
+            if key_of(newer) not in self.known:
+                self._put_bundle(newer)
         return definition_known, (key,)
+
+    def _put_bundle(self, definition: Any) -> bool:
+        found = bundle_of(definition)
+        if found is not None:
+            key, self.table[key] = found
+        return found is not None
 
 
 class ExactByValue(ByValue):

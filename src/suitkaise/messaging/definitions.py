@@ -17,6 +17,7 @@ Functions that `exec` has made, those of attrs for example, have globals of thei
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib.machinery
 import os
 import sys
@@ -39,9 +40,11 @@ __all__ = [
     "cells_for",
     "enter_program",
     "finish",
+    "first_sent",
     "home_of",
     "is_at_top_level",
     "is_by_value",
+    "is_definition",
     "is_finished",
     "is_module_by_value",
     "key_of",
@@ -51,6 +54,7 @@ __all__ = [
     "may_be_by_value",
     "name_of",
     "namespace",
+    "note_sent",
     "program",
     "register",
     "remember_cells",
@@ -73,6 +77,9 @@ _objects: dict[str, Any] = {}
 _keys: dict[int, tuple[Any, str]] = {}
 """From the id of a definition to a weak reference to it (or the definition) and its key."""
 
+_given: set[str] = set()
+"""The names that were given as keys here: other processes may know what had one, also if it is gone here."""
+
 _unfinished: set[str] = set()
 """The keys of definitions that were made, but not filled yet: their pickle is still being read, or has failed."""
 
@@ -92,6 +99,10 @@ _importable: dict[str, bool] = {}
 """Whether the modules with these names can be imported."""
 
 _namespaces: dict[Home, dict[str, Any]] = {}
+
+_first_sent: dict[Home, dict[str, Any]] = {}
+"""The definitions that were the first to leave this process under their global names."""
+
 MAIN = frozenset({"__main__", "__mp_main__", None})
 """The modules whose definitions no receiver can import: multiprocessing runs `__main__` under the second name."""
 
@@ -216,6 +227,27 @@ def top_name(definition: Any) -> str | None:
     return name if "." not in name and is_at_top_level(definition) else None
 
 
+def is_definition(value: Any) -> bool:
+    """Return whether a value of a global variable is a function or class that is sent by value."""
+    return isinstance(value, _KINDS) and is_by_value(value)
+
+
+_KINDS = type, types.FunctionType, functools._lru_cache_wrapper
+
+
+def note_sent(home: Home, values: Mapping[str, Any]) -> None:
+    """Record the definitions among the values of these globals, each the first time that its name is used."""
+    first = first_sent(home)
+    for name, value in values.items():
+        if name not in first and is_definition(value):
+            first[name] = value
+
+
+def first_sent(home: Home) -> dict[str, Any]:
+    """Return the definitions that were the first to be sent under the global names of a module."""
+    return _first_sent.setdefault(home, {})
+
+
 def _lookup(scope: Mapping[str, Any], qualified: str) -> Any:
     """Return what a qualified name leads to, without calling any code of a class; None if it leads nowhere."""
     first, *rest = qualified.split(".")
@@ -235,8 +267,10 @@ def key_of(definition: Any) -> str:
     if is_at_top_level(definition):
         module, qualified = name_of(definition)
         key = _SEPARATOR.join((*home_of(module), qualified))
-        if _alive(_objects.get(key)) not in (None, definition):
+        if key in _given or _alive(_objects.get(key)) not in (None, definition):
             key = f"{key}{_SEPARATOR}{time.time_ns()}"
+        else:
+            _given.add(key)
     register(key, definition)
     return key
 
