@@ -61,8 +61,13 @@ def test_many_large_tasks_wait_in_the_pool_and_all_arrive(pool: ProcessPool) -> 
 
 def test_an_argument_that_cannot_be_sent_fails_its_future_alone(pool: ProcessPool) -> None:
     fine = pool.submit(pow, 2, 2)
-    with pytest.raises(NotSerializable, match=r"repr\[1\]\[0\].*lock"):
-        pool.submit(repr, threading.Lock()).result(30)
+    lock = threading.Lock()
+    with pytest.raises(NotSerializable, match=r"repr\.args\[0\]\['deep'\]: .*lock"):
+        pool.submit(repr, {"deep": lock}).result(30)
+    with pytest.raises(NotSerializable, match=r"dict\.kwargs\['key'\]: .*lock"):
+        pool.submit(dict, key=lock).result(30)
+    with pytest.raises(NotSerializable, match=r"pow\.args\[1\]: .*lock"):
+        list(pool.map(pow, [1, 2], [3, lock], chunksize=2))
     with pytest.raises(ImportError, match="not here"):
         pool.submit(repr, _NotLoadable()).result(30)
     assert fine.result(30) == 4

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import field
 from typing import Any, Generic, Protocol, TypeVar
 
+from suitkaise.errors import NotSerializable
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
 from suitkaise.messaging.answer import checked_timeout
@@ -115,9 +116,23 @@ class Task:
         """
         what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
         if self.data is None:
-            self.data = codec.dumps(what, root=name_of(self.function))
+            try:
+                self.data = codec.dumps(what, root=name_of(self.function))
+            except NotSerializable:
+                self._name_the_culprit()
+                raise
             self.args, self.kwargs = (), {}  # large arguments need not be kept twice
         return self.data
+
+    def _name_the_culprit(self) -> None:
+        """Raise NotSerializable with the path that a user knows, if a part cannot be sent by itself either."""
+        name = name_of(self.function)
+        codec.dumps(self.function, root=name)
+        for args in [self.args] if self.items is None else self.items:
+            for index, value in enumerate(args):
+                codec.dumps(value, root=f"{name}.args[{index}]")
+        for key, value in self.kwargs.items():
+            codec.dumps(value, root=f"{name}.kwargs[{key!r}]")
 
     def begin(self) -> None:
         """Mark the future as running."""
