@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,7 +17,7 @@ from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import SpareReady, decode_keeper_answer
 from tests.engines.processes import SOON, Owner
-from tests.support import eventually, send_signal, wait_gone
+from tests.support import eventually, in_background, send_signal, wait_gone
 
 
 class Client(KeeperClient):
@@ -83,6 +85,41 @@ def test_a_start_that_the_dead_keeper_did_not_answer_is_repeated(context: Engine
     while (happened := owner.next())[0] != "exit":
         pass
     assert happened == ("exit", -signal.SIGKILL)
+
+
+def test_a_process_can_be_killed_while_its_keeper_is_replaced(
+    context: EngineContext, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, lock, killing = Owner(context, client), threading.Lock(), threading.Event()
+    on_started, wait, order = owner.on_started, client._program.wait, client.signal
+
+    def started() -> None:
+        with lock:  # as the owner of a worker's process does, which holds it while it kills the process, too
+            on_started()
+
+    def kill() -> None:
+        with lock:
+            owner.process.signal(signal.SIGKILL)
+
+    def begin_to_kill(*args: int) -> None:
+        killing.set()
+        order(*args)
+
+    def wait_and_kill() -> None:
+        in_background(kill)
+        killing.wait(SOON)
+        wait()
+
+    monkeypatch.setattr(owner, "on_started", started)
+    monkeypatch.setattr(client, "signal", begin_to_kill)
+    monkeypatch.setattr(client._program, "wait", wait_and_kill)
+    monkeypatch.setattr(owner.process, "resume_reading", lambda: None)
+    owner.process.start()
+    assert owner.process._buffer is not None
+    assert select.select([owner.process._buffer], [], [], SOON)[0]  # it has announced itself, which nobody has read
+    os.kill(client.pid, signal.SIGKILL)
+    client.await_new_keeper()
+    assert owner.next() == ("started", owner.process.pid)
 
 
 def test_a_stopped_keeper_that_owes_a_process_is_replaced(

@@ -351,10 +351,8 @@ class KeeperClient:
                 return
             self._discard_backlog()
             requests, self._requests = list(self._requests.values()), {}
+            self._adopted.update(requests)
             self._cleaning_up.clear()
-            unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
-            alive = [request for request in requests if request not in unanswered]
-            self._adopted.update(request for request in alive if request.pidfd is not None)
             self._liveness.expect_nothing()
             self._failures += 1
             try:
@@ -365,8 +363,12 @@ class KeeperClient:
             except OSError as error:
                 self._retry_later(error)
             down = self._down
-        for request in alive:
-            request.exit_status_lost()
+        # Without the lock: their owners have locks, which they hold while they call this client.
+        unanswered = [request for request in requests if request.pid is None and request.cancel_spawn()]
+        self._adopted.difference_update(request for request in requests if request.pidfd is None)
+        for request in requests:
+            if request not in unanswered:
+                request.exit_status_lost()
         for request in unanswered:
             if down:
                 request.spawn_failed(down)
