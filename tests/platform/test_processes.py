@@ -234,6 +234,23 @@ def test_a_process_knows_whether_it_has_other_children_than_these() -> None:
     assert run_program(OWN_CHILDREN).check().stdout == "True False False\nFalse True True\nTrue\n"
 
 
+MANY_CHILDREN = """
+import os, subprocess
+from suitkaise.platform.processes import OwnChildren
+
+own = OwnChildren()
+one, other = (subprocess.Popen(["cat"], stdin=subprocess.PIPE) for _ in range(2))
+pread, page = os.pread, len(f"{one.pid} ")
+os.pread = lambda file, size, offset: pread(file, min(size, page), offset)
+print(own.are({one.pid}), own.are({one.pid, other.pid}))
+one.communicate(), other.communicate()
+"""
+
+
+def test_children_of_which_the_kernel_tells_only_the_first_page_are_not_taken_for_all() -> None:
+    assert run_program(MANY_CHILDREN).check().stdout == "False False\n"
+
+
 def test_s74_a_signal_reaches_each_group_once() -> None:
     script = "trap 'echo got' USR1; echo up; while read line; do :; done"
     with subprocess.Popen(

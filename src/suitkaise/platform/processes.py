@@ -118,7 +118,10 @@ class OwnChildren:
 
     def are(self, pids: set[int]) -> bool:
         """Return whether they are exactly these; False, too, if they are too many to be read at once."""
-        return self.descriptor is not None and set(map(int, os.pread(self.descriptor, 1 << 16, 0).split())) == pids
+        if self.descriptor is None:
+            return False
+        data = os.pread(self.descriptor, 1 << 16, 0)  # the kernel gives no more than a page at once
+        return set(map(int, data.split())) == pids and not os.pread(self.descriptor, 1, len(data))
 
 
 def descendants(pid: int | None = None) -> set[int]:
