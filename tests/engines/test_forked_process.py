@@ -16,6 +16,7 @@ import pytest
 from suitkaise.engines.engine import EngineContext
 from suitkaise.engines.protocol import Announce, PrepareSpare, SpareReady, StopWorker, decode_worker_order
 from suitkaise.messaging import wire
+from suitkaise.messaging.send_buffer import SendBuffer
 from tests.engines.processes import SOON, NoKeeper, Owner
 from tests.support import eventually
 
@@ -150,6 +151,24 @@ def test_a_process_that_has_announced_itself_is_not_cancelled(played: Played, co
 
 def test_frames_that_waited_go_to_the_next_process(played: Played, context: EngineContext) -> None:
     played.process.send(wire.encode(StopWorker()))
+    context.reactor.call_soon_threadsafe(lambda: played.process.cancel_spawn() and played.process.start())
+    eventually(lambda: len(played.keeper.ends) == 2)
+    [first] = played.receive()
+    assert isinstance(first, PrepareSpare)
+    played.announce()
+    assert played.receive() == [StopWorker()]
+
+
+def test_a_frame_that_is_sent_while_a_start_is_repeated_is_not_lost(
+    played: Played, context: EngineContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over = SendBuffer.take_over
+
+    def take_over_late(newer: SendBuffer, older: SendBuffer) -> None:
+        played.process.send(wire.encode(StopWorker()))  # as another thread does at this moment
+        take_over(newer, older)
+
+    monkeypatch.setattr(SendBuffer, "take_over", take_over_late)
     context.reactor.call_soon_threadsafe(lambda: played.process.cancel_spawn() and played.process.start())
     eventually(lambda: len(played.keeper.ends) == 2)
     [first] = played.receive()

@@ -120,6 +120,20 @@ def test_a_buffer_takes_over_the_backlog_of_one_that_was_never_uncorked(reactor:
         one.sock.close()
 
 
+def test_what_is_written_to_a_buffer_that_was_taken_over_goes_to_the_newer_one(reactor: Reactor) -> None:
+    older, newer = Peer(reactor, corked=True), Peer(reactor, corked=True)
+    older.buffer.write(b"one, ")
+    newer.buffer.take_over(older.buffer)
+    older.buffer.write(b"two, ")  # by a thread that has got the older one just before
+    newer.buffer.write(b"three")
+    newer.buffer.begin(b"first: ", [])
+    newer.buffer.uncork()
+    assert newer.read(22) == b"first: one, two, three"
+    newer.buffer.close()
+    for one in (older, newer):
+        one.sock.close()
+
+
 def test_after_close_writing_does_nothing(peer: Peer) -> None:
     peer.buffer.close()
     for _ in range(3):

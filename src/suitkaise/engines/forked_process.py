@@ -170,9 +170,9 @@ class ForkedProcess:
         ours.setblocking(False)
         buffer = SendBuffer(self._context.reactor, ours, self._path, self._on_readable)
         with self._lock:
-            old, self._buffer = self._buffer, buffer
-            if old is not None:
-                buffer.take_over(old)
+            if self._buffer is not None:
+                buffer.take_over(self._buffer)
+            self._buffer = buffer
         self._parser = _parser()
         return theirs
 

@@ -57,6 +57,7 @@ class SendBuffer:
         self._ahead = 0  # how many bytes may be sent although the buffer is corked
         self._reading = self._awaiting_room = False
         self._closed = False
+        self._newer: SendBuffer | None = None  # has taken over what waited here
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -70,6 +71,9 @@ class SendBuffer:
             MailboxFull: more than `BACKLOG` bytes would wait; nothing of `data` is sent. Not with `force`.
         """
         with self._lock:
+            if self._newer is not None:
+                self._newer.write(data, force=force)
+                return
             if self._closed:
                 return
             too_much = self._backlog and len(self._backlog) + len(data) > BACKLOG  # a single frame may have any size
@@ -170,9 +174,13 @@ class SendBuffer:
             self._flush()
 
     def take_over(self, older: SendBuffer) -> None:
-        """Queue the data of an older buffer, whose process could not be spawned, and close the older socket."""
+        """Queue the data of an older buffer, whose process could not be spawned, and close the older socket.
+
+        What other threads write to the older buffer from then on is written to this one.
+        """
         with older._lock:
             self._backlog, older._backlog = older._backlog[older._ahead :], bytearray()
+            older._newer = self
         older.sock.close()
 
     # ------------------------------------------------------------ from the reactor's thread
