@@ -111,9 +111,8 @@ class ForkedProcess:
             self._keeper.spawn(self)
         except OSError as error:  # for example no descriptor is left
             self.spawn_failed(str(error))
-        except BaseException:
-            self._close()  # a process that waits for its first frame ends
-            raise
+        except Exception as error:  # for example no memory is left
+            self.spawn_failed(f"{type(error).__name__}: {error}")
 
     def send(self, data: bytes | Pieces, *, force: bool = False) -> None:
         """Send an encoded frame, now or when the process exists.
