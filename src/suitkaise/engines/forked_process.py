@@ -114,6 +114,11 @@ class ForkedProcess:
         except Exception as error:  # for example no memory is left
             self.spawn_failed(f"{type(error).__name__}: {error}")
 
+    @property
+    def is_requested(self) -> bool:
+        """Whether the process was requested; before that nothing can be sent to it."""
+        return self._buffer is not None
+
     def send(self, data: bytes | Pieces, *, force: bool = False) -> None:
         """Send an encoded frame, now or when the process exists.
 

@@ -216,7 +216,7 @@ class ProcessHandle:
     def set_log_levels(self, levels: dict[str, int]) -> None:
         """Have the worker's loggers use these levels."""
         with self._lock:
-            if not self._over:
+            if not self._over and self.process.is_requested:  # else its first frame will have them
                 self._send(SetLogLevels(levels), force=True)
 
     def listen(self, on: bool) -> None:
