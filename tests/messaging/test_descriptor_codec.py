@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_a_culprit_beside_a_socket_is_found() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(NotSerializable, match=r"^args\[1\]: cannot pickle '_thread.lock'"):
         dumps_with_descriptors([ours, threading.Lock()], root="args")
+
+
+@pytest.mark.parametrize("pair", [socket.socketpair, multiprocessing.Pipe])
+def test_a_socket_or_a_pipe_end_that_was_closed_is_refused(pair: Any) -> None:
+    ours, theirs = pair()
+    with ours:
+        theirs.close()
+        with pytest.raises(NotSerializable, match=r"^args\[1\]: .* was closed; an argument must stay open as long as"):
+            dumps_with_descriptors([ours, theirs], root="args")
 
 
 def test_a_missing_socket_is_an_error() -> None:

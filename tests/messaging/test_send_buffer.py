@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import select
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,17 @@ def test_the_end_of_the_process_before_its_first_frame_is_no_error(reactor: Reac
     peer.buffer.uncork()
     peer.buffer.write(b"second")
     peer.buffer.close()
+
+
+@pytest.mark.parametrize("pair", [socket.socketpair, multiprocessing.Pipe])
+def test_a_descriptor_that_was_closed_meanwhile_is_told(reactor: Reactor, pair: Any) -> None:
+    peer = Peer(reactor, corked=True)
+    for one in (ends := pair()):
+        one.close()
+    with pytest.raises(OSError, match="was closed; an argument must stay open as long as its worker may be started"):
+        peer.buffer.begin(b"first ", list(ends))
+    peer.buffer.close()
+    peer.sock.close()
 
 
 def test_a_buffer_takes_over_the_backlog_of_one_that_was_never_uncorked(reactor: Reactor) -> None:

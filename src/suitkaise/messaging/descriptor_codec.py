@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from suitkaise.messaging.codec import CONNECTIONS, PROTOCOL, ExactByValue, refuse
 
-__all__ = ["DescriptorOwner", "dumps_with_descriptors", "loads_with_descriptors"]
+__all__ = ["DescriptorOwner", "descriptor_of", "dumps_with_descriptors", "loads_with_descriptors"]
 
 
 class DescriptorOwner(Protocol):
@@ -20,6 +20,21 @@ class DescriptorOwner(Protocol):
     def fileno(self) -> int:
         """Return the descriptor."""
         ...
+
+
+def descriptor_of(owner: DescriptorOwner) -> int:
+    """Return the descriptor of a socket or an end of a pipe.
+
+    Raises:
+        OSError: it was closed.
+    """
+    try:
+        descriptor = owner.fileno()
+    except OSError:  # an end of a pipe raises it
+        descriptor = -1
+    if descriptor < 0:
+        raise OSError(f"{owner!r} was closed; an argument must stay open as long as its worker may be started again")
+    return descriptor
 
 
 def dumps_with_descriptors(value: object, *, root: str = "value") -> tuple[bytes, list[DescriptorOwner]]:
@@ -35,7 +50,7 @@ def dumps_with_descriptors(value: object, *, root: str = "value") -> tuple[bytes
         descriptors have been sent.
 
     Raises:
-        NotSerializable: as for `dumps`.
+        NotSerializable: as for `dumps`, and for one that was closed.
 
     >>> ours, theirs = socket.socketpair()
     >>> data, beside = dumps_with_descriptors({"control": theirs, "again": theirs})
@@ -91,6 +106,7 @@ class _WithDescriptors(ExactByValue):
     def _index_of(self, value: Any) -> int:
         index = self._index.setdefault(id(value), len(self.owners))
         if index == len(self.owners):
+            descriptor_of(value)
             self.owners.append(value)
         return index
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record
-from suitkaise.messaging.descriptor_codec import DescriptorOwner
+from suitkaise.messaging.descriptor_codec import DescriptorOwner, descriptor_of
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.reactor import Reactor
 
@@ -152,9 +152,13 @@ class SendBuffer:
 
     # ------------------------------------------------------------ while a process is being spawned
     def begin(self, first: bytes, owners: list[DescriptorOwner]) -> None:
-        """Send `first`, with the descriptors, ahead of everything else, although the buffer is corked."""
+        """Send `first`, with the descriptors, ahead of everything else, although the buffer is corked.
+
+        Raises:
+            OSError: one of the owners was closed, or the kernel does not take the descriptors.
+        """
         with self._lock:
-            files = [owner.fileno() for owner in owners]
+            files = [descriptor_of(owner) for owner in owners]
             try:
                 sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
             except ConnectionError:  # the process has ended, which is noticed elsewhere
