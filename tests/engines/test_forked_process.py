@@ -18,7 +18,7 @@ from suitkaise.engines.protocol import Announce, PrepareSpare, SpareReady, StopW
 from suitkaise.messaging import wire
 from suitkaise.messaging.send_buffer import SendBuffer
 from tests.engines.processes import SOON, NoKeeper, Owner
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 
 class Played:
@@ -106,6 +106,20 @@ def test_a_process_that_sends_invalid_data_is_killed(played: Played, rubbish: by
     played.sock.send(rubbish)
     what, why = played.owner.next()
     assert (what, why.partition(": ")[0]) == ("kill", "invalid data from the worker's process")
+    assert played.program.wait(SOON) == -signal.SIGKILL
+
+
+def test_a_signal_handler_may_send_a_signal_while_one_is_sent(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    played.announce()
+    send = signal.pidfd_send_signal
+
+    def interrupted(pidfd: int, number: int) -> None:
+        if number == signal.SIGCONT:
+            played.process.signal(signal.SIGKILL)  # as the handler does
+        send(pidfd, number)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", interrupted)
+    in_background(lambda: played.process.signal(signal.SIGCONT)).result(SOON)
     assert played.program.wait(SOON) == -signal.SIGKILL
 
 

@@ -94,7 +94,7 @@ class ForkedProcess:
         self._keeper = keeper
         self._path = path
         self._callbacks = callbacks
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a signal, too
         self._buffer: SendBuffer | None = None
         self._parser = _parser()
         self._announced_pidfd: int | None = None  # received with `Announce`, until that frame is handled
