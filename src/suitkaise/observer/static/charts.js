@@ -102,9 +102,11 @@ export function timeline(canvas, events, now) {
   pen.fillStyle = colour("faint");
   for (let minute = 0; minute <= 5; minute++) {
     const x = width - (minute / 5) * width;
+    const words = minute ? `−${minute} min` : "now";
     pen.textAlign = minute === 0 ? "right" : minute === 5 ? "left" : "center";
-    pen.fillText(minute ? `−${minute} min` : "now", x, height - 3);
     pen.fillRect(Math.min(width - 1, x), middle - 2, 1, 5);
+    // The one beside the first would run into it where there is little room.
+    if (minute !== 4 || width / 5 > 1.7 * pen.measureText(words).width) pen.fillText(words, x, height - 3);
   }
   for (const event of events) {
     const x = width - ((now - event.at) / span) * width;
