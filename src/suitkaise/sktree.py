@@ -20,7 +20,7 @@ from suitkaise.storage.watch import Change, Watch
 
 __all__ = ["Change", "Entry", "Selection", "Tree", "Watch", "connect", "disconnect"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may connect or disconnect, too
 _connected: list[Tree] = []  # that of the main program, while it is connected
 
 
@@ -91,14 +91,15 @@ def disconnect() -> None:
             closed nevertheless.
     """
     with _lock:
-        if not _connected:
+        try:
+            tree = _connected.pop()
+        except IndexError:
             return
         from suitkaise.runtime import runtime
 
         with contextlib.ExitStack() as end:  # every step runs, even if one fails
             end.callback(runtime.leave)
-            while _connected:
-                end.callback(_connected.pop().close)
+            end.callback(tree.close)
 
 
 def _indexed(tree: Tree, keys: list[str]) -> Tree:
@@ -109,7 +110,7 @@ def _indexed(tree: Tree, keys: list[str]) -> Tree:
 
 def _reset_after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _connected.clear()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish
 from suitkaise.specs.bounded import OnFull
-from tests.support import eventually, in_background
+from tests.support import eventually, in_background, run_program
 
 
 class Collector(Process):
@@ -158,6 +158,68 @@ def test_a_signal_handler_may_do_what_its_thread_is_doing(act: str) -> None:
                 ACTS[act](running)
         assert running["member"].is_alive()
     assert done
+
+
+INTERRUPTED = """
+import signal, sys
+from suitkaise import Process, StorageError, Supervisor, sktree
+from suitkaise.pools import ProcessPool
+from suitkaise.runtime import storage_actor
+
+class Idle(Process):
+    def on_receive(self, message):
+        return message
+
+def interrupted(function):
+    def interrupting(*args, **options):
+        signal.raise_signal(signal.SIGUSR2)
+        return function(*args, **options)
+    return interrupting
+
+def handle(number, frame):
+    try:
+        print("handler:", act())
+    except Exception as error:
+        print("handler:", error)
+
+signal.signal(signal.SIGUSR2, handle)
+if sys.argv[1] == "stop":
+    running = Supervisor("app", Idle).start()
+    storage = running._runtime.storage
+    storage.await_clean_up = interrupted(storage.await_clean_up)  # which a tree that has stopped waits for
+    act = running.stop
+elif sys.argv[1] == "shutdown":
+    pool = ProcessPool(1)
+    pool.submit(abs, -1).result()
+    scheduler = pool._scheduler
+    scheduler._reactor.close = interrupted(scheduler._reactor.close)
+    scheduler.check_drained = scheduler._drained.set  # no other thread closes the pool
+    act = pool.shutdown
+elif sys.argv[1] == "disconnect":
+    tree = sktree.connect()
+    tree.close = interrupted(tree.close)
+    act = sktree.disconnect
+else:
+    storage_actor.declare = interrupted(storage_actor.declare)
+    act = lambda: sktree.connect().get_all_from("")
+print(act())
+"""
+
+
+@pytest.mark.parametrize(
+    "act, told",
+    [
+        ("stop", ["handler: shutdown (stop)", "shutdown (stop)"]),
+        ("shutdown", ["handler: None", "None"]),
+        ("disconnect", ["handler: None", "None"]),
+        (
+            "connect",
+            ["handler: the storage is being started by the code that this signal handler interrupts", "{}"],
+        ),
+    ],
+)
+def test_a_signal_handler_does_not_wait_for_the_code_that_it_interrupts(act: str, told: list[str]) -> None:
+    assert run_program(INTERRUPTED, act).check().stdout.splitlines() == told
 
 
 def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:

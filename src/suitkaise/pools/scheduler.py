@@ -84,7 +84,7 @@ class Scheduler:
         self._running: RunningTree | None = None
         self._reactor: Reactor | None = None
         self._drained = threading.Event()
-        self._end = threading.Lock()
+        self._end = threading.RLock()  # a signal handler may shut the pool down, too
         self._ended = False
 
     # ------------------------------------------------------------ from any thread

@@ -66,9 +66,8 @@ class RunningTree(Administration):
         self._runtime = runtime
         self._run = runtime.crashes.run_of(self.name)
         self._reason: ExitReason | None = None
-        self._leaving = False
+        self._leaving: dict[str, list[int]] = {}  # under "thread": that of the first call that leaves the runtime
         self._left = threading.Event()
-        self._lock = threading.Lock()
         self._hub = os.getpid()
         self._ended = threading.Event()
         self._tasks: Tasks = Tasks(self)
@@ -285,7 +284,8 @@ class RunningTree(Administration):
         if not self._ended.wait(seconds):
             raise AskTimeout(f"{self.name!r} still runs after {timeout} s", path=self.name)
         self._leave(deadline)
-        if not self._left.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+        interrupts = self._leaving["thread"] == [threading.get_ident()]  # this is a signal handler
+        if not interrupts and not self._left.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise AskTimeout(
                 f"{self.name!r} has ended, but is still being cleared away after {timeout} s", path=self.name
             )
@@ -321,10 +321,9 @@ class RunningTree(Administration):
 
     def _leave(self, deadline: float | None) -> None:
         """Leave the runtime, once; in another thread if the caller has a deadline."""
-        with self._lock:
-            if self._leaving:
-                return
-            self._leaving = True
+        thread = [threading.get_ident()] if deadline is None else []
+        if self._leaving.setdefault("thread", thread) is not thread:
+            return
         if deadline is None:
             self._clear_away()
             return
@@ -343,6 +342,7 @@ class RunningTree(Administration):
             runtimes.leave(self.name)
         finally:
             self._left.set()
+            self._leaving["thread"] = []  # the number may be another thread's soon
 
     def __enter__(self) -> Self:
         return self

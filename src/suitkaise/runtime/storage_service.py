@@ -54,7 +54,8 @@ class StorageService:
     def __init__(self, directory: str, env: Environment) -> None:
         self._private_directory = directory
         self._env = env
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may need the storage, too
+        self._is_starting = False
         self._root: SupervisorInterface | None = None
         self._storage_directory = directory
         self._engine: str | None = None
@@ -79,9 +80,14 @@ class StorageService:
         """
         with self._lock:
             if self._root is None:
-                self._start(
-                    self._private_directory if durable is None else durable, durable=durable is not None, engine=engine
-                )
+                if self._is_starting:
+                    raise StorageError("the storage is being started by the code that this signal handler interrupts")
+                self._is_starting = True
+                try:
+                    place = self._private_directory if durable is None else durable
+                    self._start(place, durable=durable is not None, engine=engine)
+                finally:
+                    self._is_starting = False
             elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_directory):
                 raise SuitkaiseError(
                     f"the storage of this program lies at {self._storage_directory!r}; a program has one storage"
