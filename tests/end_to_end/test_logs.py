@@ -122,6 +122,11 @@ def test_a_reader_that_is_slow_is_told_how_many_lines_it_has_missed(app: App) ->
         seen = client.request(RequestKind.LOGS, "logged/jobs/talks", {"last": 0}).get()["seen"]
         request = {"seen": seen, "reader": "slow"}
         waiting = client.request(RequestKind.LOGS, "logged/jobs/talks", request)
+        app.tell("jobs/talks", "first")
+        waiting.get(20)  # from now on the worker sends each line, before it can be overwritten
+        eventually(lambda: "logged first" in app.logs("jobs/talks -n 1"), what="all of it is printed")
+        seen = client.request(RequestKind.LOGS, "logged/jobs/talks", {"last": 0}).get()["seen"]
+        waiting = client.request(RequestKind.LOGS, "logged/jobs/talks", request | {"seen": seen})
         app.tell("jobs/talks", 5000)
         first = waiting.get(20)
         seen |= first["seen"]
