@@ -82,6 +82,7 @@ def test_a_node_that_is_cut_off_is_replaced_after_its_lease_and_writes_nothing_l
             assert exited.at - lost.at > 1.0  # the rest of the lease, and the shutdown time
             second = running["only"].ask("who", timeout=30.0)
             assert second != first
+            eventually(lambda: storage.get("writer", path="only", default=None) == second, what="it writes")
             for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess):  # one that goes on ends the others
                     process.resume()
