@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -500,6 +503,45 @@ def test_a_signal_for_an_incarnation_that_never_came_up_does_not_reach_the_next_
     worker = Worker()
     address.attach(worker)
     assert worker.got == ["for any incarnation"]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda address: address.detach(Signaled(9), None),
+        lambda address: address.take_asks(lambda asker: asker == "tree/two"),
+    ],
+    ids=["signals", "asks"],
+)
+def test_a_message_of_a_signal_handler_waits_also_when_it_interrupts_the_removal_of_others(
+    address: Address, what: Callable[[Address], Any]
+) -> None:
+    sent = list(range(5))
+
+    def handler(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename == pending.__file__:
+            sys.settrace(None)
+            sent.append(len(sent))
+            address.send(tell(sent[-1]))
+            sys.settrace(handler)
+        return handler
+
+    address.begin(1)
+    for number in sent[:]:
+        address.send(tell(number))
+        address.signal(1, Message("signal", Payload("signal")))
+        address.send(Message("message", Payload("ask"), lambda ok, payload: None, "tree/two"))
+    before = sys.gettrace()
+    sys.settrace(handler)
+    try:
+        what(address)
+    finally:
+        sys.settrace(before)
+    worker = Worker()
+    address.attach(worker)
+    assert len(sent) > 10
+    assert [one for one in worker.got if isinstance(one, int)] == sent
+    assert address._pending._bytes == 0
 
 
 @pytest.mark.parametrize("kind", [RequestKind.JOIN, RequestKind.RESULT])

@@ -68,11 +68,23 @@ class PendingMessages:
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks of the workers that `choose` returns True for, and return them."""
-        taken = {id(message): message for message, _, asker, _ in tuple(self._waiting) if asker and choose(asker)}
-        if taken:
-            self._waiting = deque([one for one in tuple(self._waiting) if id(one[0]) not in taken])
-            self._bytes = sum(size for _, size, _, _ in tuple(self._waiting))
-        return list(taken.values())
+        return self._take(lambda message, asker: bool(asker) and choose(asker))
+
+    def _take(self, chosen: Callable[[Message, str], bool]) -> list[Message]:
+        """Remove and return those of the messages that wait now which are chosen; the others keep their places."""
+        taken: list[Message] = []
+        kept: list[_Entry] = []
+        try:
+            for _ in range(len(self._waiting)):
+                kept.append(self.take_first())
+                message, _, asker, _ = kept[-1]
+                if chosen(message, asker):
+                    taken.append(message)
+                    kept.pop()
+        finally:
+            for entry in reversed(kept):
+                self.put_back(entry)
+        return taken
 
     @property
     def first(self) -> Message:
@@ -115,8 +127,7 @@ class PendingMessages:
 
     def drop_signals(self) -> None:
         """Remove the messages of links and monitors: they are for one incarnation alone."""
-        self._waiting = deque([one for one in tuple(self._waiting) if one[0].kind != "signal"])
-        self._bytes = sum(size for _, size, _, _ in tuple(self._waiting))
+        self._take(lambda message, _: message.kind == "signal")
 
     def take_all(self) -> list[Message]:
         """Remove all messages and return them."""
