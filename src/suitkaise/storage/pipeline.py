@@ -6,6 +6,7 @@ breaks, and ends when nothing is under way. At the end of the program, pending w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -93,7 +94,11 @@ def pop_background_error(directory: str | None = None) -> StorageError | None:
         directory: the storage; None: all storages.
     """
     directories = list(_errors) if directory is None else [directory]
-    errors = [error for one in directories for error in _errors.pop(one, ())]
+    errors: list[StorageError] = []
+    for one in directories:
+        with contextlib.suppress(LookupError):  # one by one, since other threads record further ones meanwhile
+            while True:
+                errors.append(_errors[one].popleft())
     if not errors:
         return None
     first, *others = errors
