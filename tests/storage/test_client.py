@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,6 +191,28 @@ def test_a_signal_handler_may_write_while_its_thread_sends_in_a_flush(
         assert tree.get("large", path="p") == large
 
 
+def test_a_signal_handler_may_write_for_the_first_time_while_its_thread_looks_for_its_clients(storage: Storage) -> None:
+    tree, handled = storage.tree, []
+
+    class Interrupted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            if not handled:
+                handled.append(1)
+                signal.raise_signal(signal.SIGALRM)
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    tree.add("n", 1, path="p")
+    client_of(str(tree.directory), tree.timeout).directory = Interrupted(tree.directory)
+    with alarms(lambda *_: Tree(tree.directory, timeout=2 * GRACE).add("handled", 1, path="p"), 600.0):
+        tree.flush()
+    assert handled
+    assert tree.get("handled", path="p") == 1
+
+
 def test_a_flush_of_a_signal_handler_does_not_wait_for_the_flush_that_it_has_interrupted(storage: Storage) -> None:
     tree, errors = storage.tree, []
 
@@ -207,6 +231,23 @@ def test_a_flush_of_a_signal_handler_does_not_wait_for_the_flush_that_it_has_int
             tree.flush()
     assert errors == ["flush in a signal handler cannot wait for the write that the signal has interrupted"]
     assert tree.get("late", path="p") == 1
+
+
+def test_an_error_that_is_recorded_while_a_flush_takes_the_errors_is_told_by_the_next_flush(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Errors(dict[str, deque[StorageError]]):
+        def setdefault(self, key: str, default: Any = None) -> Any:
+            found = super().setdefault(key, default)
+            told.append(pipeline.pop_background_error(key))  # another thread flushes at this moment
+            return found
+
+    told: list[StorageError | None] = []
+    monkeypatch.setattr(pipeline, "_errors", Errors())
+    for number in range(2):
+        pipeline.record_background_error("here", StorageError(str(number)))
+    told.append(pipeline.pop_background_error("here"))
+    assert list(map(str, told)) == ["None", "0", "1"]
 
 
 def test_a_write_that_an_exception_has_interrupted_is_not_carried_out_later(storage: Storage) -> None:

@@ -447,18 +447,18 @@ def _made(directory: str, timeout: float, depth: int) -> Client:
         if many and not depth and threading.current_thread() is not threading.main_thread():
             place = directory, timeout, next(_turns) % MOST_SHARED
             client = _shared.get(place) or _shared.setdefault(place, _SharedClient(directory, timeout))
-        _all.add(client)
+        _all[id(client)] = client
     return client
 
 
 def clients_of(directory: str) -> list[Client]:
     """Return the clients of a storage of all threads of this process."""
-    with _lock:
-        return [client for client in _all if client.directory == directory]
+    alive = [ref() for ref in _all.valuerefs()]  # taken at once: a signal handler may make another one meanwhile
+    return [client for client in alive if client is not None and client.directory == directory]
 
 
 _of_thread: Any = threading.local()
-_all: weakref.WeakSet[Client] = weakref.WeakSet()
+_all: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
 _shared: weakref.WeakValueDictionary[tuple[str, float, int], Client] = weakref.WeakValueDictionary()
 _turns = itertools.count()
 _lock = threading.RLock()
@@ -468,7 +468,7 @@ def _reset_after_fork() -> None:
     """Drop the parent's connections in a forked child; the child makes its own."""
     global _of_thread, _all, _shared, _lock
     _of_thread = threading.local()
-    _all = weakref.WeakSet()
+    _all = weakref.WeakValueDictionary()
     _shared = weakref.WeakValueDictionary()
     _lock = threading.RLock()
     pipeline.reset_after_fork()

@@ -50,7 +50,7 @@ class Holder(Protocol):
         """Close the store. The next read may open it again at once."""
 
 
-_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+_holders: weakref.WeakValueDictionary[int, Holder] = weakref.WeakValueDictionary()
 _written_here: dict[Path, tuple[Opened, int]] = {}
 _of_parent: list[Opened] = []
 
@@ -58,7 +58,12 @@ _of_parent: list[Opened] = []
 def register(holder: Holder) -> None:
     """Release `holder` before every fork, and before this process writes to the same storage."""
     with LOCK:
-        _holders.add(holder)
+        _holders[id(holder)] = holder
+
+
+def _open_holders() -> list[Holder]:
+    refs = _holders.valuerefs()  # taken at once: a signal handler may open another one meanwhile
+    return [holder for ref in refs if (holder := ref()) is not None]
 
 
 def open_for_writing(engine: Engine, directory: Path, *, durable: bool, map_size: int) -> Opened:
@@ -74,7 +79,7 @@ def open_for_writing(engine: Engine, directory: Path, *, durable: bool, map_size
             raise StorageError(f"this process writes to the storage in {directory} already")
         lock = _lock_writer(directory)
         try:
-            for holder in list(_holders):
+            for holder in _open_holders():
                 if holder.directory == directory:
                     holder.release()
             opened = engine.open_for_writing(directory, durable=durable, map_size=map_size)
@@ -124,7 +129,7 @@ def _lock_writer(directory: Path) -> int:
 
 def _before_fork() -> None:
     LOCK.acquire()
-    for holder in list(_holders):
+    for holder in _open_holders():
         holder.release()
 
 
