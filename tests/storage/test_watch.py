@@ -4,16 +4,19 @@ import asyncio
 import logging
 import math
 import os
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.platform import threads
 from suitkaise.storage import history, watchers
+from suitkaise.storage import watch as watch_module
 from suitkaise.storage.history import Change
 from suitkaise.storage.tree import Tree
 from suitkaise.storage.watch import Watch
@@ -21,6 +24,10 @@ from tests.storage.support import Storage, run_in_process
 from tests.support import GRACE, alarms, eventually, in_background
 
 SOON = 20.0  # seconds
+
+
+def watches_of(storage: Storage) -> list[Watch]:
+    return watch_module._watches_of(str(storage.tree.directory))
 
 
 def kinds_of(watch: Watch, count: int) -> list[tuple[str, str, str]]:
@@ -346,6 +353,67 @@ def test_a_storage_that_does_not_answer_is_an_error_of_the_watch(storage: Storag
     storage.kill()
     with pytest.raises(StorageError, match=r"did not answer the watch of 'w' within 0\.1 seconds"):
         Tree(storage.directory, timeout=0.1).watch("w")
+
+
+def test_a_watch_that_is_closed_while_it_begins_ends_at_once(storage: Storage) -> None:
+    storage.kill()
+    tree = Tree(storage.directory, timeout=600)
+    begun = in_background(lambda: list(tree.watch("w")))
+    eventually(lambda: [watch for watch in watches_of(storage) if watch._sock is not None])
+    tree.close()
+    assert begun.result(SOON) == []
+
+
+def test_a_watch_that_is_closed_just_as_its_reader_ends_leaves_no_connection(tree: Tree) -> None:
+    watch = tree.watch("w")
+    lock: Any = watch._reading
+
+    class Fence:
+        acquire = lock.acquire
+
+        def release(self) -> None:
+            watch._reading = lock
+            watch.close()  # another thread closes it after the reader's last look
+            lock.release()
+
+    watch._reading = cast(Any, Fence())
+    with pytest.raises(TimeoutError):
+        watch.get(0)
+    assert watch._sock is None
+
+
+def test_a_callback_that_exits_gets_the_next_change_nevertheless(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def callback(change: Change) -> None:
+        seen.append(change.name)
+        sys.exit("enough")
+
+    with tree.watch("w", callback):
+        tree.add("a", 1, "w")
+        tree.add("b", 1, "w")
+        eventually(lambda: seen == ["a", "b"])
+    assert "the callback of the watch of 'w' failed" in caplog.text
+
+
+def test_a_watch_whose_callback_is_not_called_any_more_is_closed(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise StorageError("another user listens there")
+
+    monkeypatch.setattr(watch_module, "MOST_WATCHES", 1)
+    watch = tree.watch("w", print)
+    thread = watch._thread
+    assert thread is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(watch_module, "open_socket", refuse)
+        watch._shut_down()
+        thread.join(SOON)
+    assert "the watch of 'w' has ended: another user listens there" in caplog.text
+    with pytest.raises(StorageError, match="the watch of 'w' is closed"):
+        watch.get(0)
+    tree.watch("v").close()  # there is room for another one
 
 
 def test_closing_the_tree_closes_its_watches(storage: Storage, watched: Watch) -> None:

@@ -81,7 +81,7 @@ class Watch:
         with self._reading:
             deadline = time.monotonic() + timeout
             try:
-                while not self._answered:
+                while not (self._answered or self._closed):
                     self._receive(deadline)
             except BaseException as error:
                 self._closed = True
@@ -91,6 +91,8 @@ class Watch:
                 raise StorageError(
                     f"the storage in {directory} did not answer the watch of {path!r} within {timeout:g} seconds"
                 ) from None
+        if self._closed:  # by another thread meanwhile
+            self._close_unread()
         if since is None:
             self._seen = self._received
 
@@ -155,8 +157,8 @@ class Watch:
         thread = self._thread
         if thread is not None and not thread.is_current():
             thread.join(_END_OF_CALLBACK)
-        elif self._reading.acquire(blocking=False):  # otherwise the reader closes the socket
-            self._end_read()
+        else:
+            self._close_unread()
 
     def __enter__(self) -> Watch:
         return self
@@ -182,12 +184,14 @@ class Watch:
             for change in self:
                 try:
                     callback(change)
-                except Exception:
+                except BaseException:  # `sys.exit()` in it must not end the watch
                     logger.exception("the callback of the watch of %r failed on %r", self.path, change)
         except StorageGone:  # with the program, and so with all that could change
-            self.close()
+            pass
         except StorageError as error:
             logger.error("the watch of %r has ended: %s", self.path, error)
+        finally:
+            self.close()
 
     def _next(self, timeout: float | None) -> Change | None:
         """Return the next change; None once the watch is closed."""
@@ -291,9 +295,15 @@ class Watch:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _end_read(self) -> None:
-        if self._closed:
-            self._lose_connection()
         self._reading.release()
+        if self._closed:  # perhaps only since the last look
+            self._close_unread()
+
+    def _close_unread(self) -> None:
+        """Close the connection of a closed watch, unless somebody reads, who does that in the end."""
+        if self._reading.acquire(blocking=False):
+            self._lose_connection()
+            self._reading.release()
 
     def _forked(self) -> None:
         """In a forked child: the connection and the thread are the parent's."""
@@ -317,15 +327,19 @@ def _register(watch: Watch) -> None:
                 "not watched: close some, or watch one path above many, which sees all changes below it",
                 path=watch.path,
             )
-        _watches.add(watch)
+        _watches[id(watch)] = watch
 
 
 def _watches_of(directory: str) -> list[Watch]:
-    with _lock:
-        return [watch for watch in _watches if watch._directory == directory]
+    return [watch for watch in _alive() if watch._directory == directory]
 
 
-_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+def _alive() -> list[Watch]:
+    refs = _watches.valuerefs()  # taken at once: a signal handler may open another one meanwhile
+    return [watch for ref in refs if (watch := ref()) is not None]
+
+
+_watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[tuple[int, int, str, str]]).decode
 
@@ -333,7 +347,7 @@ _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[tuple[int, 
 def _reset_after_fork() -> None:
     global _lock
     _lock = threading.RLock()
-    for watch in list(_watches):
+    for watch in _alive():
         watch._forked()
 
 
