@@ -126,7 +126,7 @@ def test_a_child_forked_while_another_thread_connects_to_the_storage_can_connect
     source = program("""
 from suitkaise import sktree
 from suitkaise.storage import connect
-with sktree._lock, connect._lock:  # a thread that connects holds both
+with sktree._lock:  # that of a thread that connects
     child = os.fork()
     if child == 0:
         signal.alarm(10)

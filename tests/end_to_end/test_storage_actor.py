@@ -18,10 +18,11 @@ from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.concept.group import current_worker
 from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
 from suitkaise.runtime import runtime, storage_service
+from suitkaise.storage import connect
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
-from tests.support import eventually, is_alive, run_program, wait_gone
+from tests.support import GRACE, eventually, in_background, is_alive, run_program, wait_gone
 
 ENGINES = ("lmdb", "sqlite")
 
@@ -208,6 +209,21 @@ def test_a_program_that_connects_again_and_again_has_one_handle() -> None:
     finally:
         sktree.disconnect()
     assert sktree.connect() is not tree
+    sktree.disconnect()
+
+
+def test_a_signal_handler_may_connect_while_its_worker_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(directory: str) -> Tree:
+        if not handled:
+            handled.append(None)
+            handled[0] = connect.attach()  # as a handler does that runs in the midst of it
+        return Tree(directory)
+
+    handled: list[Any] = []
+    place = str(sktree.connect().directory)
+    monkeypatch.setattr("suitkaise.storage.tree.Tree", make)
+    assert in_background(connect.attach).result(GRACE) is handled[0] is connect.attach()
+    connect.detach(place)
     sktree.disconnect()
 
 

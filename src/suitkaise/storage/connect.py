@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
-from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.storage.place import note_elsewhere
 
 if TYPE_CHECKING:
@@ -29,28 +27,15 @@ def attach() -> Tree:
     note_elsewhere(directory)
     from suitkaise.storage.tree import Tree  # loads LMDB only where it is used
 
-    with _lock:
-        tree = _trees.get(directory)
-        if tree is None:
-            tree = _trees[directory] = Tree(directory)
-        return tree
+    return _trees.get(directory) or _trees.setdefault(directory, Tree(directory))
 
 
 def detach(directory: str) -> None:
     """Close this process's handle to the storage in `directory`, which is about to end."""
-    with _lock:
-        tree = _trees.pop(directory, None)
+    tree = _trees.pop(directory, None)
     if tree is not None:
         tree.close()
 
 
-_lock = threading.Lock()
 _trees: dict[str, Tree] = {}  # a tree itself handles forks
-
-
-def _reset_after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-after_fork_in_child(_reset_after_fork)
+"""Without a lock, since a signal handler may connect, too."""
