@@ -16,7 +16,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.concept.group import current_worker
-from suitkaise.errors import AskTimeout, EntryNotFound, StorageError
+from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageError
 from suitkaise.runtime import runtime, storage_service
 from suitkaise.storage import connect
 from suitkaise.storage.backends.store import Store
@@ -282,6 +282,40 @@ def test_entries_of_a_worker_of_the_main_file_have_the_path_of_that_file(tmp_pat
         "    running['stores'].join(timeout=30)\n"
     )
     assert run_program([sys.executable, str(program)], cwd=tmp_path).check().stdout == "['part/app']\n"
+
+
+def test_a_storage_that_starts_while_its_program_ends_is_ended_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = runtime.enter()
+    starting, go_on = threading.Event(), threading.Event()
+
+    def prepare(*arguments: Any) -> None:
+        starting.set()
+        assert go_on.wait(GRACE)
+        prepared(*arguments)
+
+    prepared = storage_service.prepare
+    monkeypatch.setattr(storage_service, "prepare", prepare)
+    service = program.storage
+    started = in_background(service.directory)
+    assert starting.wait(GRACE)
+    closed = in_background(service.close)
+    go_on.set()
+    started.result(GRACE)
+    closed.result(GRACE)
+    try:
+        with pytest.raises(ChildNotFound):
+            whereis("sktree/storage").pid  # noqa: B018
+    finally:
+        service.close()
+        runtime.leave()
+
+
+def test_a_storage_is_not_started_after_the_end_of_its_program() -> None:
+    program = runtime.enter()
+    runtime.leave()
+    with pytest.raises(StorageError, match="the program ends, so its storage is not started any more"):
+        program.storage.directory()
+    assert not os.path.exists(program.directory)
 
 
 @pytest.mark.parametrize("arguments", [{"durable": True}, {"directory": "somewhere"}])

@@ -75,10 +75,13 @@ class StorageService:
         """Return the directory of the storage; the first call starts it.
 
         Raises:
-            StorageError: the directory cannot be used, or another program uses it; or the engine cannot be used for it.
+            StorageError: the directory cannot be used, or another program uses it; or the engine cannot be used for it;
+                or the program ends.
             SuitkaiseError: the storage of this program lies elsewhere.
         """
         with self._lock:
+            if self._root is None and self._closing:
+                raise StorageError("the program ends, so its storage is not started any more")
             if self._root is None:
                 if self._is_starting:
                     raise StorageError("the storage is being started by the code that this signal handler interrupts")
@@ -241,8 +244,9 @@ class StorageService:
             self._root.kill(why)
 
     def close(self) -> None:
-        """Stop the storage."""
-        self._closing = True
+        """Stop the storage; one that a worker has just begun to start, after its start."""
+        with self._lock:
+            self._closing = True
         self._reads.close()
         self._started.close()
 
