@@ -299,6 +299,14 @@ def test_calls_after_the_end_do_nothing_and_do_not_write_into_other_descriptors(
         os.close(number)
 
 
+def test_a_reactor_whose_thread_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread_is_left)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Reactor()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_forked_child_closes_the_descriptors(reactor: Reactor) -> None:
     pid = os.fork()
     if pid == 0:

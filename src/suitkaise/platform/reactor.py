@@ -90,7 +90,11 @@ class Reactor:
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
         self._thread = DaemonThread(target=self._run, name="suitkaise-io")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except Exception:  # no thread is left
+            self._close_descriptors()
+            raise
 
     @property
     def in_thread(self) -> bool:
@@ -167,6 +171,9 @@ class Reactor:
             if on_end is not None:
                 self._guard(lambda: on_end(reason))
             self._run_calls()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         self._selector.close()
         with self._bell_lock:
             os.close(self._bell)
