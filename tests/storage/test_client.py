@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import EntryNotFound, StorageError, StorageGone
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.storage import client as client_module
 from suitkaise.storage import pipeline
 from suitkaise.storage.client import MOST_OWN, MOST_SHARED, SOCKET, Client, client_of, clients_of
@@ -248,6 +249,43 @@ def test_an_error_that_is_recorded_while_a_flush_takes_the_errors_is_told_by_the
         pipeline.record_background_error("here", StorageError(str(number)))
     told.append(pipeline.pop_background_error("here"))
     assert list(map(str, told)) == ["None", "0", "1"]
+
+
+def test_posted_writes_for_which_there_was_no_memory_once_are_sent_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(client: Client) -> None:
+        if not failed:
+            failed.append(client)
+            raise MemoryError
+        sent(client)
+
+    tree, sent, failed = storage.tree, Client._send, list[Client]()
+    tree.add("there", 1, path="p")
+    monkeypatch.setattr(Client, "_send", send)
+    tree.increment("n", path="p", wait=False)
+    eventually(lambda: tree.get("n", "p", 0) == 1)
+    assert failed
+
+
+def test_ctrl_c_while_the_thread_of_the_pipeline_starts_harms_no_later_write(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: DaemonThread) -> None:
+        started(thread)
+        raise KeyboardInterrupt
+
+    tree, started = storage.tree, DaemonThread.start
+    tree.add("there", 1, path="p")
+    with monkeypatch.context() as patched:
+        patched.setattr(DaemonThread, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            tree.add("a", 1, path="p", wait=False)
+    with stopped(storage):
+        tree.add("b", 1, path="p", wait=False)
+        eventually(lambda: [one.name for one in threading.enumerate()].count("suitkaise-storage-pipeline") == 1)
+        assert pipeline._pump is not None
+    eventually(lambda: tree.get_all_from("p") == {"there": 1, "a": 1, "b": 1})
 
 
 def test_a_write_that_an_exception_has_interrupted_is_not_carried_out_later(storage: Storage) -> None:

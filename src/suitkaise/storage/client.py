@@ -209,7 +209,7 @@ class Client:
                         self._receive()
             except BlockingIOError:
                 pass
-            except CONNECTION_LOST:
+            except (*CONNECTION_LOST, MemoryError):
                 self._disconnect()
             except StorageError as error:
                 self._give_up_posted(error)

@@ -128,7 +128,7 @@ class _Pump:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             DaemonThread(target=self._run, name="suitkaise-storage-pipeline").start()
-        except BaseException:
+        except Exception:  # Ctrl-C may leave the thread started: it ends by itself then
             os.close(self._bell)
             raise
 
@@ -173,7 +173,8 @@ class _Pump:
         with _lock:
             if self._new:
                 return False
-            _pump = None
+            if _pump is self:
+                _pump = None
             os.close(self._bell)
             return True
 
