@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -135,6 +136,19 @@ def test_the_parents_slot_outlives_a_fork(tmp_path: Path) -> None:
     assert reader._opened is not None
     assert str(os.getpid()) in reader._opened.readers()
     reader.close()
+
+
+def test_a_revision_word_for_which_there_is_no_room_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "no space is left")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(OSError, match="no space is left"):
+        RevisionWord(tmp_path, write=True)
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_revision_word_is_odd_while_a_commit_is_under_way(store: Store) -> None:

@@ -32,9 +32,13 @@ class RevisionWord:
         if write and not (path.exists() and path.stat().st_size >= self.SIZE):  # the store knows the revision, too
             # In one step, and with an allocated page: a hole would be a SIGBUS once the file system is full.
             new = directory / f".{self.FILE}.{os.getpid()}"
-            new.write_bytes(bytes(self.SIZE))
-            new.chmod(0o600)
-            new.rename(path)
+            try:
+                new.write_bytes(bytes(self.SIZE))
+                new.chmod(0o600)
+                new.rename(path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
         descriptor = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             if os.fstat(descriptor).st_size < self.SIZE:
