@@ -162,14 +162,19 @@ def test_a_process_that_has_announced_itself_is_not_cancelled(played: Played, co
     assert not played.process.cancel_spawn()
 
 
-def test_frames_that_waited_go_to_the_next_process(played: Played, context: EngineContext) -> None:
-    played.process.send(wire.encode(StopWorker()))
+def orders_of_the_next_process(played: Played, context: EngineContext) -> list[Any]:
+    """Repeat the start, and return what the next process gets once it has announced itself."""
     context.reactor.call_soon_threadsafe(lambda: played.process.cancel_spawn() and played.process.start())
     eventually(lambda: len(played.keeper.ends) == 2)
     [first] = played.receive()
     assert isinstance(first, PrepareSpare)
     played.announce()
-    assert played.receive() == [StopWorker()]
+    return played.receive()
+
+
+def test_frames_that_waited_go_to_the_next_process(played: Played, context: EngineContext) -> None:
+    played.process.send(wire.encode(StopWorker()))
+    assert orders_of_the_next_process(played, context) == [StopWorker()]
 
 
 def test_a_frame_that_is_sent_while_a_start_is_repeated_is_not_lost(
@@ -182,12 +187,7 @@ def test_a_frame_that_is_sent_while_a_start_is_repeated_is_not_lost(
         take_over(newer, older)
 
     monkeypatch.setattr(SendBuffer, "take_over", take_over_late)
-    context.reactor.call_soon_threadsafe(lambda: played.process.cancel_spawn() and played.process.start())
-    eventually(lambda: len(played.keeper.ends) == 2)
-    [first] = played.receive()
-    assert isinstance(first, PrepareSpare)
-    played.announce()
-    assert played.receive() == [StopWorker()]
+    assert orders_of_the_next_process(played, context) == [StopWorker()]
 
 
 def test_a_process_that_does_not_exist_cannot_be_handed_over(played: Played) -> None:
