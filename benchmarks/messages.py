@@ -14,8 +14,8 @@ from typing import Any
 import numpy
 import pykka
 from message_peers import Callables, Peer, peers
+from message_workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop, Point, Teller
 from support import heading, measure, measure_latencies, options, show, show_latencies
-from workers import Asker, BusyLoop, Echo, EchoThread, EmptyLoop, Point, Teller
 
 from suitkaise import RunningTree, Supervisor
 

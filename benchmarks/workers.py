@@ -1,17 +1,18 @@
-"""The workers of the benchmarks, in a module that their processes can import."""
+"""The workers of the benchmarks, in a module that their processes can import.
+
+As in `light`, few imports: a program that starts one of them is timed, beside one that imports `light`.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from light import started, touch
 
-from suitkaise import Process, Thread, WorkerRef
+from suitkaise import Process, Thread
 
 
 class Idle(Process):
@@ -81,71 +82,6 @@ class Hooks(Thread):
 
 class LoopOnly(Thread):
     def loop(self) -> None: ...
-
-
-class _Echo:
-    def on_receive(self, message: Any) -> Any:
-        return message
-
-
-@dataclass
-class Point:
-    """A small object."""
-
-    x: int
-    y: int
-
-    def moved(self, by: int) -> Point:
-        return Point(self.x + by, self.y + by)
-
-
-class Echo(_Echo, Process):
-    """Only waits for messages."""
-
-
-class EchoThread(_Echo, Thread):
-    """Waits for messages in a thread."""
-
-
-class EmptyLoop(_Echo, Process):
-    def loop(self) -> None: ...
-
-
-class BusyLoop(_Echo, Process):
-    def loop(self) -> None:
-        sum(range(2000))  # about 20 us
-
-
-class Asker(Process):
-    """Asks another worker many times; answers the seconds of each ask. With a size, the question is an array."""
-
-    def on_receive(self, message: tuple[str, int] | tuple[str, int, int]) -> list[float]:
-        path, count, *size = message
-        question: object = b"x" * 100
-        if size:
-            import numpy  # here: the peers of the programs that measure starts do not import it
-
-            question = numpy.ones(*size, dtype=numpy.uint8)
-        ref, clock, taken = WorkerRef(path), time.perf_counter, []
-        for _ in range(count):
-            began = clock()
-            ref.ask(question)
-            taken.append(clock() - began)
-        return taken
-
-
-class Teller(Process):
-    """Tells another worker many messages; answers the messages a second, until the last one was handled."""
-
-    def on_receive(self, message: tuple[str, int]) -> float:
-        path, count = message
-        ref = WorkerRef(path)
-        ref.ask(b"x" * 100)
-        began = time.perf_counter()
-        for _ in range(count):
-            ref.tell(b"x" * 100)
-        ref.ask(b"x" * 100, timeout=60)
-        return count / (time.perf_counter() - began)
 
 
 class Fragile(Thread):

@@ -28,7 +28,7 @@ from suitkaise.platform.processes import GROUP_SIGNALS
 __all__ = ["Launched", "become_keeper", "launched_early", "search_path", "start_keeper"]
 
 _PROGRAM = (
-    "import gc; gc.disable(); "  # a twentieth of the time of the imports; `main` enables it
+    "import gc; gc.disable(); "  # a twentieth of the time of the imports; the keeper enables it
     "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
     "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
     "from suitkaise.engines.keeper import main; main(*a)"
