@@ -33,6 +33,12 @@ NOT_FOR_A_WORKER = (
 )
 """Modules that the keeper, and so each worker's process, does not need."""
 
+NOT_FOR_A_RUNNING_TREE = (
+    "asyncio lmdb multiprocessing pathlib psutil shutil sqlite3 structlog suitkaise.storage.backends "
+    "suitkaise.storage.tree suitkaise.workers.command"
+)
+"""Modules that a program does not need that starts a tree, beyond those of what its workers do."""
+
 NOT_FOR_THE_COMMAND_LINE = (
     "asyncio cloudpickle msgspec multiprocessing psutil pykka structlog suitkaise.cli.show suitkaise.cli.profile "
     "suitkaise.engines.processes suitkaise.events suitkaise.messaging.codec suitkaise.runtime.runtime"
@@ -54,6 +60,7 @@ def loaded(code: str) -> set[str]:
         ("import suitkaise", HEAVY),
         ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
         ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
+        ("import suitkaise.runtime.start", NOT_FOR_A_RUNNING_TREE),
         ("import suitkaise.cli", NOT_FOR_THE_COMMAND_LINE),
     ],
 )

@@ -156,6 +156,17 @@ def test_a_preloaded_module_is_imported_once_for_all_starts(module):
         assert running["modules"].ask(("imported by", name)) == keeper_pid()
 
 
+def test_what_python_ignores_in_its_search_path_harms_no_start(tmp_path, monkeypatch, module):
+    class Text(str):
+        """As libraries have it for their paths and names."""
+
+    name = module("named_by_another_type")
+    monkeypatch.setattr(sys, "path", [*sys.path, None, b"bytes", 7, tmp_path, Text(tmp_path)])
+    preload(Text(name))
+    with Supervisor("tree", Modules()).start() as running:
+        assert running["modules"].ask(("imported by", name)) == keeper_pid()
+
+
 def test_a_module_preloaded_while_a_tree_runs_is_imported_at_the_next_start(module):
     name = module("later")
     with Supervisor("tree", Modules()).start() as running:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
+import marshal
 import os
 import select
 import signal
@@ -399,7 +399,7 @@ def main(descriptor: int) -> None:
     data, descriptors, _, _ = socket.recv_fds(hub, MAX_DATAGRAM, 1)
     if not data or not descriptors:  # the hub is gone, or starts no tree
         os._exit(0)
-    directory, preload, orphan_timeout, for_commands = json.loads(data)
+    directory, preload, orphan_timeout, for_commands = marshal.loads(data)
     [board] = descriptors
     os.set_inheritable(board, False)
     lock = hold(directory)

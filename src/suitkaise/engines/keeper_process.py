@@ -1,6 +1,7 @@
 """Starts the keeper as a process of its own, with one socket to it.
 
-Its settings come over the socket, so that it can import its modules while the hub imports its own.
+Its settings come over the socket, so that it can import its modules while the hub imports its own. They are written by
+`marshal`, which is loaded in each interpreter: keeper and hub are of the same version.
 
 A frozen program (PyInstaller, cx_Freeze) has no interpreter that could run the keeper: `sys.executable` is the program.
 There the program itself is started, and becomes the keeper as soon as it imports suitkaise.
@@ -9,7 +10,7 @@ There the program itself is started, and becomes the keeper as soon as it import
 from __future__ import annotations
 
 import contextlib
-import json
+import marshal
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ __all__ = ["Launched", "become_keeper", "launched_early", "search_path", "start_
 _PROGRAM = (
     "import gc; gc.disable(); "  # a twentieth of the time of the imports; the keeper enables it
     "import sys; sys.flags.safe_path or sys.path.pop(0); "  # no json.py of the working folder
-    "import json, os; a = json.loads(os.environ.pop('SUITKAISE_KEEPER')); sys.path[:] = a.pop(0); "
+    "import marshal, os; a = marshal.loads(bytes.fromhex(os.environ.pop('SUITKAISE_KEEPER'))); sys.path[:] = a.pop(0); "
     "from suitkaise.engines.keeper import main; main(*a)"
 )
 
@@ -50,7 +51,7 @@ def become_keeper() -> Never:
                 del sys.modules[name]
     _bootstrap._module_locks.clear()  # type: ignore[attr-defined]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    settings = json.loads(os.environ.pop("SUITKAISE_KEEPER"))
+    settings = marshal.loads(bytes.fromhex(os.environ.pop("SUITKAISE_KEEPER")))
     sys.path[:] = settings.pop(0)
     from suitkaise.engines.keeper import main
 
@@ -59,15 +60,14 @@ def become_keeper() -> Never:
 
 
 def search_path() -> list[str]:
-    """Return `sys.path` with absolute folders, which hold in any working directory."""
-    return [_absolute(os.fspath(folder)) for folder in sys.path]
+    """Return `sys.path` with absolute folders, which hold in any working directory, and without what is no path."""
+    return [_absolute(os.fsdecode(folder)) for folder in sys.path if isinstance(folder, (str, os.PathLike))]
 
 
 def _absolute(folder: str) -> str:
-    try:
-        return os.path.abspath(folder)
-    except FileNotFoundError:  # relative to a working directory that is gone
-        return folder
+    with contextlib.suppress(FileNotFoundError):  # relative to a working directory that is gone
+        folder = os.path.abspath(folder)
+    return str(folder)
 
 
 class Launched(NamedTuple):
@@ -110,9 +110,9 @@ def start_keeper(
         SuitkaiseError: there is no interpreter.
     """
     launched = _early.pop() if _early and not for_commands else _launch(for_commands=for_commands)
-    settings = json.dumps([directory, modules, orphan_timeout, for_commands])
+    settings = marshal.dumps([directory, modules, orphan_timeout, for_commands])
     with contextlib.suppress(ConnectionError):  # it has ended: so says the end-of-file
-        socket.send_fds(launched.sock, [settings.encode()], [board], socket.MSG_NOSIGNAL)
+        socket.send_fds(launched.sock, [settings], [board], socket.MSG_NOSIGNAL)
     launched.sock.setblocking(False)
     return launched
 
@@ -134,7 +134,7 @@ def _launch(*, for_commands: bool) -> Launched:
                 cwd=os.sep,  # the hub's working directory may be gone; each worker changes to it
                 pass_fds=[theirs.fileno()],
                 start_new_session=for_commands,  # a signal to the hub's group spares it, so that it ends the commands
-                env={**os.environ, "SUITKAISE_KEEPER": json.dumps([search_path(), theirs.fileno()])},
+                env={**os.environ, "SUITKAISE_KEEPER": marshal.dumps([search_path(), theirs.fileno()]).hex()},
             )
         except BaseException:
             ours.close()

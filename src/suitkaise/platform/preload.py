@@ -50,7 +50,7 @@ def preload(*modules: str) -> None:
         if found is None:
             raise SpecError(f"preload: no module named {name!r} can be found")
     if not _wanted.keys() >= set(modules):
-        _wanted.update(dict.fromkeys(modules))
+        _wanted.update(dict.fromkeys(map(str, modules)))
         for listener in tuple(listeners):
             listener()
 

@@ -8,7 +8,6 @@ import queue
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
@@ -19,7 +18,6 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.platform.threads import DaemonThread
-from suitkaise.storage.backends.redis_address import address_for_others, is_url, shown
 from suitkaise.storage.connect import detach
 from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
@@ -96,6 +94,8 @@ class StorageService:
                     f"the storage of this program lies at {self._storage_directory!r}; a program has one storage"
                 )
             elif engine not in (None, self._engine):
+                from suitkaise.storage.backends.redis_address import shown
+
                 raise StorageError(
                     f"the storage of this program runs with engine={shown(self._engine)!r}, not {shown(engine)!r}; "
                     "name the engine where you connect first"
@@ -103,8 +103,11 @@ class StorageService:
             return self._storage_directory
 
     def _start(self, directory: str, *, durable: bool, engine: str | None) -> None:
-        from suitkaise.runtime.storage_actor import declare  # only programs that use the storage load its parts
+        from pathlib import Path  # only programs that use the storage load its parts
+
+        from suitkaise.runtime.storage_actor import declare
         from suitkaise.storage.backends.engines import chosen_engine
+        from suitkaise.storage.backends.redis_address import is_url, shown
 
         if durable and engine is not None and is_url(engine):
             raise StorageError(
@@ -177,7 +180,13 @@ class StorageService:
 
     def address(self) -> bytes | None:
         """Return what leads readers on other machines to the storage's server; None if they read from this program."""
-        return address_for_others(Path(self._storage_directory)) if self._root is not None else None
+        if self._root is None:
+            return None
+        from pathlib import Path
+
+        from suitkaise.storage.backends.redis_address import address_for_others
+
+        return address_for_others(Path(self._storage_directory))
 
     def read(self, question: tuple[Any, ...]) -> Answer[Any]:
         """Answer a read of a worker on another machine, in a thread of its own. For the I/O thread only."""
@@ -185,6 +194,8 @@ class StorageService:
 
         def find() -> None:
             try:
+                from pathlib import Path
+
                 from suitkaise.storage.backends.reader import reader_of  # only clusters need these here
                 from suitkaise.storage.backends.remote_reader import answer_read
 
