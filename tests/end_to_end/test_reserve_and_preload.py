@@ -160,6 +160,8 @@ def test_what_python_ignores_in_its_search_path_harms_no_start(tmp_path, monkeyp
     class Text(str):
         """As libraries have it for their paths and names."""
 
+        __slots__ = ()
+
     name = module("named_by_another_type")
     monkeypatch.setattr(sys, "path", [*sys.path, None, b"bytes", 7, tmp_path, Text(tmp_path)])
     preload(Text(name))
