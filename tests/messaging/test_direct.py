@@ -505,7 +505,10 @@ def test_messages_that_nobody_waits_for_are_flushed_too_and_a_refusal_is_logged(
     eventually(lambda: "a message for 'tree/to' is dropped: over" in caplog.text)
 
 
-def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twice(hub: Hub) -> None:
+@pytest.mark.parametrize(("count", "size"), [(300, 60_000), (40, 2_000_000)])
+def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twice(
+    hub: Hub, count: int, size: int
+) -> None:
     route = hub.route()
     over = threading.Event()
     got: list[int] = []
@@ -521,9 +524,9 @@ def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twi
         while not over.is_set():
             hub.routes.flush(time.monotonic() + SOON)
 
-    helpers = [in_background(serve), in_background(flush)]
-    for number in range(300):
-        body = number, bytes(60_000 if number % 2 else 10)
+    helpers = [in_background(serve), in_background(flush), in_background(flush)]
+    for number in range(count):
+        body = number, bytes(size if number % 2 else 10)
         if route.ask(Payload(body), SOON) is None:
             answer, message = future(body)
             assert route.send(message)
@@ -531,7 +534,7 @@ def test_another_thread_may_flush_while_a_thread_asks_and_no_message_is_sent_twi
     over.set()
     for helper in helpers:
         helper.result(SOON)
-    assert got == list(range(300))
+    assert got == list(range(count))
 
 
 def test_messages_that_wait_when_the_receiver_ends_go_through_the_hub(hub: Hub) -> None:

@@ -212,7 +212,8 @@ class Route:
             if asks:
                 self._asking = False
                 if self._outbox.waiting:
-                    self._outbox.copy()
+                    with self._lock:
+                        self._outbox.copy()
                 if self._receiver_ended:
                     self.close_if_idle()
         return self._wait(number, awaited, deadline, timeout, began)
@@ -229,7 +230,8 @@ class Route:
             events = poll.poll(left * 1000)
             if not events or (events[0][1] & select.POLLIN and not self._read_some()):
                 return
-            self._outbox.flush()
+            with self._lock:  # another thread may flush, too
+                self._outbox.flush()
             self._bell[0] = 1
 
     def _read_some(self) -> bool:
