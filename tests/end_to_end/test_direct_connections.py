@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -596,6 +597,43 @@ def test_what_a_worker_has_told_arrives_although_the_worker_ends_at_once(running
     run(running, tell_and_end, 100)
     await_file(tmp_path / "blocked")
     (tmp_path / "gate").touch()
+    eventually(lambda: handled(tmp_path) == ["last"])
+
+
+def tell_in_a_child(sender: Any, folder: Path, way: str) -> int | None:
+    """Tell a worker that does not read more than its socket takes, in a child that ends at once; return its exit code.
+
+    The worker reads on a moment after that.
+    """
+
+    def tell_all() -> None:
+        connect()
+        TO.tell("block")
+        await_file(folder / "blocked")
+        for _ in range(100):
+            TO.tell(b"x" * 50_000)
+        TO.tell("last")
+        (folder / "told").touch()
+
+    process = multiprocessing.get_context("fork").Process(target=tell_all)
+    if way == "multiprocessing":
+        process.start()
+    elif (child := os.fork()) == 0:
+        tell_all()
+        return None
+    await_file(folder / "told")
+    threading.Timer(0.05, (folder / "gate").touch).start()
+    if way == "os.fork":
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("way", ["os.fork", "multiprocessing"])
+def test_what_a_forked_child_of_a_worker_has_told_arrives_although_the_child_ends_at_once(
+    running: RunningTree, tmp_path: Path, way: str
+) -> None:
+    assert run(running, tell_in_a_child, tmp_path, way) == 0
     eventually(lambda: handled(tmp_path) == ["last"])
 
 

@@ -62,7 +62,7 @@ from suitkaise.messaging.logs import end_forwarding, forward_all
 from suitkaise.messaging.messages import MOST, MOST_BYTES, Message, Payload
 from suitkaise.messaging.pieces import Pieces, is_in_pieces
 from suitkaise.messaging.portable_errors import crash
-from suitkaise.messaging.router import HubClient, set_router
+from suitkaise.messaging.router import FLUSH_TIME, HubClient, set_router
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
@@ -88,9 +88,6 @@ if TYPE_CHECKING:
     from suitkaise.workers.message_trace import MessageTrace
 
 __all__ = ["run_standby", "run_worker"]
-
-FLUSH_TIME = 5.0
-"""Seconds for which a worker that has ended waits until its last messages to other workers have left its process."""
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250

@@ -38,12 +38,16 @@ from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 from suitkaise.platform.threads import DaemonThread
 
-__all__ = ["HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router", "set_router",
-           "shared_payload", "waits_for_itself"]  # fmt: skip
+__all__ = ["FLUSH_TIME", "HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router",
+           "set_router", "shared_payload", "waits_for_itself"]  # fmt: skip
+
+FLUSH_TIME = 5.0
+"""Seconds for which a process that ends waits until its last messages to other workers have left it."""
 
 
 class Router(Protocol):
@@ -352,6 +356,12 @@ def flush(timeout: float | None = DEFAULT_TIMEOUT) -> None:
         raise AskTimeout(f"{left} told message{'s were' if left > 1 else ' was'} not accepted within {timeout} s")
 
 
+@at_exit
+def _at_exit() -> None:  # of a forked child of a worker: a worker has waited by itself
+    if isinstance(_router, HubClient):
+        _router.finish(FLUSH_TIME)
+
+
 def deadline(timeout: float | None) -> float:
     """Return the time (monotonic) at which a caller's timeout is over; infinity for None. Raises TypeError."""
     seconds = checked_timeout(timeout)
@@ -389,6 +399,7 @@ class _HubConnection:
             self._sock.close()
             raise RuntimeGone(f"the program that owns the tree cannot be reached: {_explained(error)}") from error
         self.writer = FrameWriter(self._sock)
+        expect_exit()
         DaemonThread(target=self._read, name="suitkaise-hub-answers").start()
 
     def expect(self, reply: ReplyCallback) -> int:
