@@ -223,6 +223,20 @@ def test_an_answer_that_comes_later_from_another_thread_can_be_awaited(
     timers[0].join()
 
 
+def test_a_stop_iteration_of_the_handler_ends_an_await_as_it_ends_a_coroutine() -> None:
+    answer: Answer[Any] = Answer()
+
+    async def main() -> None:
+        await asyncio.wait_for(answer, 5)
+
+    answer.settle(False, Payload(data=Payload(StopIteration("no more")).data))
+    with pytest.raises(RuntimeError, match="StopIteration") as raised:
+        asyncio.run(main())
+    assert isinstance(raised.value.__cause__, StopIteration)
+    with pytest.raises(StopIteration, match="no more"):
+        answer.get()
+
+
 def test_only_the_first_answer_counts(recorder: RecordingRouter, ref: WorkerRef) -> None:
     recorder.reply = lambda message: (message.reply(True, Payload(1)), message.reply(True, Payload(2)))
     assert ref.ask("x") == 1

@@ -156,13 +156,24 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Do what `concurrent.futures.Future.exception` does. Raises TypeError if the timeout is no number."""
+        """Do what `concurrent.futures.Future.exception` does, but return a RuntimeError for a StopIteration (PEP 479).
+
+        An event loop calls it, takes no StopIteration before Python 3.12, and would never end the `await`.
+
+        Raises:
+            TypeError: the timeout is no number.
+        """
         timeout = checked_timeout(timeout)
         self._refuse_deadlock(timeout)
         if not self.done():
             self._wait(self._await(timeout))
         self._decode_in_time()
-        return super().exception(0)
+        error = super().exception(0)
+        if not isinstance(error, StopIteration):
+            return error
+        stopped = RuntimeError("the handler raised StopIteration")
+        stopped.__cause__ = error
+        return stopped
 
     def _decode_in_time(self) -> None:
         """Decode the answer. Raise TimeoutError if it is not there; it may come undecoded at any moment."""
