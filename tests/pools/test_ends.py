@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_a_pool_that_was_never_used_has_nothing_to_end(one_runtime_for_all: None
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 2, 2)
+
+
+class _Large:
+    """Stands for arguments that take much memory."""
+
+
+@pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
+def test_an_ended_pool_lets_go_of_the_arguments_of_its_initializer(kind: type[Pool], one_runtime_for_all: None) -> None:
+    large = _Large()
+    alive = weakref.ref(large)
+    with kind(1, initializer=id, initargs=(large,)) as pool:
+        assert pool.submit(abs, -1).result(30) == 1
+    del pool, large
+    eventually(lambda: (gc.collect(), alive() is None)[1])
 
 
 def test_a_shutdown_waits_for_all_tasks(either: Pool) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -180,11 +181,8 @@ class Scheduler:
             self._running = RunningTree(supervisor, runtime)
         self._supervisor = supervisor
         live.add(self)
-        supervisor.exited.add_done_callback(self._on_tree_over)
-
-    def _on_tree_over(self, exited: Future[Exit]) -> None:
-        assert self._reactor is not None
-        self._reactor.call_soon_threadsafe(lambda: self._break("its supervisor has ended"))
+        this = weakref.ref(self)  # the supervisor is remembered after the end of the pool, with what it refers to
+        supervisor.exited.add_done_callback(lambda exited: _on_tree_over(this()))
 
     def _close(self) -> None:
         """Stop the workers and the supervisor, once; return when all is gone."""
@@ -536,6 +534,11 @@ class Scheduler:
             future.set_result(value)
         else:
             future.set_exception(error)
+
+
+def _on_tree_over(scheduler: Scheduler | None) -> None:
+    if scheduler is not None and scheduler._reactor is not None:
+        scheduler._reactor.call_soon_threadsafe(lambda: scheduler._break("its supervisor has ended"))
 
 
 def _load(worker: PoolWorker) -> int:
