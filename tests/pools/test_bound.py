@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from suitkaise import Process, Thread
-from suitkaise.pools import create_pool
+from suitkaise import Process, Reject, Thread
+from suitkaise.pools import TaskFailed, create_pool
 from tests.pools import tasks
 
 
@@ -59,6 +59,21 @@ class Loops(Process):
     def on_receive(self, message: Any) -> None: ...
 
 
+class Limited(Process):
+    receive_timeout = 1.0
+
+    def on_receive(self, message: Any) -> None: ...
+
+
+class Picky(Process):
+    def on_receive(self, message: str) -> str:
+        if message == "exit":
+            os._exit(3)
+        if message != "good":
+            raise Reject(KeyError(message))
+        return message
+
+
 async def fetch(url: str) -> str:
     return url
 
@@ -98,6 +113,27 @@ def test_a_bound_pool_of_threads_takes_thread_workers() -> None:
         assert list(pool.map(range(5))) == [0, 2, 4, 6, 8]
 
 
+def test_what_an_on_receive_refuses_fails_with_the_error_of_the_refusal() -> None:
+    with create_pool("process", Picky, 1) as pool:
+        assert isinstance(pool.submit("bad").exception(30), KeyError)
+        assert pool.submit("good").result(30) == "good"
+
+
+def test_the_errors_of_a_worker_object_name_its_on_receive() -> None:
+    with create_pool("process", Picky, 1) as pool:
+        with pytest.raises(
+            TypeError, match=r"^Picky\.on_receive\(\) missing 1 required positional argument: 'message'"
+        ):
+            pool.submit().result(30)
+        with pytest.raises(TaskFailed, match=r"^Picky\.on_receive ended its worker: exit code 3$"):
+            pool.options(retries=0).submit("exit").result(30)
+
+
+def test_an_argument_of_map_that_is_no_iterable_is_named() -> None:
+    with create_pool("thread", abs, 1) as pool, pytest.raises(TypeError, match=r"map takes an iterable .* not 5$"):
+        pool.map(5)  # type: ignore[arg-type]
+
+
 def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
     with create_pool("process", os._exit, 2) as pool:
         futures = [pool.options(retries=0).submit(3) for _ in range(4)]
@@ -113,6 +149,7 @@ def test_a_bound_pool_survives_a_worker_that_calls_os_exit() -> None:
         ("process", BeforeEach, "has before_loop, which a pool would never call"),
         ("process", WithThreads, "has background threads, which a pool does not start"),
         ("process", Process, "no on_receive"),
+        ("process", Limited, "Limited sets receive_timeout, which a pool does not use; give the pool a timeout"),
         ("process", fetch, "create_pool takes a function that returns its result, and fetch is async"),
         ("threads", abs, "kind must be"),
     ],

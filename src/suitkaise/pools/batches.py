@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from suitkaise.pools.task import Outcomes
 
-__all__ = ["map_all", "map_lazily", "results"]
+__all__ = ["iterators", "map_all", "map_lazily", "results"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def map_all(
     total = _length(iterables)
     futures: deque[Future[Any]] = deque()
     try:
-        futures.extend(_submitted(submit, _iterators("map", iterables), size))
+        futures.extend(_submitted(submit, iterators("map", iterables), size))
     except BaseException:
         _cancel(futures)
         raise
@@ -94,7 +94,7 @@ def map_lazily(
     An error of the iterables comes at its place, after the results of the items before.
     """
     line = _Progress(progress, _length(iterables))
-    source = _submitted(submit, _iterators("imap" if ordered else "imap_unordered", iterables), size)
+    source = _submitted(submit, iterators("imap" if ordered else "imap_unordered", iterables), size)
     return _take_lazily(source, size, line, ordered, ahead)
 
 
@@ -161,14 +161,15 @@ def results(given: Iterable[Future[T]], ordered: bool, timeout: float | None, pr
     return take()
 
 
-def _iterators(method: str, iterables: tuple[Iterable[Any], ...]) -> list[Iterator[Any]]:
-    iterators = []
+def iterators(method: str, iterables: tuple[Iterable[Any], ...]) -> list[Iterator[Any]]:
+    """Return an iterator for each of them; raise TypeError, in the name of that method, if one has none."""
+    found = []
     for each in iterables:
         try:
-            iterators.append(iter(each))
+            found.append(iter(each))
         except TypeError:
             raise TypeError(f"{method} takes an iterable for each argument of the function, not {each!r}") from None
-    return iterators
+    return found
 
 
 def _submitted(submit: Submit, iterators: list[Iterator[Any]], size: int) -> Iterator[Future[Any]]:

@@ -8,15 +8,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from suitkaise.errors import no_attribute
+from suitkaise.pools.batches import iterators
 from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count, checked_initializer
-from suitkaise.pools.runners import ask_hosted, host
+from suitkaise.pools.runners import Hosted, host
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe, Startable
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.worker import Worker
 
 __all__ = ["BoundPool", "create_pool"]
+
+
+_UNUSED = (
+    "start_timeout", "receive_timeout", "finish_timeout", "join_in", "join_after", "drain", "mailbox", "keep_children",
+    "max_memory",
+)  # fmt: skip
+"""The options of a worker class that would change what its workers do in a tree, and that a pool does not carry out."""
 
 
 def create_pool(
@@ -49,7 +57,7 @@ def create_pool(
         own = checked_initializer(options.pop("initializer", None), options.pop("initargs", ()))
         options["initargs"] = recipe, *own
         options["initializer"] = host
-        function = ask_hosted
+        function = Hosted(recipe.name)
     elif not callable(function):
         called = " (was the function called instead of being passed?)" if function is None else ""
         raise TypeError(f"create_pool needs a function or a worker class, not {function!r}{called}")
@@ -75,6 +83,10 @@ def _checked_worker(kind: str, what: Any) -> Recipe:
         raise TypeError(
             f"{cls.__name__} has background threads, which a pool does not start; use self.start_thread in on_start"
         )
+    for option in _UNUSED:
+        if getattr(child, option) not in (None, False):
+            hint = "; give the pool a timeout, which limits each task" if option == "receive_timeout" else ""
+            raise TypeError(f"{cls.__name__} sets {option}, which a pool does not use{hint}")
     if is_async(recipe):
         raise TypeError(f"{cls.__name__} has async hooks, which a pool does not call")
     return recipe
@@ -129,7 +141,7 @@ class BoundPool:
             TimeoutError, Exception: as `Pool.map` raises them.
         """
         self._refuse_function("map", iterables)
-        lists = [list(items) for items in iterables]
+        lists = [list(items) for items in iterators("map", iterables)]
         if chunksize is None:
             chunksize = self._chunk_for(min(map(len, lists), default=0))
         if ordered:

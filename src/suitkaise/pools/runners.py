@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.errors import with_note
+from suitkaise.errors import Reject, with_note
 from suitkaise.messaging import codec
 from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.pools.channel import ANSWER, CHUNK, ERROR, MIXED, Channel, Data
@@ -19,7 +19,7 @@ from suitkaise.workers.hooks import build, give_name, hook_of
 from suitkaise.workers.incarnation import ExitWith, ForceFinish
 from suitkaise.workers.worker import Process, Thread, Worker
 
-__all__ = ["Inbox", "ProcessRunner", "ThreadRunner", "ask_hosted", "host"]
+__all__ = ["Hosted", "Inbox", "ProcessRunner", "ThreadRunner", "host"]
 
 _ORDERS = (ForceFinish, ExitWith)
 """Raised to end the worker itself, and no failure of a task."""
@@ -62,9 +62,20 @@ def host(recipe: Recipe, initializer: Callable[..., object] | None, initargs: tu
     runner._hosted = worker
 
 
-def ask_hosted(item: Any) -> Any:
-    """Answer with the worker object of the user's."""
-    return _here.runner._hosted.on_receive(item)
+class Hosted:
+    """The function of a pool whose workers answer with a worker object of the user's; errors name its method."""
+
+    def __init__(self, worker: str) -> None:
+        self.__name__ = self.__qualname__ = f"{worker}.on_receive"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return _here.runner._hosted.on_receive(*args, **kwargs)
+        except Reject as refusal:  # the asker gets the error itself, as that of an ask does
+            raise refusal.error from None
+
+    def __repr__(self) -> str:
+        return self.__qualname__
 
 
 class ProcessRunner(_Runner, Process):
