@@ -117,7 +117,7 @@ class Snapshot:
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path = Path(path)
-        self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", _BUFFER)
+        self._file = open(path, "rb", _BUFFER, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
         try:
             self.count: int = self._read_count()
             """The number of entries."""
