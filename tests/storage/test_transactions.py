@@ -28,6 +28,13 @@ def test_all_changes_of_a_block_are_stored_at_its_end(tree: Tree) -> None:
     assert other.entry("b", path="elsewhere").metadata == {"pid": 1}
 
 
+def test_the_name_after_as_is_the_tree(tree: Tree) -> None:
+    with tree.transaction() as same:
+        same.add("a", 1, "p")
+    assert same is tree
+    assert tree.get("a", "p") == 1
+
+
 def test_an_exception_in_the_block_leaves_everything_as_it_was(tree: Tree) -> None:
     tree.add("a", 1, path=P)
     with pytest.raises(ZeroDivisionError):

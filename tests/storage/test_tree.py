@@ -296,6 +296,11 @@ def test_metadata_must_be_scalars(tree: Tree) -> None:
         tree.add("x", 1, metadata=[1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must fit into 64 bits"):
         tree.update("x", 1, metadata={"a": 2**70})
+    for mark in (1, "yes", None):
+        with pytest.raises(
+            TypeError, match=rf"metadata\['remove_on_process_join'\] must be True or False, not {mark!r}"
+        ):
+            tree.add("x", 1, metadata={"remove_on_process_join": mark})
     tree.add("x", 1, metadata={"size": Size.BIG, "loops": math.inf})
     assert tree.entry("x").metadata == {"size": 3, "loops": math.inf}
 
@@ -373,6 +378,8 @@ def test_containers_and_walk_list_everything_below_a_path(tree: Tree) -> None:
     assert tree.containers("ui") == ["ui", "ui/settings", "ui/settings/deep"]
     assert list(tree.walk("ui/settings")) == [("ui/settings", ["a", "b"]), ("ui/settings/deep", ["a", "b"])]
     assert list(tree.walk("nowhere")) == []
+    with pytest.raises(TypeError, match="a path must be a str"):
+        tree.walk(5)  # type: ignore[arg-type]
     assert tree.get_all_from("ui") == {"a": 1, "b": 1}
 
 

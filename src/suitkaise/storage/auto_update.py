@@ -21,7 +21,7 @@ def auto_update(
     revisions: dict[str, int],
     path: str,
     writes: Callable[[], Writes],
-    transaction: Callable[[], AbstractContextManager[None]] = nullcontext,
+    transaction: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[dict[str, Any]]:
     """Yield `values`; store what they are at the end of the block in one transaction, unless the block raises.
 

@@ -30,6 +30,7 @@ from suitkaise.storage.protocol import (
     SelectionVersion,
 )
 from suitkaise.storage.records import (
+    OWNER_MARK,
     Encoding,
     Record,
     decode_value,
@@ -46,9 +47,6 @@ __all__ = ["Change", "carry_out"]
 
 Change: TypeAlias = Put | Remove | Increment | Append | Atomic | Move | RemoveSelected | DeclareIndex | Restore
 """The requests that the store records as carried out, so that each is carried out once."""
-
-OWNER_MARK = "remove_on_process_join"
-"""The metadata that has an entry removed when its owner has ended."""
 
 _Outcome: TypeAlias = tuple[ReplyCode, Any]  # and the reply's detail
 

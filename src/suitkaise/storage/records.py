@@ -26,6 +26,7 @@ from suitkaise.messaging import codec
 from suitkaise.storage.keys import unpack_key
 
 __all__ = [
+    "OWNER_MARK",
     "Encoding",
     "Entry",
     "Metadata",
@@ -52,6 +53,9 @@ __all__ = [
 
 Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = dict[str, Scalar]
+
+OWNER_MARK = "remove_on_process_join"
+"""The metadata that has an entry removed when its owner has ended."""
 
 Buffer = TypeVar("Buffer", bytes, memoryview)
 
@@ -305,7 +309,7 @@ def check_metadata(metadata: Mapping[str, object]) -> Metadata:
     """Check metadata, and return them as they are stored: a dict of plain scalars.
 
     Raises:
-        TypeError: a key is not a str or a value is not a scalar.
+        TypeError: a key is not a str or a value is not a scalar; or the mark of an owner is not a bool.
         ValueError: an int is beyond 64 bits.
     """
     if not isinstance(metadata, Mapping):
@@ -313,6 +317,8 @@ def check_metadata(metadata: Mapping[str, object]) -> Metadata:
     for key, value in metadata.items():
         if type(key) is not str:
             raise TypeError(f"metadata: a key must be a str, not {type(key).__name__}: {key!r}")
+        if key == OWNER_MARK and not isinstance(value, bool):
+            raise TypeError(f"metadata[{key!r}] must be True or False, not {value!r}")
         if value is not None and not isinstance(value, str | int | float):
             raise TypeError(
                 f"metadata[{key!r}] must be a str, int, float, bool or None, not {type(value).__name__}; "

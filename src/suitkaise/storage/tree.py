@@ -11,7 +11,7 @@ import html
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from suitkaise.errors import NotSerializable, StorageError, TransactionConflict, no_attribute
 from suitkaise.messaging.identity import current_owner
@@ -540,6 +540,9 @@ class Tree:
         [('doc/walk', ['b']), ('doc/walk/deeper', ['a'])]
         >>> sktree.disconnect()
         """
+        return self._walk(normal_path(path))
+
+    def _walk(self, path: str) -> Iterator[tuple[str, list[str]]]:
         for container in self.containers(path):
             names = names_in(self._writes(), container)
             if names:
@@ -594,12 +597,12 @@ class Tree:
     # Transactions.
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[Self]:
         """Make several changes in one atomic write: all of them or, if the block raises, none.
 
         Reads in the block see the writes of the block. At the end of the block all that was read must be unchanged,
         as if no other writer existed. Only this thread's use of the storage is part of the transaction; in an event
-        loop, only that of this task.
+        loop, only that of this task. The name after `as`, if there is one, is this tree.
 
         Raises:
             TransactionConflict: another writer changed something that the block read; nothing was written.
@@ -625,7 +628,7 @@ class Tree:
         self._direct.wait_for_storage()
         transaction = self._slot.current = Transaction(self._reader)
         try:
-            yield
+            yield self
             is_here = self._transaction() is transaction
         finally:
             transaction.is_over = True  # its thread's slot may not be this one
