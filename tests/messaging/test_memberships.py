@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from suitkaise import Status
@@ -11,7 +13,9 @@ from suitkaise.messaging.address import Address
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.memberships import Groups
+from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import GroupAction
+from suitkaise.specs.bounded import Bounded
 
 
 class Parent:
@@ -71,3 +75,12 @@ def test_nothing_is_kept_of_a_group_that_has_no_members_any_more() -> None:
         assert not scene.groups._turns
     with pytest.raises(ChildNotFound):
         scene.groups.serve("g", GroupAction.NEXT, "")
+
+
+@pytest.mark.parametrize("on_full, told", [("reject", 0), ("drop_newest", 0), ("drop_oldest", 1)])
+def test_a_member_without_room_for_the_message_is_not_counted(on_full: Any, told: int) -> None:
+    scene = Scene()
+    scene.address.set_bound(Bounded(1, on_full))
+    scene.groups.serve("g", GroupAction.JOIN, scene.begin(1))
+    assert scene.groups.serve("g", GroupAction.TELL, Payload("first")) == 1
+    assert scene.groups.serve("g", GroupAction.TELL, Payload("second")) == told

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, assert_never
 
 from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
 from suitkaise.messaging.address import Address
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import split_owner
 from suitkaise.messaging.messages import Message, Payload
@@ -123,8 +124,7 @@ class Groups:
         _check(payload, paths, self._find)
         for path in paths:
             try:
-                self._find(path).send(Message("message", payload))
-                told += 1
+                told += _send(self._find(path), Message("message", payload))
             except (ChildNotFound, MailboxFull, WorkerDead) as error:
                 self._dead_letters.add(path, f"told to the group {name!r}: {error}")
         return told
@@ -168,6 +168,15 @@ class Topics:
         except MailboxFull as error:
             self._dead_letters.add(path, f"published as {topic!r}: {error}")
             return False
+
+
+def _send(address: Address, message: Message) -> bool:
+    """Send a message without waiting for room; return False if it was dropped at once."""
+    room: Answer[bool] | None = None
+    if address.bound is not None and address.bound.on_full == "drop_newest":
+        room = Answer()
+    address.send(message, room)
+    return room is None or not room.done() or room.result()  # another child may have come to that path just now
 
 
 def _payload(argument: Any) -> Payload:
