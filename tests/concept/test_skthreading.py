@@ -22,6 +22,8 @@ from suitkaise import (
     WorkerFailed,
     skthreading,
 )
+from suitkaise.messaging import removed
+from suitkaise.messaging.supervisor_ref import SupervisorRef
 from suitkaise.skthreading import SKThread, create_thread
 from tests.support import eventually, in_background
 
@@ -252,6 +254,37 @@ def test_join_all_shutdown_and_a_new_beginning() -> None:
     assert skthreading.join_all() == {"long": Status.FINISHED}
     assert skthreading.get_thread_result("long") == "waited"
     assert skthreading.get_thread_result(create_thread("again", waits), timeout=LIMIT) == "waited"
+
+
+def test_all_threads_stay_known_although_only_the_last_ones_that_ended_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(removed, "MOST_REMOVED", 2)
+    create_thread("long", waits, kwargs={"join_after": math.inf})
+    create_thread("once", waits, kwargs={"join_after": math.inf, "restart": "temporary"})
+    short = [f"short-{number}" for number in range(5)]
+    for name in short:
+        create_thread(name, waits).join(LIMIT)
+    skthreading.shutdown(timeout=LIMIT)
+    names = ["long", "once", *short]
+    assert skthreading.list_threads() == dict.fromkeys(names, Status.FINISHED)
+    assert [skthreading.get_thread_result(name) for name in names] == ["waited"] * 7
+    stats = [skthreading.get_thread_stats(name) for name in names]
+    assert [one["pid"] for one in stats] == [None] * 7
+    assert all(one["loops"] > 1 for one in stats[:2])
+    assert all(one["loops"] == 1 for one in stats[2:])
+
+
+def test_a_free_name_is_taken_without_a_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[SupervisorRef] = []
+    which_children = SupervisorRef.which_children
+    with monkeypatch.context() as counting:
+        counting.setattr(SupervisorRef, "which_children", lambda ref: looks.append(ref) or which_children(ref))
+        create_thread("worker", waits)
+        assert not looks
+        with pytest.warns(SpecWarning, match="is called 'worker-2'"):
+            create_thread("worker", waits)
+        assert len(looks) == 1
 
 
 def test_a_thread_that_makes_another_one_while_all_are_asked_to_finish_is_refused_at_once() -> None:

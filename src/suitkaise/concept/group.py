@@ -141,22 +141,22 @@ class WorkerGroup:
         """Start the worker that a call declares; number its name, if that is taken."""
         child, named = declared(call, {"restart": "transient", **self._defaults})
         supervisor = self._supervisor()
-        taken = {line.id for line in supervisor.which_children()}
+        taken: set[str] = set()
         wanted, number = child.id, 1
         while True:
+            try:
+                return supervisor.start_child(child)
+            except (ChildAlreadyStarted, ChildAlreadyPresent):
+                taken |= {child.id, *(line.id for line in supervisor.which_children())}
             while child.id in taken:
                 number += 1
                 child = child.renamed(f"{wanted}-{number}")
-            if named and number > 1:
+            if named:
                 warnings.warn(
                     f"{call.function}: the name {wanted!r} is taken, so this {self._kind} is called {child.id!r}",
                     SpecWarning,
                     stacklevel=caller_level(),
                 )
-            try:
-                return supervisor.start_child(child)
-            except (ChildAlreadyStarted, ChildAlreadyPresent):  # another thread was faster
-                taken.add(child.id)
 
     def _lines(self) -> list[ChildLine]:
         """Return a line about each worker, in the order in which they were made."""
@@ -294,16 +294,24 @@ class WorkerGroup:
             ask = router().request  # the registry that knows these workers
             kept = self._keep_removed(running)
             results = {line.id: ask(RequestKind.RESULT, line.ref.path) for line in running.which_children()}
+            ends: dict[str, tuple[ChildLine, Any]] = {}
+            for name, result in results.items():  # at its own end: only the last 1,000 that have ended are remembered
+                result.when_done(partial(self._note_end, ends, name))
             running.stop(timeout)
             self._keep_removed(running, but=(*kept, *results))  # those that were just being removed
             lines = {line.id: line for line in running.which_children()}
             for name, result in results.items():
-                line = lines.get(name) or self._removed_line(name)
-                self._kept[name] = line, result, ask(RequestKind.STATS, line.ref.path).get()
+                gone, stats = ends[name]
+                self._kept[name] = lines.get(name, gone), result, stats
             self._running = None
         from suitkaise.concept import at_exit
 
         at_exit.forget(self)
+
+    def _note_end(self, ends: dict[str, tuple[ChildLine, Any]], name: str, done: Any) -> None:
+        """Note the line and the statistics of a worker whose last end is just being told."""
+        line = self._removed_line(name)
+        ends[name] = line, router().request(RequestKind.STATS, line.ref.path).get()
 
     def _keep_removed(self, running: RunningTree, but: Container[str] = ()) -> list[str]:
         """Keep what is known of the temporary workers that have ended; return their names."""
