@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise import sktree
 from suitkaise.concept.call_site import call_in, caller
@@ -109,6 +109,25 @@ def exists(name: str) -> bool:
 def get_all() -> dict[str, Any]:
     """Return all globals, by name."""
     return connect().get_all_from(_ROOT)
+
+
+_OTHER_NAMES = {
+    "set": "create(value, name)", "put": "create(value, name)", "add": "create(value, name)", "remove": "delete(name)",
+    "pop": "delete(name)", "keys": "get_all()", "items": "get_all()", "values": "get_all()",
+}  # fmt: skip
+"""What dicts and other stores have, by the name that it has here."""
+
+
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> NoReturn:
+        hint = ""
+        if name in _OTHER_NAMES:
+            hint = f"; use skglobals.{_OTHER_NAMES[name]}"
+        elif name[:1] != "_":
+            there = hasattr(Tree, name)
+            hint = f"; use skglobals.connect().{name}" if there else f"; a global is read by skglobals.get({name!r})"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)
 
 
 def _name_in(call: ast.Call | None) -> str:

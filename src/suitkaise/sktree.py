@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
 
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
@@ -100,6 +101,14 @@ def disconnect() -> None:
         with contextlib.ExitStack() as end:  # every step runs, even if one fails
             end.callback(runtime.leave)
             end.callback(tree.close)
+
+
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> NoReturn:
+        there = name[:1] != "_" and hasattr(Tree, name)
+        hint = f"; make tree = sktree.connect() once, and use tree.{name}" if there else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)
 
 
 def _indexed(tree: Tree, keys: list[str]) -> Tree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -121,3 +122,21 @@ def test_the_storage_that_the_program_has_connected_to_is_used(tmp_path: Path) -
     tree = sktree.connect(tmp_path / "state", durable=True)
     assert tree.get("kept", path="") == "kept"
     assert skglobals.connect() is tree
+
+
+@pytest.mark.parametrize(
+    "module, name, hint",
+    [
+        (skglobals, "set", r"; use skglobals.create\(value, name\)$"),
+        (skglobals, "increment", r"; use skglobals.connect\(\).increment$"),
+        (skglobals, "colours", r"; a global is read by skglobals.get\('colours'\)$"),
+        (skglobals, "__wrapped__", r"has no attribute '__wrapped__'$"),
+        (sktree, "add", r"; make tree = sktree.connect\(\) once, and use tree.add$"),
+        (sktree, "nothing", r"module 'suitkaise.sktree' has no attribute 'nothing'$"),
+    ],
+)
+def test_a_module_that_is_asked_for_what_it_does_not_have_tells_where_that_is(
+    module: ModuleType, name: str, hint: str
+) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        getattr(module, name)
