@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
+import weakref
 
 import pytest
 
 from suitkaise import Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, WorkerDead, whereis
 from suitkaise.status import Status, TreeStatus
+from tests.support import eventually
 
 
 class Waits(Thread):
@@ -36,6 +39,31 @@ def test_a_tree_that_gave_up_has_failed_and_requests_are_told_that_it_has_ended(
         assert list(running.events()) == []
         with pytest.raises(WorkerDead, match=r"supervisor 'app' has ended: shutdown \(gave up"):
             running.start_child(Waits)
+
+
+class Holds(Thread):
+    def __init__(self, held: object) -> None:
+        super().__init__()
+        self.held = held
+
+    def on_receive(self, message: str) -> None: ...
+
+
+class Large:
+    """Stands for an argument that takes much memory."""
+
+
+def test_a_tree_that_has_ended_lets_go_of_the_arguments_of_its_workers(one_runtime_for_all: None) -> None:
+    large = Large()
+    alive = weakref.ref(large)
+    tree = Supervisor("app", Child(Holds, args=(large,)), Supervisor("below", Child(Holds, args=(large,), id="other")))
+    with tree.start() as running:
+        refs = [whereis("app"), *running]
+    del tree, running, large
+    eventually(lambda: (gc.collect(), alive() is None)[1])
+    assert [(ref.path, str(ref.status)) for ref in refs] == [
+        ("app", "stopped"), ("app/holds", "stopped"), ("app/below", "stopped"), ("app/below/other", "stopped"),
+    ]  # fmt: skip
 
 
 def test_a_child_may_be_named_by_its_ref() -> None:

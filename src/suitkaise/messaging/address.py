@@ -121,6 +121,19 @@ class Traceable(Protocol):
         ...
 
 
+class _NoParent:
+    """Stands for the supervisor of what is over, and only remembered."""
+
+    def status_of(self, id: str) -> Status:
+        raise ChildNotFound(f"the supervisor of {id!r} has ended")
+
+    def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
+        raise ChildNotFound(f"the supervisor of {id!r} has ended")
+
+
+_NO_PARENT = _NoParent()
+
+
 class Address:
     """A path, and the incarnation that answers there now."""
 
@@ -170,6 +183,12 @@ class Address:
             status = Status.STOPPED if self.reason is None else status_after(self.reason)
             by_order = status is Status.FINISHED and isinstance(self.reason, Shutdown)  # as far as is known yet
             return Status.STOPPED if by_order else status
+
+    def leave_parent(self) -> None:
+        """Keep the status as it is now, and let go of the supervisor, which has ended, and of what it has declared."""
+        status = self.status
+        if status is not Status.ABANDONED:  # which changes with the end of the thread
+            self.last_status, self.parent = status, _NO_PARENT
 
     def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
         """Pass a kill, rejoin or recall on to the supervisor."""

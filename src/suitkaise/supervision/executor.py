@@ -309,8 +309,9 @@ class Executor:
 
     def retire(self) -> None:
         """End the refs to all children: this supervisor has ended and will not come back."""
-        for id in list(self._addresses):
+        for id, address in list(self._addresses.items()):
             self._forget(id)
+            address.leave_parent()
         unprepare(self._env, self.path, self.spec)
 
     def _forget(self, id: str, last_status: Status | None = None) -> None:
@@ -348,6 +349,7 @@ class Executor:
             self.retire()
             self._root.detach(reason, None)
             self._env.registry.remove(self.path)
+            self._root.leave_parent()
         settle(self.interface.exited, Exit(reason, Payload(None)))
 
 
