@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread
+from suitkaise import Child, Process, Supervisor, Thread, TreeFailed
 from suitkaise.events import Event
 from suitkaise.runtime import runtime
 from suitkaise.runtime.service_manager import ServiceManager
@@ -198,6 +198,24 @@ def test_a_tree_that_cannot_start_is_never_ready(one_manager: Manager, monkeypat
     with pytest.raises(Exception, match="no"):
         Supervisor("app", Child(Never)).run()
     assert one_manager.drain() == ["STATUS=starting", "STOPPING=1"]
+
+
+class Injecting(Process):
+    def loop(self) -> None:
+        raise ValueError("cannot parse:\nMAINPID=1\n" + "x" * 100_000)
+
+
+def test_the_error_that_ends_a_tree_is_one_short_line_of_the_status(
+    one_manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", one_manager.address)
+    with pytest.raises(TreeFailed):
+        Supervisor("app", Injecting, max_restarts=0).run()
+    stopping, status = one_manager.expect("STOPPING=1").split("\n")
+    assert stopping == "STOPPING=1"
+    assert status.startswith("STATUS=stopping: shutdown (gave up")
+    assert "cannot parse:\\nMAINPID=1" in status
+    assert len(status) < 400
 
 
 def test_a_service_runs_without_its_manager_too(

@@ -87,7 +87,7 @@ class ServiceManager:
         """Tell that the tree is up, and from now on what changes."""
         self._running = running
         running._runtime.bus.subscribe(self._on_event)
-        self._send("READY=1", f"STATUS={self._status(running)}")
+        self._send("READY=1", self._status(running))
         thread = threading.Thread(target=self._serve, args=(running,), name="suitkaise-notify", daemon=True)
         thread.start()
         self._thread = thread
@@ -126,7 +126,7 @@ class ServiceManager:
                 self._tell_stopping()
             if self._changed and now >= status_at:
                 self._changed, status_at = False, now + PAUSE
-                self._send(f"STATUS={self._status(running)}")
+                self._send(self._status(running))
             if self._interval is not None and now >= watchdog_at:
                 watchdog_at = now + self._interval
                 self._tell_alive(running, self._interval)
@@ -141,14 +141,14 @@ class ServiceManager:
     def _tell_stopping(self) -> None:
         if not self._told_stopping:
             self._told_stopping = True
-            self._send("STOPPING=1", *([] if self._stopping is None else [f"STATUS=stopping: {self._stopping.why}"]))
+            self._send("STOPPING=1", *([] if self._stopping is None else [_line(f"stopping: {self._stopping.why}")]))
 
     def _status(self, running: RunningTree) -> str:
         workers = [one for one in _below(running.status()) if one.kind != "supervisor"]
         alive = sum(one.status in (Status.RUNNING, Status.SUSPENDED) for one in workers)
         counted = f"{len(workers)} worker{'s' * (len(workers) != 1)}"
         text = counted if alive == len(workers) else f"{alive} of {counted} up"
-        return one_line(shortened(text if self._last is None else f"{text}; last: {self._last}", LONGEST_STATUS))
+        return _line(text if self._last is None else f"{text}; last: {self._last}")
 
     def _send(self, *lines: str) -> None:
         try:
@@ -159,6 +159,11 @@ class ServiceManager:
             if not self._complained:
                 self._complained = True
                 logger.warning("the service manager cannot be told of this service at %r: %s", self._address, error)
+
+
+def _line(status: str) -> str:
+    """Return the line that tells a status: the text of an error in it must not begin a line of its own."""
+    return f"STATUS={one_line(shortened(status, LONGEST_STATUS))}"
 
 
 def _below(status: TreeStatus) -> Iterator[TreeStatus]:
