@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,9 +16,10 @@ import pytest
 
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
+    from suitkaise.runtime.runtime import Runtime
     from suitkaise.supervisor import Supervisor
 
-__all__ = ["StartTree", "tree"]
+__all__ = ["StartTree", "pytest_runtest_makereport", "tree"]
 
 GRACE = 5.0
 """Seconds that processes, threads and descriptors have to go after the trees have stopped."""
@@ -26,12 +28,24 @@ StartTree: TypeAlias = "Callable[[Supervisor], RunningTree]"
 """The value of the fixture `tree`: starts a tree and returns it; the end of the test stops it."""
 
 
+_has_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Note for the fixture whether the test, or its setup, has raised an error."""
+    if call.when != "teardown":
+        item.stash[_has_failed] = call.excinfo is not None
+
+
 @pytest.fixture
-def tree() -> Iterator[StartTree]:
+def tree(request: pytest.FixtureRequest) -> Iterator[StartTree]:
     """Start trees in a test: `running = tree(Supervisor(...))`. They are stopped at its end, the newest first.
 
     The test fails if a process, a thread, or an open file or socket that has appeared during the test is there five
-    seconds after that.
+    seconds after that. Of a test that has failed already, only the trees are stopped: pytest keeps its frames, and so
+    all that they hold is still there. What belongs to another tree, as one of a fixture of the module, does not count;
+    sockets and pipes cannot be told from those of such a tree.
     """
     before = _Footprint()
     started: list[RunningTree] = []
@@ -51,6 +65,8 @@ def tree() -> Iterator[StartTree]:
     for running in reversed(started):
         running.stop()
     started.clear()
+    if request.node.stash.get(_has_failed, False):
+        return
     left = before.left()
     if left:
         pytest.fail(f"left behind, {GRACE:g} s after the trees have stopped:\n  " + "\n  ".join(left), pytrace=False)
@@ -60,6 +76,7 @@ class _Footprint:
     """Everything that belongs to this program at one moment."""
 
     def __init__(self) -> None:
+        self._runtime = _current()
         self._processes = set(_processes())
         self._threads = set(threading.enumerate())
         self._files = _open_files()
@@ -74,13 +91,45 @@ class _Footprint:
 
     def _new(self) -> list[str]:
         processes = {pid: name for pid, name in _processes().items() if pid not in self._processes}
-        threads = [one for one in threading.enumerate() if one not in self._threads]
+        threads = [one.name for one in threading.enumerate() if one not in self._threads]
         files = _open_files() - self._files
+        if self._runtime is not None and self._runtime is _current():
+            # Another tree, or the storage, was there before the test, and is: the keepers of the program stay, too.
+            for pid in _kept(self._runtime):
+                processes.pop(pid, None)
+            threads = [name for name in threads if not name.startswith(_names_of_threads())]
+            files = Counter({file: count for file, count in files.items() if _is_users(file, self._runtime)})
         return [
             *(f"process {pid}: {name}" for pid, name in processes.items()),
-            *(f"thread {thread.name}" for thread in threads),
+            *(f"thread {name}" for name in threads),
             *(f"file or socket {file}" + (f" ({count} times)" if count > 1 else "") for file, count in files.items()),
         ]
+
+
+def _current() -> Runtime | None:
+    """Return the runtime of this program, if there is one; import nothing for that."""
+    module = sys.modules.get("suitkaise.runtime.runtime")
+    return None if module is None else module.current()
+
+
+def _kept(runtime: Runtime) -> set[int]:
+    """Return the processes that run for all trees of the program, and for those that run on."""
+    from suitkaise.platform.processes import descendants
+
+    keepers = {one.pid for engine in (runtime.processes, runtime.commands) for one in list(engine._keepers.values())}
+    return keepers.union(*map(descendants, keepers))
+
+
+def _names_of_threads() -> tuple[str, ...]:
+    """Return how the names of such threads begin."""
+    from suitkaise.runtime.runtime import running_trees
+
+    return ("suitkaise-", *(f"{tree}/" for tree in running_trees()))
+
+
+def _is_users(file: str, runtime: Runtime) -> bool:
+    """Return whether none of them can have opened this; sockets and pipes tell nothing of the code that has."""
+    return file.startswith("/") and not file.startswith(runtime.directory)
 
 
 def _processes() -> dict[int, str]:

@@ -179,3 +179,74 @@ def test_the_fixture_fails_a_test_that_leaves_something_behind(kind: str, tmp_pa
     assert finished.returncode == 1
     assert "left behind, 5 s after the trees have stopped" in finished.stdout
     assert told in finished.stdout
+
+
+FAILS = """
+import socket
+from suitkaise import Supervisor
+
+def test_fails_with_a_socket(tree):
+    tree(Supervisor("app"))
+    sock = socket.socket()  # pytest keeps this frame, for a debugger
+    assert sock is None
+
+def test_leaks_later(tree):
+    kept.append(socket.socket())
+
+kept = []
+"""
+
+
+def test_the_fixture_does_not_blame_a_test_that_has_failed_for_what_its_frames_hold(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, FAILS)
+    assert "ERROR test_it.py::test_fails_with_a_socket" not in finished.stdout
+    assert "ERROR test_it.py::test_leaks_later" in finished.stdout
+    assert "1 failed, 1 passed, 1 error" in finished.stdout
+    assert finished.left_behind == []
+
+
+BESIDE = """
+import subprocess, pytest
+from suitkaise import Command, Process, Supervisor, Thread, sktree
+from suitkaise.testing import kill
+
+class InProcess(Process):
+    def on_receive(self, message):
+        return message
+
+class InThread(Thread):
+    def on_receive(self, message):
+        return message
+
+@pytest.fixture(scope="module")
+def shared():
+    with Supervisor("shared", InProcess, InThread).start() as running:
+        yield running
+
+def test_starts_the_first_process(shared, tree):
+    tree(Supervisor("app", InProcess))
+
+def test_starts_the_first_command(shared, tree):
+    tree(Supervisor("app", Command("sleep", "100")))
+
+def test_kills_a_worker_of_the_other_tree(shared, tree):
+    kill(shared["in_process"])
+    shared["in_thread"].kill()
+    assert shared["in_thread"].ask("back?") == "back?"
+
+def test_uses_the_storage(shared, tree):
+    sktree.connect().add("a", 1)
+
+def test_leaks(shared, tree):
+    kept.append((subprocess.Popen(["sleep", "600"]), open(__file__)))
+
+kept = []
+"""
+
+
+def test_the_fixture_does_not_blame_a_test_for_what_belongs_to_another_tree(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, BESIDE)
+    assert "5 passed, 1 error" in finished.stdout
+    assert "ERROR test_it.py::test_leaks" in finished.stdout
+    assert ": sleep 600" in finished.stdout
+    assert "test_it.py\n" in finished.stdout.partition("file or socket")[2]
