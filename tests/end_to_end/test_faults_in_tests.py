@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -67,6 +68,38 @@ def test_what_chaos_spares_are_several_paths() -> None:
         pytest.raises(TypeError, match=r"spare must be several paths, not 'answers'; use \('answers',\)"),
     ):
         chaos(running, seed=1, spare="answers")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ("app/answers", "paths are relative to the tree: 'answers'"),
+        ("anwsers", "did you mean 'app/answers'"),
+        (Answers, r"running\[...\] takes the path of a worker"),
+    ],
+    ids=["absolute", "misspelt", "no path"],
+)
+def test_chaos_kills_nothing_if_there_is_nothing_at_a_path_that_it_should_spare(wrong: Any, says: str) -> None:
+    with Supervisor("app", Answers).start() as running:
+        with pytest.raises((LookupError, TypeError), match=says):
+            chaos(running, seed=1, spare=(wrong,))
+        assert running["answers"].incarnation == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.5, "3", True])
+def test_chaos_refuses_what_is_no_number_of_kills(wrong: Any) -> None:
+    with (
+        Supervisor("app", Answers).start() as running,
+        pytest.raises(ValueError, match=f"chaos: kills must be a whole number >= 0, not {wrong!r}"),
+    ):
+        chaos(running, seed=1, kills=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0.1, (0.3, 0.1), (-1.0, 1.0), (0.1,), (0.0, float("inf")), "ab"])
+def test_chaos_refuses_what_is_no_pause(wrong: Any) -> None:
+    says = f"chaos: pause must be the least and the most seconds between two kills, as (0.05, 0.3), not {wrong!r}"
+    with Supervisor("app", Answers).start() as running, pytest.raises(ValueError, match=re.escape(says)):
+        chaos(running, seed=1, pause=wrong)
 
 
 def test_hang_holds_a_worker_until_the_end_of_the_block() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -147,14 +148,24 @@ def chaos(
         spare: paths of workers and supervisors below which nothing is killed, relative to the tree.
 
     Raises:
+        ChildNotFound: there is nothing at a path of `spare`; nothing is killed.
+        ValueError, TypeError: another argument is wrong.
         AssertionError: the tree has ended, or for ten seconds no process was alive, or a worker did not come back.
     """
     if not isinstance(running, RunningTree):
         raise TypeError(f"chaos takes a running tree, not {running!r}")
     if isinstance(spare, str):  # type: ignore[unreachable]
         raise TypeError(f"chaos: spare must be several paths, not {spare!r}; use ({spare!r},)")
+    if not isinstance(kills, int) or isinstance(kills, bool) or kills < 0:
+        raise ValueError(f"chaos: kills must be a whole number >= 0, not {kills!r}")
+    match pause:
+        case (least, most) if is_number(least) and is_number(most) and 0 <= least <= most < math.inf:
+            pass
+        case _:
+            takes = "the least and the most seconds between two kills, as (0.05, 0.3)"
+            raise ValueError(f"chaos: pause must be {takes}, not {pause!r}")
     choose = random.Random(seed)
-    spared = tuple(f"{running.name}/{path}" for path in spare)
+    spared = tuple(running[path].path for path in spare)
     done: list[Kill] = []
     began = time.monotonic()
     for _ in range(kills):
