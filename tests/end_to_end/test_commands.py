@@ -697,6 +697,24 @@ def test_a_command_with_a_terminal_is_stopped_as_any_other():
         assert all_dead([one.pid for one in everything])
 
 
+def test_a_command_that_closes_its_terminal_runs_on_and_may_open_it_again(tmp_path):
+    go = f"until test -e {tmp_path}/go; do sleep 0.02; done"
+    leaves = sh(f"echo up; exec </dev/null >/dev/null 2>&1; {go}; echo again >/dev/tty; exit 7", tty=True, ready="up")
+    with CapturedOutput() as output:
+        with Supervisor("tree", Child(leaves, restart="temporary")).start() as running:
+            shell = psutil.Process(running["it"].pid)
+            guard = shell.parent()
+            eventually(lambda: shell.terminal() and "pts" not in str(descriptors_of(shell.pid)), what="it is closed")
+            eventually(lambda: guard.status() == psutil.STATUS_SLEEPING, what="the guard has noticed that")
+            (tmp_path / "go").touch()
+            assert running["it"].join(10) == ExitCode(7)
+        assert output.lines() == ["up", "again"]
+
+
+def descriptors_of(pid):
+    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)]
+
+
 # ---------------------------------------------------------------- output
 class CapturedOutput(logging.Handler):
     """The output of commands: records of `suitkaise.worker`."""

@@ -158,6 +158,7 @@ class OutputPipes:
         self._alone = -1  # the pipe that was read last
         self._reads = 0  # how many writes were read from that pipe since another one was read
         self._wide: int | None = None
+        self._terminal: int | None = None
 
     def open(self, name: str) -> int:
         """Make the pipe of a stream; return the end that the program writes to."""
@@ -174,10 +175,15 @@ class OutputPipes:
         return writer
 
     def add_terminal(self, name: str, controller: int) -> None:
-        """Read a stream from a terminal instead; its descriptor is closed when the stream has ended."""
+        """Read a stream from a terminal instead.
+
+        Its descriptor is open until `close`, also when no process has the terminal open: a process may open it again,
+        and the end of a terminal is a SIGHUP for the program.
+        """
         os.set_blocking(controller, False)
+        self._terminal = controller
         self._streams[controller] = _Stream(name)
-        self._epoll.register(controller, select.EPOLLIN)  # one read does not always take all that is there
+        self._epoll.register(controller, select.EPOLLIN | select.EPOLLET)
 
     def close_writers(self) -> None:
         """Close the ends that the program has now."""
@@ -205,24 +211,20 @@ class OutputPipes:
         self._pass_on()
 
     def _read(self, descriptor: int, *, ended: bool) -> None:
-        """Read one write, or several from a wide pipe; all if the stream has ended."""
+        """Read one write, or several from a wide pipe or a terminal; all if the stream has ended."""
         if descriptor != self._alone:
             self._alone, self._reads = descriptor, 0
         if self._wide is not None and descriptor != self._wide:
             with contextlib.suppress(OSError):  # the pipe is not empty: try again at the next read
                 fcntl.fcntl(self._wide, fcntl.F_SETPIPE_SZ, _PAGE)
                 self._wide = None
-        most = _WIDE if descriptor == self._wide else 1
+        most = _WIDE if descriptor in (self._wide, self._terminal) else 1
         writes: list[bytes] = []
-        try:
+        with contextlib.suppress(OSError):  # there is no more now; or no process has the terminal open
             while ended or len(writes) < most:
                 writes.append(os.read(descriptor, _PAGE))
                 if not writes[-1]:
                     break
-        except BlockingIOError:
-            pass
-        except OSError:  # a terminal that no process has open any more
-            writes.append(b"")
         self._reads += len(writes)
         data = b"".join(writes)
         stream = self._streams[descriptor]
