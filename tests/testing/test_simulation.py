@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from suitkaise import Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.engines.simulated import SimulatedHandle
-from suitkaise.exits import Killed, Signaled
+from suitkaise.exits import Crashed, Killed, Signaled
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.specs import Child
 from suitkaise.testing import Behaviour, Simulation
@@ -80,6 +83,32 @@ def test_an_invalid_behaviour_is_refused_when_it_is_made() -> None:
         Behaviour(start="fail")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="hangs_in must be 'loop', 'between_loops' or 'mailbox', not 'mail'"):
         Behaviour(hangs_in="mail")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["start_takes", "lives", "stop_takes", "hangs"])
+@pytest.mark.parametrize("wrong", [-1.0, "1", float("nan"), True])
+def test_a_time_of_a_behaviour_that_is_none_is_refused_when_it_is_made(name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"Behaviour: {name} must be seconds >= 0, or None, not {wrong!r}"):
+        Behaviour(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["reason", "stop_reason"])
+@pytest.mark.parametrize("wrong", [ValueError("no"), Crashed, "crashed", None])
+def test_a_reason_of_a_behaviour_that_is_none_is_refused_when_it_is_made(name: str, wrong: Any) -> None:
+    says = f"Behaviour: {name} must be an exit reason, as Killed('script') or ExitCode(3), not {wrong!r}"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Behaviour(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [lambda: 1, "app", Crashed])
+def test_what_is_no_supervisor_is_not_simulated(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="Simulation takes a Supervisor, not "):
+        Simulation(wrong)
+
+
+def test_a_behaviour_for_all_launches_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(TypeError, match="behaviour must be a function of the launch, as lambda launch: Behaviour"):
+        Simulation(Supervisor("app"), Behaviour())  # type: ignore[arg-type]
 
 
 def test_s79_each_order_to_kill_a_child_counts() -> None:

@@ -17,6 +17,7 @@ from suitkaise.platform.board import SLOT_BYTES, Phase, Slot, SlotView
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
+from suitkaise.specs.options import is_number
 
 __all__ = ["Behaviour", "SimulatedEngine", "SimulatedHandle", "VirtualClock"]
 
@@ -86,6 +87,15 @@ class Behaviour:
             raise ValueError(f"Behaviour: start must be 'ok', 'fails' or 'ignores', not {self.start!r}")
         if self.hangs_in not in ("loop", "between_loops", "mailbox"):
             raise ValueError(f"Behaviour: hangs_in must be 'loop', 'between_loops' or 'mailbox', not {self.hangs_in!r}")
+        for name in ("start_takes", "lives", "stop_takes", "hangs"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (is_number(seconds) and seconds >= 0):
+                raise ValueError(f"Behaviour: {name} must be seconds >= 0, or None, not {seconds!r}")
+        for name in ("reason", "stop_reason"):
+            reason = getattr(self, name)
+            if not isinstance(reason, ExitReason):
+                takes = "an exit reason, as Killed('script') or ExitCode(3)"
+                raise ValueError(f"Behaviour: {name} must be {takes}, not {reason!r}")
 
 
 class SimulatedEngine:

@@ -27,6 +27,9 @@ class Simulation:
         tree: the declaration.
         behaviour: returns what an incarnation will do; default: it starts at once, runs, and stops when asked.
 
+    Raises:
+        TypeError: this is no supervisor, or no function.
+
     >>> from suitkaise.exits import Signaled
     >>> from suitkaise import Child, Supervisor
     >>> def work() -> None: ...
@@ -41,6 +44,11 @@ class Simulation:
     def __init__(
         self, tree: SupervisorSpec, behaviour: Callable[[Launch], Behaviour] = lambda launch: Behaviour()
     ) -> None:
+        if not isinstance(tree, SupervisorSpec):
+            raise TypeError(f"Simulation takes a Supervisor, not {tree!r}")
+        if not callable(behaviour):
+            takes = "a function of the launch, as lambda launch: Behaviour()"  # type: ignore[unreachable]
+            raise TypeError(f"Simulation: behaviour must be {takes}, not {behaviour!r}")
         self.clock: VirtualClock = VirtualClock()
         self.events: list[Event] = []
         self.crashes: list[CrashReport] = []
