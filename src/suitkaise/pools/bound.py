@@ -36,7 +36,7 @@ def create_pool(
         kind: `"process"` or `"thread"`.
         func_or_worker: a function, called with each item; or a worker class (or a worker as a recipe) with
             `on_receive`: each worker of the pool has one worker object, runs its `on_start` and `on_finish`, and
-            answers each item with its `on_receive`.
+            answers each item with its `on_receive`. One with limits of its own, such as `receive_timeout`, is refused.
         size: the largest number of workers (default: as `ProcessPool` and `ThreadPool` have it).
         options: the other options of `ProcessPool` and `ThreadPool`: `timeout`, `retries`, `name`, ...
 
