@@ -160,11 +160,18 @@ def test_children_can_have_a_process_of_the_cluster_each_and_lose_it_alone(clust
         assert {id for id in after if after[id][0] != before[id][0]} == {"alone-1", "alone-2"}
 
 
-def test_a_place_that_is_nowhere_is_an_error_of_the_start(cluster: MakeCluster) -> None:
-    cluster("a")
+def test_a_place_that_is_nowhere_is_an_error_of_the_start(
+    cluster: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster("a", "b")
     tree = Supervisor("app", Child(Member, place=Place(node="nowhere")), engine=Ray(start_timeout=0.5))
-    with pytest.raises(ChildStartFailed, match="no node of the cluster is fit for 'app/member'"):
+    why = (
+        "no node of the cluster is fit for 'app/member': none has the name, address or id 'nowhere'; there are 'a', 'b'"
+    )
+    with pytest.raises(ChildStartFailed, match=f"{why}$"):
         tree.start()
+    waits = f"{why}; the start waits for one, up to 0.5 s: Ray(start_timeout=)"
+    eventually(lambda: [one.getMessage() for one in caplog.records if one.name == "suitkaise.cluster"] == [waits])
 
 
 def test_a_node_of_another_version_is_an_error_that_names_both(

@@ -28,11 +28,14 @@ from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.exits import Crashed
 from suitkaise.messaging import wire
 from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.specs import Child
 from suitkaise.specs.cluster import Place, Ray
 
 __all__ = ["ClusterEngine"]
+
+logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 
 LOOK_AGAIN = 1.0
 """Seconds after which the machines are looked at again, while none is fit for a worker."""
@@ -127,7 +130,7 @@ class ClusterEngine:
         node = self._places.node_of(launch.path)
         if node is None or not node.add(worker):
             until = time.monotonic() + self.spec.start_timeout
-            self._submit(lambda: self._start_on_a_node(worker, until))
+            self._submit(lambda: self._start_on_a_node(worker, until, told=False))
         return worker
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -182,32 +185,39 @@ class ClusterEngine:
             look = self._look = Look(self._cluster.machines(), self._places.counts(), self._silent)
         return look
 
-    def _start_on_a_node(self, worker: RemoteWorker, until: float) -> None:
+    def _start_on_a_node(self, worker: RemoteWorker, until: float, *, told: bool) -> None:
         """Start the worker on the node of its path; if there is no machine for it, look again later, until then."""
         if worker.exited.done():
             return
-        path = worker.launch.path
+        path, child = worker.launch.path, worker.launch.child
         try:
-            node = self._place(path, worker.launch.child)
+            node = self._place(path, child)
+            if node is not None and node.add(worker):
+                return
+            reason = f"{node.name} is lost" if node is not None else self._looked().missing(self._place_of(child))
         except Exception as error:
             worker.lose(Crashed("start", error))
             return
-        if node is not None and node.add(worker):
+        why = f"no node of the cluster is fit for {path!r}: {reason}"
+        now = time.monotonic()
+        if now >= until or self._closed:
+            worker.lose(Crashed("start", SuitkaiseError(why, path=path)))
             return
-        if time.monotonic() >= until or self._closed:
-            worker.lose(Crashed("start", SuitkaiseError(f"no node of the cluster is fit for {path!r}", path=path)))
-        else:
-            self._context.reactor.call_at(
-                time.monotonic() + LOOK_AGAIN,
-                lambda: self._thread.submit(lambda: self._start_on_a_node(worker, until)),
-            )
+        if not told and node is None:
+            logger.warning(
+                "%s; the start waits for one, up to %g s: Ray(start_timeout=)", why, self.spec.start_timeout
+            )  # fmt: skip
+        self._context.reactor.call_at(
+            min(now + LOOK_AGAIN, until),
+            lambda: self._thread.submit(lambda: self._start_on_a_node(worker, until, told=True)),
+        )
 
     def _place(self, path: str, child: Child) -> RemoteNode | None:
         """Return the node of a path, which is started if there is none; None if there is no machine for it now."""
         node = self._places.node_of(path)
         if node is not None and node.is_open:
             return node
-        place = self.spec.place if child.place is None else child.place
+        place = self._place_of(child)
         look = self._looked()
         if not look.machines(place):
             return None
@@ -219,6 +229,9 @@ class ClusterEngine:
             node = self._node_on(look.choose(place))
         self._places.put(path, node)
         return node
+
+    def _place_of(self, child: Child) -> Place:
+        return self.spec.place if child.place is None else child.place
 
     def _node_on(self, machine: Machine) -> RemoteNode:
         with self._lock:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "Places"]
 
+_SHOWN = 20
+"""How many machines an error names."""
+
 
 class Places:
     """The node of each path. Any thread may call the methods; none of them looks at all paths."""
@@ -95,6 +98,14 @@ class Look:
     def machines(self, place: Place) -> list[Machine]:
         """Return the machines that the place allows."""
         return self._machines if place.node is None else self._called.get(place.node, [])
+
+    def missing(self, place: Place) -> str:
+        """Return why the place allows no machine, and which ones there are."""
+        if not self._machines or place.node is None:
+            return "there is none"
+        names = sorted({repr(one.name) for one in self._machines})
+        others = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
+        return f"none has the name, address or id {place.node!r}; there are {others}"
 
     def choose(self, place: Place) -> Machine:
         """Return the machine that the place means, with one worker more; it must allow one."""
