@@ -153,7 +153,7 @@ class Address:
         self._last_view: SlotView | None = None  # of the last incarnation that has ended
         self.over: bool = False
         self.on_detached: Callable[[str], None] | None = None  # set once threads of this program have connections
-        self.parent = parent
+        self.parent: Parent = parent
         self.watchers: ExitWatchers = ExitWatchers()
         self.trap_exits: bool = False
         self._receiver: Receiver | None = None
