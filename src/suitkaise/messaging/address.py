@@ -131,7 +131,7 @@ class _NoParent:
         raise ChildNotFound(f"the supervisor of {id!r} has ended")
 
 
-_NO_PARENT = _NoParent()
+_NO_PARENT: Parent = _NoParent()
 
 
 class Address:
