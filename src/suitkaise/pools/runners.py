@@ -66,7 +66,8 @@ class Hosted:
     """The function of a pool whose workers answer with a worker object of the user's; errors name its method."""
 
     def __init__(self, worker: str) -> None:
-        self.__name__ = self.__qualname__ = f"{worker}.on_receive"
+        self.__name__: str = f"{worker}.on_receive"
+        self.__qualname__: str = self.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
