@@ -69,14 +69,6 @@ class Holder:
 
 
 @pytest.fixture
-def watch() -> Iterator[DeathWatch]:
-    watch = DeathWatch()
-    yield watch
-    watch.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "suitkaise-deaths"]
-
-
-@pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a watch look at an ending process for as long as the machine needs to end its threads."""
     monkeypatch.setattr(death_lock, "_LONGEST_PAUSE", SOON)
@@ -96,6 +88,15 @@ def holders(tmp_path: Path) -> Iterator[list[Holder]]:
             holders.append(Holder(file, board, slot.index))
             made.callback(holders[-1].end)
         yield holders
+
+
+@pytest.fixture
+def watch(holders: list[Holder]) -> Iterator[DeathWatch]:
+    """A watch that is closed before the board with the locks is: it reads them."""
+    watch = DeathWatch()
+    yield watch
+    watch.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "suitkaise-deaths"]
 
 
 @pytest.fixture
