@@ -20,13 +20,16 @@ from suitkaise import (
     MailboxFull,
     Normal,
     Process,
+    Published,
     Shutdown,
     Supervisor,
     Thread,
     WorkerDead,
     WorkerRef,
     flush,
+    group,
     preload,
+    publish,
 )
 from suitkaise.events import ChildExited, ChildStopped
 from suitkaise.messaging.registry import Registry
@@ -238,6 +241,108 @@ def test_messages_of_a_thread_keep_their_order_also_where_the_way_changes(receiv
     with tree_of(receiver, tmp_path).start() as running:
         assert run(running, send_mixed, 1000)
     assert handled(tmp_path) == list(map(str, range(1000)))
+
+
+class Member(Receiver):
+    """Is in a group and has subscribed to a topic; notes the first part of what it gets there."""
+
+    def on_start(self) -> None:
+        self.join_group("members")  # type: ignore[attr-defined]
+        self.subscribe("numbers")  # type: ignore[attr-defined]
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Published):
+            message = message.message
+        return super().on_receive(message[0] if isinstance(message, list) else message)
+
+
+class MemberWaits(Member, Process): ...
+
+
+class MemberLoops(Member, Process):
+    def loop(self) -> None:
+        pass
+
+
+class MemberWaitsAsync(Member, Process):
+    async def on_receive(self, message: Any) -> Any:
+        return super().on_receive(message)
+
+
+members = pytest.mark.parametrize("receiver", [MemberWaits, MemberLoops, MemberWaitsAsync])
+
+
+def send_all_ways(sender: Any, folder: Path, count: int, size: int, futures: bool) -> list[Any]:
+    """Send numbers by tells and futures, to a group and under a topic, while the receiver is busy; return the answers.
+
+    With each message go `size` bytes.
+    """
+    connect()
+    TO.tell("block")
+    await_file(folder / "blocked")
+    answers = []
+    for number in range(count):
+        message = [number, bytes(size)]
+        match number % 6:
+            case 1:
+                assert publish("numbers", message) == 1
+            case 3 if futures:
+                answers.append(TO.ask_future(message))
+            case 4:
+                assert group("members").tell(message) == 1
+            case 5:
+                assert publish("nobody has subscribed to this", message) == 0
+                TO.tell(message)
+            case _:
+                TO.tell(message)
+    (folder / "gate").touch()
+    TO.ask(b"last", timeout=30)
+    connect()  # again
+    return [answer.get(30) for answer in answers]
+
+
+all_ways = pytest.mark.parametrize("count, size", [(100, 0), (300, 5_000), (30, 1_000_000)])
+with_futures = pytest.mark.parametrize("futures", [False, True])
+
+
+@all_ways
+@with_futures
+@members
+def test_what_a_thread_publishes_and_tells_a_group_keeps_its_place_among_its_messages_to_a_busy_worker(
+    receiver: Any, count: int, size: int, futures: bool, tmp_path: Path
+) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        answers = run(running, send_all_ways, tmp_path, count, size, futures)
+    assert handled(tmp_path) == list(map(str, range(count)))
+    assert answers == ([number for number in range(count) if number % 6 == 3] if futures else [])
+
+
+def publish_and_tell(sender: Any, folder: Path) -> int:
+    """Tell and publish to a receiver that reads nothing; return how many descriptors both have more, at most."""
+    connect()
+    pid = TO.ask("pid")
+    first = number_of_descriptors(pid)
+    TO.tell("block")
+    await_file(folder / "blocked")
+    most = 0
+    for _ in range(50):
+        TO.tell("x")
+        publish("numbers", "y")
+        TO.tell("x")
+        most = max(most, number_of_descriptors(pid) - first)
+    (folder / "gate").touch()
+    TO.ask(b"last", timeout=30)
+    return max(most, number_of_descriptors(pid) - first)
+
+
+def number_of_descriptors(pid: int) -> int:
+    return len(descriptors_of(os.getpid())) + len(descriptors_of(pid))
+
+
+def test_who_publishes_to_a_worker_that_reads_nothing_makes_no_connection_after_the_other(tmp_path: Path) -> None:
+    with tree_of(MemberWaits, tmp_path).start() as running:
+        assert run(running, publish_and_tell, tmp_path) <= 4
+    assert handled(tmp_path) == ["x", "y", "x"] * 50
 
 
 def send_with_renewals(sender: Any, count: int) -> list[Any]:

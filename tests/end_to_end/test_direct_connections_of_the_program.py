@@ -110,6 +110,18 @@ def test_messages_of_a_thread_keep_their_order_also_where_the_way_changes(receiv
     assert handled(tmp_path) == list(map(str, range(1000)))
 
 
+@senders.all_ways
+@senders.with_futures
+@senders.members
+def test_what_a_thread_publishes_and_tells_a_group_keeps_its_place_among_its_messages_to_a_busy_worker(
+    receiver: Any, count: int, size: int, futures: bool, tmp_path: Path
+) -> None:
+    with tree_of(receiver, tmp_path).start():
+        answers = senders.send_all_ways(None, tmp_path, count, size, futures)
+    assert handled(tmp_path) == list(map(str, range(count)))
+    assert answers == ([number for number in range(count) if number % 6 == 3] if futures else [])
+
+
 @receivers
 def test_s72_no_message_is_lost_or_overtaken_when_the_receiver_renews_itself(receiver: Any, tmp_path: Path) -> None:
     with tree_of(receiver, tmp_path).start() as running:

@@ -16,7 +16,20 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from suitkaise import AskTimeout, Bounded, Child, MailboxFull, Process, Supervisor, Thread, WorkerDead, WorkerRef
+from suitkaise import (
+    AskTimeout,
+    Bounded,
+    Child,
+    MailboxFull,
+    Process,
+    Published,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    WorkerRef,
+    group,
+    publish,
+)
 from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
@@ -28,7 +41,7 @@ NAMES = ("waits", "loops", "async", "thread")
 
 
 class Line(NamedTuple):
-    """One note: `begun` and its `reply`, `error`, `timeout` or `told` by a sender; `handled` by a receiver."""
+    """One note: `begun` and its outcome, one of `ENDS`, by a sender; `handled` by a receiver."""
 
     what: str
     sender: str  # the incarnation and thread that sends
@@ -48,7 +61,8 @@ def notes(folder: Path) -> list[Line]:
 
 
 # ------------------------------------------------------------ the checker
-ENDS = ("reply", "error", "timeout", "told")
+ENDS = ("reply", "error", "timeout", "told", "published", "missed")
+"""The last one: the group or topic had no member just then. What is `published` ends with the incarnation."""
 
 
 def faults(lines: list[Line], *, ended: set[str], lossless: bool = False) -> list[str]:
@@ -76,6 +90,10 @@ def faults(lines: list[Line], *, ended: set[str], lossless: bool = False) -> lis
             found.append(f"{one} had the outcomes {ends[one]}")
         if "reply" in ends[one] and not handled[one]:
             found.append(f"{one} was answered and not handled")
+        if "missed" in ends[one] and handled[one]:
+            found.append(f"{one} had no receiver and was handled")
+        if ends[one] in (["published"], ["missed"]):
+            continue
         if lossless and line.sender in ended and (not handled[one] or ends[one] not in (["reply"], ["told"])):
             found.append(f"{one} was lost: {ends[one]}, handled {handled[one]} times")
     last: dict[tuple[str, str], int] = {}
@@ -92,6 +110,7 @@ GOOD = [
     Line("begun", "a", 2, "x"), Line("told", "a", 2, "x"),
     Line("begun", "a", 3, "y"), Line("told", "a", 3, "y"), Line("handled", "a", 3, "y"),
     Line("handled", "a", 2, "x"),
+    Line("begun", "a", 4, "x"), Line("published", "a", 4, "x"), Line("begun", "a", 5, "x"), Line("missed", "a", 5, "x"),
 ]  # fmt: skip
 
 
@@ -104,7 +123,8 @@ def test_the_checker_finds_nothing_in_good_notes() -> None:
     [
         ([*GOOD, Line("handled", "a", 3, "y")], "handled 2 times"),
         ([*GOOD, Line("handled", "a", 1, "x")], "overtaken"),
-        ([*GOOD, Line("begun", "a", 4, "x")], "outcomes"),
+        ([*GOOD, Line("begun", "a", 6, "x")], "outcomes"),
+        ([*GOOD, Line("handled", "a", 5, "x")], "no receiver"),
         ([*GOOD, Line("error", "a", 1, "x")], "outcomes"),
         ([one for one in GOOD if one != Line("handled", "a", 1, "x")], "answered and not handled"),
         ([one for one in GOOD if one != Line("handled", "a", 3, "y")], "was lost"),
@@ -136,6 +156,8 @@ class Talks:
         self.folder, self.seed, self.count, self.patience = folder, seed, count, patience
 
     def on_start(self) -> None:
+        self.join_group(f"only {self.name}")  # type: ignore[attr-defined]
+        self.subscribe(self.name)  # type: ignore[attr-defined]
         incarnation = f"{self.name}/{os.getpid()}/{id(self)}"  # type: ignore[attr-defined]
         talk = threading.Thread(target=self.talk, args=(incarnation, random.Random(f"{self.seed}{incarnation}")))
         talk.daemon = True
@@ -152,8 +174,12 @@ class Talks:
             outcome = "told"
             how = chance.random()
             try:
-                if how < 0.5:
+                if how < 0.3:
                     tell_patiently(ref, body, self.patience)
+                elif how < 0.4:
+                    outcome = "told" if group(f"only {target}").tell(body) else "missed"
+                elif how < 0.5:
+                    outcome = "published" if publish(target, body) else "missed"
                 elif how < 0.8:
                     outcome = "reply" if ref.ask(body, self.patience) == number else "wrong"
                 else:
@@ -175,6 +201,8 @@ class Talks:
         note(self.folder, "ended", sender)
 
     def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Published):
+            message = message.message
         if message == "renew":
             self.rejoin()  # type: ignore[attr-defined]
             return None

@@ -137,6 +137,25 @@ def test_s84_what_cannot_wait_is_refused_while_others_are_blocked() -> None:
         scene.tell(1)
 
 
+def test_s84_what_is_published_goes_behind_what_has_waited_for_room() -> None:
+    scene = Scene(3, "block")
+    scene.address.begin(7)
+    for number in range(3):
+        scene.tell(number)
+    asked = scene.ask(3)
+    scene.worker.on_room = lambda dropped: None  # the hub has not read yet that there is room
+    assert scene.worker.handle() == [0]
+    with pytest.raises(MailboxFull, match="3 messages already wait"):
+        scene.address.offer(7, Message("signal", Payload("published")), most=10)
+    assert scene.blocked() == 0
+    assert scene.worker.handle() == [1]
+    scene.ask(4)
+    assert scene.worker.handle() == [2]
+    assert scene.address.offer(7, Message("signal", Payload("published")), most=10)
+    assert scene.worker.handle(9) == [3, 4, "published"]
+    assert not asked.done()
+
+
 def test_s84_a_sender_that_gives_up_is_forgotten_and_overtaken() -> None:
     scene = Scene(1, "block")
     scene.tell(0)

@@ -55,7 +55,7 @@ class RecordingRouter:
             self.reply(message)
         return True
 
-    def go_behind(self) -> None: ...
+    def cut(self) -> None: ...
 
     def leave(self, path: str) -> None:
         self.left.append(path)

@@ -38,6 +38,7 @@ from suitkaise.engines.protocol import (
     StopWorker,
     SuspendWorker,
     TailReport,
+    TakeDirect,
     TraceMessages,
     WorkerOrder,
     WorkerReady,
@@ -397,6 +398,8 @@ class WorkerProcess:
                 apply_levels(levels)
             case AcceptConnection(sender, counts):
                 self._mailbox.accept(sender, counted=counts)
+            case TakeDirect():
+                self._mailbox.take_direct()
             case TraceMessages(on):
                 self._trace(on)
             case LookForMessages():

@@ -103,6 +103,10 @@ class Connectable(Protocol):
         """
         ...
 
+    def take_direct(self) -> None:
+        """Have it read what has come over its connections before what is delivered from now on."""
+        ...
+
     def catch_up(self) -> None:
         """Handle all that it has reported so far; called in the thread that handles its reports."""
         ...
@@ -348,6 +352,12 @@ class Address:
                 return None
             return receiver.connect(sender, counts=counts)
 
+    def take_direct(self) -> None:
+        """Have the incarnation that answers here read what has come directly before what is delivered from now on."""
+        receiver: Any = self._receiver
+        if isinstance(receiver, Connectable):
+            receiver.take_direct()
+
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.
 
@@ -388,23 +398,20 @@ class Address:
         with self._lock:
             if self.watchers.serial != serial:
                 return False
-            if self._bounded is not None and not self._bounded.full and len(self._bounded) < most:
-                self._bounded.add_signal(message)
-                return True
             receiver: Any = self._receiver
-            view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
-            waiting = (
-                len(self._bounded)
-                if self._bounded is not None
-                else len(self._pending)
-                if receiver is None
-                else 0
-                if view is None
-                else view.queued
-            )
-            if waiting >= most or self._bounded is not None:
+            if self._bounded is not None:
+                self._bounded.move()  # first what has waited for room, if there is some
+                waiting, full = len(self._bounded), self._bounded.full or self._bounded.blocked > 0
+            elif receiver is None:
+                waiting, full = len(self._pending), False
+            else:
+                view = receiver.snapshot() if hasattr(receiver, "snapshot") else None
+                waiting, full = 0 if view is None else view.queued, False
+            if full or waiting >= most:
                 raise MailboxFull(f"{waiting} messages already wait for {self.path!r}", path=self.path)
-            if receiver is None:
+            if self._bounded is not None:
+                self._bounded.add_signal(message)
+            elif receiver is None:
                 self._pending.add(message)
             else:
                 receiver.deliver(message)

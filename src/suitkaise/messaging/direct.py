@@ -8,8 +8,9 @@ Threads of the program itself have such connections, too (see `own_routes`).
 These rules keep what a ref promises:
 
 - All messages of one thread to one worker go one way at a time, so they keep their order. The way is changed from the
-  hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection, or
-  has read all that was sent over it.
+  hub to a connection by `Connect`, which keeps the order, and back when the receiver has cut the connection, or the
+  sender has: then the receiver reads it to its end before what comes from the hub. So does a thread that has the hub
+  deliver a message for it, to a group or a topic.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
   reports it, or hands it over to its next incarnation); any other is the sender's, and goes through the hub.
 - While an ask is unanswered somebody reads: the asking thread itself, or, for a future, this process's I/O thread.
@@ -137,7 +138,8 @@ class Routes:
         if type(known) is Route:
             if not known.broken:
                 return known
-            known.await_settled()
+            if not known.await_settled():
+                return None
             known = 0.0
         if not self._may_wait():
             return None
@@ -177,14 +179,11 @@ class Routes:
             if route.path == path:
                 route.close_ended()
 
-    def go_behind(self) -> None:
-        """Have what this thread sends next go behind what the hub has delivered: it makes the connections anew.
-
-        A connection stays whose receiver has not read all, or over which an answer is to come.
-        """
+    def cut(self) -> None:
+        """Send nothing more over the connections of this thread: what the hub delivers for it keeps its place then."""
         for known in list(self._of_thread.__dict__.values()):
             if type(known) is Route:
-                known.close_if_idle()
+                known.cut()
 
     def leave(self, path: str) -> None:
         """Send nothing more over the connections to the worker at `path`, which is being killed.

@@ -57,8 +57,9 @@ class Group:
         Raises:
             NotSerializable: the message cannot be sent to another process.
         """
-        told: int = self._request(GroupAction.TELL, shared_payload(message))
-        router().go_behind()
+        payload = shared_payload(message)
+        router().cut()
+        told: int = self._request(GroupAction.TELL, payload)
         return told
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:

@@ -45,6 +45,10 @@ class Hub(Protocol):
         """Send a message without waiting."""
         ...
 
+    def take_direct(self, path: str) -> None:
+        """Have the worker at `path` read what others have sent directly."""
+        ...
+
 
 class OwnRoutes:
     """The direct connections of this program's threads.
@@ -75,9 +79,9 @@ class OwnRoutes:
         route = self._routes.known(path)
         return route is not None and route.send(message)
 
-    def go_behind(self) -> None:
-        """Have what this thread sends next go behind what was delivered just now; see `Routes.go_behind`."""
-        self._routes.go_behind()
+    def cut(self) -> None:
+        """Have what the hub delivers for this thread keep its place among the messages of the thread."""
+        self._routes.cut()
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""
@@ -108,6 +112,10 @@ class OwnRoutes:
         answer: Answer[Any] = Answer()
         answer.set_exception(WorkerDead(f"{path!r} has ended", path=path))
         return answer
+
+    def take_direct(self, path: str) -> None:
+        """Have the worker at `path` read what others have sent directly."""
+        self._registry.take_direct(path)
 
     def post_unawaited(self, path: str, message: Message) -> None:
         """Send a message otherwise; one that is refused fails, or is a dead letter."""

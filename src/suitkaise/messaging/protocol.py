@@ -58,6 +58,8 @@ class RequestKind(enum.StrEnum):
     WAIT = "wait"  # owner, verb, time, token -> the next token, if workers wait for each other, see `deadlocks`
     ENDED = "ended"  # a serial number -> the exit reason, after the incarnation of that number has ended
 
+    TAKE_DIRECT = "take direct"  # -> None; the worker reads first what others have sent directly, see `direct`
+
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
     REJOIN = "rejoin"  # the `drain` -> None, at once; the worker finishes and stays stopped
     RECALL = "recall"  # -> the ref, after the worker has started again

@@ -180,10 +180,16 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
-    def go_behind(self) -> None:
-        """Have what this thread sends next go behind what was delivered just now."""
+    def cut(self) -> None:
+        """Have what is delivered to groups and topics for this thread keep its place among its messages."""
         if self._routes is not None:
-            self._routes.go_behind()
+            self._routes.cut()
+
+    def take_direct(self, path: str) -> None:
+        """Have the worker at `path` read what others have sent directly, before what is delivered from now on."""
+        address = self._addresses.get(path)
+        if address is not None:
+            address.take_direct()
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""
@@ -245,6 +251,9 @@ class Registry:
                     self._links.await_down(path, answer)
                 case RequestKind.ENDED:
                     self._find_or_removed(path).await_end(argument, answer)
+                case RequestKind.TAKE_DIRECT:
+                    self.take_direct(path)
+                    answer.set_result(None)
                 case RequestKind.WAIT:
                     self.waits.add(path, argument, answer)
                 case RequestKind.MONITOR:

@@ -76,8 +76,8 @@ class Router(Protocol):
         """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
         ...
 
-    def go_behind(self) -> None:
-        """Have what this thread sends next go behind what the hub has just delivered for it to a group or a topic."""
+    def cut(self) -> None:
+        """Have what the hub delivers for this thread next, to a group or a topic, keep its place among its messages."""
         ...
 
     def leave(self, path: str) -> None:
@@ -213,10 +213,14 @@ class HubClient:
         left = 0 if self._routes is None else self._routes.flush(until)
         return left + self._unawaited.wait(until)
 
-    def go_behind(self) -> None:
-        """Have what this thread sends next go behind what the hub has just delivered for it."""
+    def cut(self) -> None:
+        """Have what the hub delivers for this thread next keep its place among its messages."""
         if self._routes is not None:
-            self._routes.go_behind()
+            self._routes.cut()
+
+    def take_direct(self, path: str) -> None:
+        """Have the worker at `path` read what others have sent directly, before what the hub delivers from now on."""
+        self.request(RequestKind.TAKE_DIRECT, path)
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""

@@ -51,8 +51,8 @@ def publish(topic: str, message: Any) -> int:
     """
     payload = shared_payload(Published(checked_name("a topic", topic), message))
     way = router()
+    way.cut()
     reached: int = way.request(RequestKind.TOPIC, topic, (TopicAction.PUBLISH, payload)).get()
-    way.go_behind()
     return reached
 
 
