@@ -199,19 +199,110 @@ def test_nothing_is_kept_of_waits_that_are_over(kinds: str) -> None:
         eventually(lambda: len(router().waits) == 0)  # type: ignore[attr-defined]
 
 
-class AsksAsync(Process):
+class Awaits:
     async def on_receive(self, message: Any) -> Any:
+        if len(message) < 2:
+            return message
         how, path, *rest = message
         if how == "ask":  # which blocks the event loop
-            return self.whereis(path).ask(tuple(rest), timeout=LONG)
-        return await self.whereis(path).ask_future(tuple(rest))
+            return self.whereis(path).ask(tuple(rest), timeout=LONG)  # type: ignore[attr-defined]
+        return await self.whereis(path).ask_future(tuple(rest))  # type: ignore[attr-defined]
+
+
+class AwaitsInProcess(Awaits, Process): ...
+
+
+class AwaitsInThread(Awaits, Thread): ...
 
 
 def test_an_async_worker_that_blocks_its_event_loop_is_in_a_deadlock() -> None:
-    with Supervisor("tree", Child(AsksAsync, id="a"), Child(InProcess, id="b")).start() as running:
+    with Supervisor("tree", Child(AwaitsInProcess, id="a"), Child(InProcess, id="b")).start() as running:
         assert running["a"].ask(("await", "tree/b", "sleep"), timeout=LONG) == ("sleep",)
         with pytest.raises(DeadlockError, match="deadlock: tree/a asks tree/b asks tree/a; none of them can answer"):
             running["a"].ask(circle("ask", "ab"), timeout=LONG)
+
+
+ASYNC_KINDS = {**KINDS, "P": AwaitsInProcess, "T": AwaitsInThread}
+
+
+def circle_of(kinds: str) -> Supervisor:
+    """Workers a, b, ...; an async one (P, T) awaits the answer of the next one."""
+    return Supervisor("tree", *(Child(ASYNC_KINDS[kind], id="abc"[number]) for number, kind in enumerate(kinds)))
+
+
+@pytest.mark.parametrize("kinds", ["PP", "TT", "PT", "PpT", "Tp", "tP", "PPp"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_circle_in_which_async_workers_await_answers_is_a_deadlock(kinds: str, warm: bool) -> None:
+    names = "abc"[: len(kinds)]
+    steps: list[str] = []
+    for kind, following in zip(kinds, names[1:] + names[0], strict=True):
+        steps += ["ask" if kind.islower() else "await", f"tree/{following}"]
+    with circle_of(kinds).start() as running:
+        if warm:
+            for name, how, path in zip(names, steps[::2], steps[1::2], strict=True):
+                for _ in range(3):
+                    running[name].ask((how, path, "x"), timeout=LONG)
+        with pytest.raises(DeadlockError) as told:
+            running["a"].ask(tuple(steps), timeout=LONG)
+        asks = " ".join(f"tree/{name} asks" for name in names)
+        assert str(told.value) == f"deadlock: {asks} tree/a; none of them can answer"
+
+
+class CatchesAndAwaits(Awaits):
+    async def on_receive(self, message: Any) -> Any:
+        other, own = self.whereis("tree/b"), self.whereis("tree/a")  # type: ignore[attr-defined]
+        match message:
+            case "start":
+                return await other.ask_future("back")
+            case "back":
+                answer = own.ask_future("hello")
+                try:
+                    await answer
+                except DeadlockError:
+                    self.later = asyncio.ensure_future(answer)
+                    return "caught"
+            case "the answer":
+                return await self.later
+            case "too late":
+                try:
+                    async with asyncio.timeout(0.01):
+                        await other.ask_future("sleep")
+                except TimeoutError:
+                    return "timed out"
+            case "sleep":
+                await self.wait_async(0.5)  # type: ignore[attr-defined]
+            case "cancelled":
+                answer = other.ask_future("sleep")
+                answer.cancel()
+                try:
+                    await answer
+                except asyncio.CancelledError:
+                    return "cancelled"
+        return message
+
+
+class CatchesInProcess(CatchesAndAwaits, Process): ...
+
+
+class CatchesInThread(CatchesAndAwaits, Thread): ...
+
+
+catching_async = pytest.mark.parametrize("cls", [CatchesInProcess, CatchesInThread])
+
+
+@catching_async
+def test_a_hook_that_catches_the_error_of_its_await_goes_on_and_the_answer_comes_later(cls: Any) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Child(cls, id="b")).start() as running:
+        assert running["a"].ask("start", timeout=LONG) == "caught"
+        assert running["b"].ask("the answer", timeout=LONG) == "hello"
+
+
+@catching_async
+@pytest.mark.parametrize("how, outcome", [("too late", "timed out"), ("cancelled", "cancelled")])
+def test_an_await_in_a_hook_ends_as_any_other(cls: Any, how: str, outcome: str) -> None:
+    with Supervisor("tree", Child(cls, id="a"), Child(cls, id="b")).start() as running:
+        assert running["a"].ask(how, timeout=LONG) == outcome
+        assert running["a"].ask("hello", timeout=LONG) == "hello"
 
 
 # ------------------------------------------------------------ a worker that asks itself

@@ -6,13 +6,23 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from suitkaise.errors import AskTimeout, DeadlockError
-from suitkaise.messaging.identity import awaits_alone, current_path, handles_alone, own_thread_of, reads_answers
+from suitkaise.messaging.identity import (
+    awaits_alone,
+    current_path,
+    handles_alone,
+    is_hook,
+    own_thread_of,
+    reads_answers,
+)
 from suitkaise.messaging.messages import Payload, undecodable
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.specs.options import is_number
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["DEFAULT_TIMEOUT", "STEP", "Answer", "checked_timeout", "refuse_own_ask"]
 
@@ -138,7 +148,48 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         import asyncio  # takes 35 ms: only an `await` pays for it
 
         self._refuse_deadlock(awaits=True)
-        return asyncio.wrap_future(self).__await__()
+        if self.asked is None or self.done() or not is_hook():
+            return asyncio.wrap_future(self).__await__()
+        return self._await_in_hook(asyncio.get_running_loop())
+
+    def _await_in_hook(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, T]:
+        """Wait in an async hook, where a deadlock is to be found. A worker handles no message meanwhile.
+
+        Raises:
+            DeadlockError: the answer cannot come, as workers wait for each other.
+        """
+        import asyncio
+
+        from suitkaise.messaging.deadlocks import Watch  # which needs the router, and that needs answers
+
+        assert self.asked is not None
+        come: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not come.done():
+                come.set_result(None)
+
+        def on_done(done: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(wake)
+
+        self.when_done(on_done)
+        watch = Watch(come, self.asked.path, self.began)
+        try:
+            yield from come
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            watch.end()
+        if self.cancelled():
+            raise asyncio.CancelledError
+        self._decode()
+        if self._exception is None:
+            return self._result  # type: ignore[return-value]
+        error = self.exception(0)
+        assert error is not None
+        raise error
 
     def _refuse_deadlock(self, timeout: float | None = None, *, awaits: bool = False) -> None:
         if reads_answers() and timeout != 0 and not self.done():

@@ -1,8 +1,9 @@
 """Deadlocks: workers that wait for each other's answers in a circle, found long before their time-outs.
 
-A worker whose own thread waits for an answer handles no message meanwhile. If the worker that it has asked waits in the
-same way for a third one, and so on back to the first, none of them gets an answer. An answer that comes within `STEP`
-costs nothing here. A worker that waits longer tells the hub (`RequestKind.WAIT`), and the hub looks for a circle.
+A worker whose own thread waits for an answer, or whose async hook awaits one, handles no message meanwhile. If the
+worker that it has asked waits in the same way for a third one, and so on back to the first, none of them gets an
+answer. An answer that comes within `STEP` costs nothing here. A worker that waits longer tells the hub
+(`RequestKind.WAIT`), and the hub looks for a circle.
 
 What the hub knows may be out of date: a wait may be over, and the news still on its way. So a circle is only suspected
 first. The hub sends all its members the same token. Each sends it back if it still waits for the same answer: then all
@@ -20,7 +21,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import DeadlockError, SuitkaiseError
 from suitkaise.messaging.answer import STEP, Answer
@@ -29,7 +30,10 @@ from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.records import dataclass
 
-__all__ = ["LONG", "ROUNDS", "Edge", "Token", "Wait", "Waits", "await_answer"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["LONG", "ROUNDS", "Edge", "Token", "Wait", "Waits", "Watch", "await_answer"]
 
 LONG = 1e6
 """Seconds of a wait in which nothing is to be looked for."""
@@ -92,6 +96,40 @@ class Wait:
         """Tell the hub that the wait is over."""
         if self._told is not None:
             self._told.cancel()
+
+
+class Watch:
+    """Looks for a deadlock while the own task of an async worker awaits an answer.
+
+    Args:
+        come: what the task waits for; it gets the DeadlockError.
+        path: the path of the worker that was asked.
+        began: when (monotonic); None: now.
+    """
+
+    def __init__(self, come: asyncio.Future[None], path: str, began: float | None) -> None:
+        self._come = come
+        self._path = path
+        self._began = time.monotonic() if began is None else began
+        self._wait: Wait | None = None
+        self._timer = come.get_loop().call_later(STEP, self._look)
+
+    def _look(self) -> None:
+        if self._come.done():
+            return
+        try:
+            self._wait = self._wait or Wait("asks", self._path, self._began)
+            seconds = self._wait.look()
+        except DeadlockError as error:
+            self._come.set_exception(error)
+        else:
+            self._timer = self._come.get_loop().call_later(seconds, self._look)
+
+    def end(self) -> None:
+        """Look no more: the wait is over."""
+        self._timer.cancel()
+        if self._wait is not None:
+            self._wait.end()
 
 
 def await_answer(

@@ -17,6 +17,7 @@ __all__ = [
     "current_path",
     "deadline_of_ask",
     "handles_alone",
+    "is_hook",
     "is_starting",
     "own_thread_of",
     "owner_of",
@@ -115,19 +116,27 @@ def awaits_alone() -> bool:
     return check is None or check()
 
 
+def is_hook() -> bool:
+    """Return whether the caller is an async hook itself, which goes on only after its `await`, and no task beside."""
+    check: Callable[[], bool] | None = _of_thread.__dict__.get("is_hook")
+    return check is not None and check()
+
+
 def set_own_thread(
     path: str,
     handles_alone: Callable[[], bool] | None = None,
     awaits_alone: Callable[[], bool] | None = None,
+    is_hook: Callable[[], bool] | None = None,
     deadline: Callable[[], float | None] | None = None,
 ) -> None:
     """Record that this is the own thread of the worker at `path`; "": of none any more.
 
-    The others return what the functions `handles_alone`, `awaits_alone` and `deadline_of_ask` are to return.
+    The others return what the functions `handles_alone`, `awaits_alone`, `is_hook` and `deadline_of_ask` are to return.
     """
     _of_thread.own_path = path
     _of_thread.handles_alone = handles_alone
     _of_thread.awaits_alone = awaits_alone
+    _of_thread.is_hook = is_hook
     _of_thread.deadline = deadline
 
 

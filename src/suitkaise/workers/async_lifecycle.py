@@ -107,6 +107,10 @@ class AsyncLifecycle(Lifecycle):
         """Return whether a hook has to wait for the caller: it is the hook, or a task that the hook has started."""
         return self.context.opened is None or self.context.opened.is_part_of_hook()
 
+    def _is_hook(self) -> bool:
+        """Return whether the caller is a hook, and no task beside it."""
+        return self.context.opened is not None and self.context.opened.is_in_hook()
+
     def _deadline(self) -> float | None:
         """Return the same for the handler that runs in this task."""
         message = self.context.current_message()

@@ -106,7 +106,7 @@ class Lifecycle:
         self._slot.seconds[PHASE] = _clock() + _ON_START
         self._mailbox.owner = threading.get_ident()
         set_starting(True)
-        set_own_thread(self.path, self._handles_alone, self._awaits_alone, self._deadline)
+        set_own_thread(self.path, self._handles_alone, self._awaits_alone, self._is_hook, self._deadline)
         try:
             phase = "__init__"
             self._worker = worker = self._build()
@@ -397,6 +397,10 @@ class Lifecycle:
     def _awaits_alone(self) -> bool:
         """Return whether this worker answers nothing while the caller, in this thread, awaits something."""
         return True
+
+    def _is_hook(self) -> bool:
+        """Return whether the caller, in this thread, is an async hook, and no task beside it."""
+        return False
 
     def _deadline(self) -> float | None:
         """Return until when (monotonic) somebody waits for what the handler that runs returns; None: for ever."""
