@@ -31,7 +31,7 @@ from suitkaise import (
     preload,
     publish,
 )
-from suitkaise.events import ChildExited, ChildStopped
+from suitkaise.events import ChildExited, ChildStopped, DeadLetter
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
@@ -315,6 +315,35 @@ def test_what_a_thread_publishes_and_tells_a_group_keeps_its_place_among_its_mes
         answers = run(running, send_all_ways, tmp_path, count, size, futures)
     assert handled(tmp_path) == list(map(str, range(count)))
     assert answers == ([number for number in range(count) if number % 6 == 3] if futures else [])
+
+
+class Few(Receiver, Process):
+    def on_start(self) -> None:
+        self.subscribe("few", most=10)
+
+    def on_receive(self, message: Any) -> Any:
+        return super().on_receive(message.message if isinstance(message, Published) else message)
+
+
+def publish_many(sender: Any, folder: Path) -> int:
+    """Publish to a receiver that reads nothing; return how many messages were sent to it."""
+    connect()
+    TO.tell("block")
+    await_file(folder / "blocked")
+    TO.tell("told")
+    reached = sum(publish("few", number) for number in range(3000))
+    (folder / "gate").touch()
+    TO.ask(b"last", timeout=30)
+    return reached
+
+
+def test_what_is_published_to_a_worker_that_reads_nothing_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
+    with tree_of(Few, tmp_path).start() as running, running.events() as events:
+        reached = run(running, publish_many, tmp_path)
+        assert handled(tmp_path) == ["told", *map(str, range(reached))]
+        assert 10 <= reached < 1500
+        event = next_event(events, DeadLetter)
+        assert event.why == "published as 'few': 10 messages already wait for 'tree/to'"
 
 
 def publish_and_tell(sender: Any, folder: Path) -> int:
@@ -601,7 +630,7 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, t
 def raise_in_asks(sender: Any, count: int) -> list[Any]:
     """Ask while a signal handler raises exceptions."""
 
-    class Stop(Exception):
+    class Stop(BaseException):  # as KeyboardInterrupt: an Exception while an answer is decoded counts as an error of that
         pass
 
     connect()

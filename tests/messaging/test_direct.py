@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import ANY
 
 import pytest
 
@@ -85,9 +84,6 @@ class Hub:
         accepted: Answer[None] = Answer()
         accepted.set_result(None)
         return accepted
-
-    def take_direct(self, path: str) -> None:
-        self.posted.append(("take direct", path))
 
     def route(self) -> Route:
         assert self.routes.find("tree/to") is None
@@ -380,116 +376,74 @@ def test_a_receiver_that_has_cut_the_connection_gets_nothing_more_and_can_answer
     eventually(lambda: route.closed)
 
 
-def until_closed(incoming: Incoming) -> list[Message]:
-    """All that comes until the sender sends no more."""
-    messages: list[Message] = []
-    with pytest.raises(wire.PeerClosed):
-        while True:
-            messages += received(incoming, 0)
-    return messages
-
-
-def test_what_the_receiver_has_not_got_when_the_sender_cuts_the_connection_goes_through_the_hub_behind_the_rest(
-    hub: Hub,
-) -> None:
-    hub.sent = 0
-    route = hub.route()
-    for number in range(FOR_LONG):
-        assert route.send(tell((number, bytes(LARGE))))
-    hub.routes.cut()
-    assert not route.send(tell("later"))
-    assert hub.routes.find("tree/to") is None  # as long as the receiver has not read all
-    assert not route.closed
-    got = [message.body.value[0] for message in until_closed(hub.incoming[0])]
-    (first, path), *rest = hub.posted
-    assert (first, path) == ("take direct", "tree/to")
-    assert got + [number for number, _ in rest] == list(range(FOR_LONG))
-    assert hub.sent == len(got) < FOR_LONG
-    assert hub.incoming[0].awaits_answers is False
-    eventually(lambda: hub.routes.find("tree/to") is not None)
-    assert route.closed
-
-
-def test_a_connection_is_closed_in_place_of_cut_if_the_receiver_has_read_all(hub: Hub) -> None:
+def test_a_connection_is_in_use_while_the_receiver_has_not_read_all_or_an_answer_is_to_come(hub: Hub) -> None:
     route = hub.route()
     assert route.send(tell("told"))
+    assert hub.routes.in_use() == ["tree/to"]
     received(hub.incoming[0], 1)
-    hub.routes.cut()
-    assert route.closed
-    assert hub.posted == []
-    assert hub.routes.find("tree/to") is not None
-
-
-def test_answers_come_over_a_connection_that_the_sender_has_cut_and_then_there_is_a_new_one(hub: Hub) -> None:
-    route = hub.route()
-    answers = []
-    for number in range(3):
-        answer, message = future(number)
-        assert route.send(message)
-        answers.append(answer)
-    hub.routes.cut()
-    assert hub.routes.find("tree/to") is None
-    messages = until_closed(hub.incoming[0])
-    assert hub.incoming[0].awaits_answers
+    answer, message = future("asked")
+    assert route.send(message)
+    messages = received(hub.incoming[0], 1)
+    assert hub.routes.in_use() == ["tree/to"]
     answer_all(messages)
-    assert [answer.get(SOON) for answer in answers] == [("answer", number) for number in range(3)]
-    eventually(lambda: hub.routes.find("tree/to") is not None)
+    assert answer.get(SOON) == ("answer", "asked")
+    eventually(lambda: hub.routes.in_use() == [])
     assert route.closed
-    assert hub.posted == [("take direct", "tree/to")]
+    assert in_background(hub.routes.in_use).result(SOON) == []
 
 
-def test_an_ask_that_was_not_sent_as_a_whole_when_the_sender_cuts_the_connection_is_answered_by_the_hub(
-    hub: Hub,
-) -> None:
+def test_a_sender_that_publishes_waits_until_what_a_receiver_has_returned_was_sent_again(hub: Hub) -> None:
+    posting, go_on = threading.Event(), threading.Event()
+
+    def accept(message: Message) -> None:
+        posting.set()
+        assert go_on.wait(SOON)
+
+    hub.accept = accept
+    route = hub.route()
+    answer, message = future("asked")
+    assert route.send(message)
+    incoming = hub.incoming[0]
+    for one in incoming.cut():
+        incoming.send_back(one)
+    incoming.close()
+    assert posting.wait(SOON)  # the I/O thread is in the midst of it
+    threading.Timer(0.05, go_on.set).start()
+    assert hub.routes.in_use() == []
+    assert answer.get(0) == "asked by the hub"
+
+
+def signal_(body: Any) -> Message:
+    return Message("signal", Payload(body))
+
+
+def test_what_is_published_goes_over_the_connection_with_that_incarnation_and_no_other(hub: Hub) -> None:
+    assert not hub.routes.send_to("tree/to#7", signal_("no connection"), 10)
+    route = hub.route()
+    assert route.send(tell("told"))
+    assert hub.routes.send_to("tree/to#7", signal_("published"), 10)
+    assert [(one.kind, one.body.value) for one in received(hub.incoming[0], 2)] == [
+        ("message", "told"),
+        ("signal", "published"),
+    ]
+    hub.incoming[0].close()  # the end of that incarnation
+    assert not hub.routes.send_to("tree/to#8", signal_("later"), 10)
+    assert hub.ended == [("tree/to", 7)]
+    assert hub.posted == []
+
+
+def test_what_is_published_is_bounded_by_what_waits_and_ends_with_its_receiver(hub: Hub) -> None:
     route = hub.route()
     for number in range(FOR_LONG):
         assert route.send(tell((number, bytes(LARGE))))
-    answer, message = future("asked")
-    assert route.send(message)
-    hub.routes.cut()
-    assert answer.get(SOON) == "asked by the hub"
-    assert hub.posted[-1] == "asked"
-    until_closed(hub.incoming[0])
-    eventually(lambda: hub.routes.find("tree/to") is not None)
-
-
-def test_what_the_receiver_of_a_connection_that_was_cut_returns_goes_through_the_hub(hub: Hub) -> None:
-    route = hub.route()
-    returned, message = future("asked")
-    assert route.send(message)
-    lost, message = future("lost")
-    assert route.send(message)
-    hub.routes.cut()
-    incoming = hub.incoming[0]
-    incoming.send_back(incoming.cut()[0])
-    incoming.close()
-    assert returned.get(SOON) == "asked by the hub"
-    with pytest.raises(WorkerDead, match="why"):
-        lost.get(SOON)
-    assert hub.posted == [("take direct", "tree/to"), "asked"]
-    assert hub.ended == [("tree/to", 7)]
-    eventually(lambda: hub.routes.find("tree/to") is not None)
-
-
-def test_a_signal_handler_that_interrupts_an_ask_leaves_its_connection_as_it_is(hub: Hub) -> None:
-    route = hub.route()
-    seen: list[bool] = []
-
-    def cut(*args: object) -> None:
-        hub.routes.cut()
-        seen.append(route.broken)
-
-    def serve() -> None:
-        messages = received(hub.incoming[0], 1)
-        already = len(seen)
-        eventually(lambda: len(seen) > already + 5)
-        assert not any(seen[already:])
-        answer_all(messages)
-
-    serving = in_background(serve)
-    with alarms(cut, 0.001):
-        assert route.ask(Payload("question"), SOON) == (True, ANY)
-    serving.result(SOON)
+    waiting = len(route._outbox.waiting)
+    assert hub.routes.send_to("tree/to#7", signal_("published"), waiting + 1)
+    with pytest.raises(MailboxFull, match=f"{waiting + 1} messages already wait for 'tree/to'"):
+        hub.routes.send_to("tree/to#7", signal_("one too many"), waiting + 1)
+    got = hub.incoming[0].cut()
+    hub.incoming[0].close()
+    eventually(lambda: len(got) + len(hub.posted) == FOR_LONG)
+    assert "published" not in hub.posted
 
 
 @pytest.mark.parametrize("size,count", [(10 << 20, 1), (20_000, 100)])

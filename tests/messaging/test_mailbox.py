@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from suitkaise.exits import Normal, Shutdown
-from suitkaise.messaging import codec, mailbox, wire
+from suitkaise.messaging import mailbox, wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.messaging.protocol import DirectAnswer, DirectMessage, decode_direct_answer
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.platform.board import BELL, LOOKED, Board, Slot
 from tests.support import eventually, in_background
@@ -358,38 +357,6 @@ class Endless:
         self, buffers: list[memoryview], size: int = 0, flags: int = 0
     ) -> tuple[int, list[Any], int, None]:
         return self.recv_into(buffers[0]), [], 0, None
-
-
-def test_a_connection_whose_sender_waits_for_answers_stays_until_they_are_given_or_the_inbox_lets_go(
-    board: Board,
-) -> None:
-    slot = board.take("tree/worker")
-    inbox = Inbox(slot, through_socket=True)
-    box: Any = inbox.box
-    senders = []
-    for number in range(3):
-        ours, theirs = socket.socketpair()
-        senders.append(ours)
-        box._descriptors.append(theirs.detach())
-        box.accept("tree/asker")
-        wire.send(ours, DirectMessage("message", number), codec.dumps(number))
-    senders[0].shutdown(socket.SHUT_RDWR)  # waits for nothing
-    senders[1].shutdown(socket.SHUT_WR)
-    senders[2].shutdown(socket.SHUT_WR)
-    box.take_direct()
-    first, second, third = sorted((box.get().message for _ in range(3)), key=lambda message: message.body.value)
-    assert first.origin._sock.fileno() == -1
-    second.reply(True, Payload("answer"))
-    [(header, payload)] = wire.Parser(decode=decode_direct_answer).receive(senders[1])
-    assert (header, codec.loads(payload)) == (DirectAnswer(1, True), "answer")
-    del second
-    assert senders[1].recv(1) == b""
-    box.disconnect()
-    assert third.origin._sock.fileno() == -1
-    for sender in senders:
-        sender.close()
-    inbox.close()
-    slot.release()
 
 
 @pytest.mark.parametrize("looping", [False, True])

@@ -1,4 +1,4 @@
-"""The hub's side of groups: what is left of a member, and of a group without members."""
+"""The hub's side of groups and topics: what is left of a member, and what is left to the sender."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import pytest
 
 from suitkaise import Status
 from suitkaise.errors import ChildNotFound, WorkerDead
+from suitkaise.events import DeadLetter, Event
 from suitkaise.exits import Normal
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
-from suitkaise.messaging.memberships import Groups
+from suitkaise.messaging.memberships import Groups, Topics
 from suitkaise.messaging.messages import Payload
-from suitkaise.messaging.protocol import GroupAction
+from suitkaise.messaging.protocol import GroupAction, TopicAction
 from suitkaise.specs.bounded import Bounded
 
 
@@ -31,7 +32,10 @@ class Scene:
 
     def __init__(self) -> None:
         self.address = Address("app/one", "one", "thread", Parent())
-        self.groups = Groups(lambda path: self.address, DeadLetters())
+        self.events: list[Event] = []
+        dead_letters = DeadLetters(self.events.append)
+        self.groups = Groups(lambda path: self.address, dead_letters)
+        self.topics = Topics(lambda path: self.address, dead_letters)
 
     def begin(self, serial: int) -> str:
         self.address.begin(serial)
@@ -82,5 +86,31 @@ def test_a_member_without_room_for_the_message_is_not_counted(on_full: Any, told
     scene = Scene()
     scene.address.set_bound(Bounded(1, on_full))
     scene.groups.serve("g", GroupAction.JOIN, scene.begin(1))
-    assert scene.groups.serve("g", GroupAction.TELL, Payload("first")) == 1
-    assert scene.groups.serve("g", GroupAction.TELL, Payload("second")) == told
+    assert scene.groups.serve("g", GroupAction.TELL, (Payload("first"), [])) == (1, [])
+    assert scene.groups.serve("g", GroupAction.TELL, (Payload("second"), [])) == (told, [])
+
+
+def test_what_is_told_a_group_is_left_to_a_sender_that_has_a_connection_with_the_member() -> None:
+    scene = Scene()
+    scene.groups.serve("g", GroupAction.JOIN, scene.begin(1))
+    assert scene.groups.serve("g", GroupAction.TELL, (Payload("x"), ["app/one", "app/two"])) == (0, ["app/one"])
+    assert not scene.address._pending
+
+
+def test_what_is_published_is_left_to_a_sender_that_has_a_connection_with_a_subscriber_which_has_room() -> None:
+    scene = Scene()
+    owner = scene.begin(1)
+    scene.topics.serve("t", TopicAction.SUBSCRIBE, (owner, 2))
+    publish = TopicAction.PUBLISH, (Payload("x"), ["app/one"])
+    assert scene.topics.serve("t", *publish) == (0, [(owner, 2)])
+    assert not scene.address._pending
+    assert scene.topics.serve("t", TopicAction.OFFER, (Payload("offered"), owner, 2)) is True
+    assert scene.topics.serve("t", TopicAction.PUBLISH, (Payload("x"), [])) == (1, [])
+    assert scene.topics.serve("t", *publish) == (0, [])
+    assert scene.topics.serve("t", TopicAction.OFFER, (Payload("x"), owner, 2)) is False
+    assert [(event.count, event.why) for event in scene.events if isinstance(event, DeadLetter)] == [
+        (number, "published as 't': 2 messages already wait for 'app/one'") for number in (1, 2)
+    ]
+    scene.end()
+    scene.begin(2)
+    assert scene.topics.serve("t", TopicAction.OFFER, (Payload("x"), owner, 2)) is False

@@ -48,8 +48,6 @@ class Ended:
 
     def connect(self, sender: str, *, counts: bool = False) -> None: ...
 
-    def take_direct(self) -> None: ...
-
     def catch_up(self) -> None:
         self.caught_up_in = threading.current_thread()
 

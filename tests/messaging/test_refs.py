@@ -55,7 +55,11 @@ class RecordingRouter:
             self.reply(message)
         return True
 
-    def cut(self) -> None: ...
+    def in_use(self) -> list[str]:
+        return []
+
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        return False
 
     def leave(self, path: str) -> None:
         self.left.append(path)

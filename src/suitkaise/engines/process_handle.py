@@ -40,7 +40,6 @@ from suitkaise.engines.protocol import (
     StopWorker,
     SuspendWorker,
     TailReport,
-    TakeDirect,
     TraceMessages,
     WorkerOrder,
     WorkerReady,
@@ -187,12 +186,6 @@ class ProcessHandle:
                     return Connected(ours, self._slot.index, self.launch.incarnation.serial, self._note_sent)
             ours.close()
             return None
-
-    def take_direct(self) -> None:
-        """Have it read what has come over its connections before what is delivered from now on."""
-        with self._lock:
-            if not (self._over or self.process.dead):
-                self._send(TakeDirect(), force=True)
 
     def _note_sent(self, number: int) -> None:
         """Count messages that were sent over a connection of this program's own."""

@@ -58,7 +58,6 @@ __all__ = [
     "StopWorker",
     "SuspendWorker",
     "TailReport",
-    "TakeDirect",
     "TraceMessages",
     "WorkerOrder",
     "WorkerReady",
@@ -253,10 +252,6 @@ class AcceptConnection(msgspec.Struct, array_like=True, tag=7, gc=False):
     counts: bool = False  # the sender counts the messages, not the receiver
 
 
-class TakeDirect(msgspec.Struct, array_like=True, tag=16, gc=False):
-    """Read what has come over connections before the frames that follow: a sender has changed its way. No answer."""
-
-
 class TraceMessages(msgspec.Struct, array_like=True, tag=15, gc=False):
     """Report each message that is handled from now on (`on`) with `MessageTraced`, or no more. No other answer."""
 
@@ -381,7 +376,6 @@ WorkerOrder: TypeAlias = (
     | EndOfMessages
     | SetLogLevels
     | AcceptConnection
-    | TakeDirect
     | TraceMessages
     | LookForMessages
 )

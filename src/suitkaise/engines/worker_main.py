@@ -38,7 +38,6 @@ from suitkaise.engines.protocol import (
     StopWorker,
     SuspendWorker,
     TailReport,
-    TakeDirect,
     TraceMessages,
     WorkerOrder,
     WorkerReady,
@@ -398,8 +397,6 @@ class WorkerProcess:
                 apply_levels(levels)
             case AcceptConnection(sender, counts):
                 self._mailbox.accept(sender, counted=counts)
-            case TakeDirect():
-                self._mailbox.take_direct()
             case TraceMessages(on):
                 self._trace(on)
             case LookForMessages():

@@ -103,10 +103,6 @@ class Connectable(Protocol):
         """
         ...
 
-    def take_direct(self) -> None:
-        """Have it read what has come over its connections before what is delivered from now on."""
-        ...
-
     def catch_up(self) -> None:
         """Handle all that it has reported so far; called in the thread that handles its reports."""
         ...
@@ -352,12 +348,6 @@ class Address:
                 return None
             return receiver.connect(sender, counts=counts)
 
-    def take_direct(self) -> None:
-        """Have the incarnation that answers here read what has come directly before what is delivered from now on."""
-        receiver: Any = self._receiver
-        if isinstance(receiver, Connectable):
-            receiver.take_direct()
-
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.
 
@@ -387,13 +377,15 @@ class Address:
             with contextlib.suppress(WorkerDead):
                 self._receiver.deliver(message, accepted=True)
 
-    def offer(self, serial: int, message: Message, most: int) -> bool:
+    def offer(self, serial: int, message: Message | None, most: int) -> bool:
         """Deliver a message to the incarnation of that serial number; return False if there is none.
+
+        None in place of a message: only see whether one could be delivered.
 
         Raises:
             MailboxFull: `most` messages wait for it already, or too many bytes.
         """
-        if self.kind == "process":
+        if self.kind == "process" and message is not None:
             message.body.data  # noqa: B018  (encode before the lock is taken)
         with self._lock:
             if self.watchers.serial != serial:
@@ -409,6 +401,8 @@ class Address:
                 waiting, full = 0 if view is None else view.queued, False
             if full or waiting >= most:
                 raise MailboxFull(f"{waiting} messages already wait for {self.path!r}", path=self.path)
+            if message is None:
+                return True
             if self._bounded is not None:
                 self._bounded.add_signal(message)
             elif receiver is None:

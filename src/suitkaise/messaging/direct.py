@@ -8,9 +8,10 @@ Threads of the program itself have such connections, too (see `own_routes`).
 These rules keep what a ref promises:
 
 - All messages of one thread to one worker go one way at a time, so they keep their order. The way is changed from the
-  hub to a connection by `Connect`, which keeps the order, and back when the receiver has cut the connection, or the
-  sender has: then the receiver reads it to its end before what comes from the hub. So does a thread that has the hub
-  deliver a message for it, to a group or a topic.
+  hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection, or
+  has read all that was sent over it.
+- What the hub delivers for a thread, to a group or a topic, goes the same way: the hub leaves to the thread the workers
+  with which it has a connection in use.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
   reports it, or hands it over to its next incarnation); any other is the sender's, and goes through the hub.
 - While an ask is unanswered somebody reads: the asking thread itself, or, for a future, this process's I/O thread.
@@ -27,7 +28,8 @@ from collections.abc import Callable
 from typing import Any
 
 from suitkaise.errors import AskTimeout, WorkerDead
-from suitkaise.messaging.identity import set_reads_answers
+from suitkaise.messaging.identity import set_reads_answers, split_owner
+from suitkaise.messaging.messages import Message
 from suitkaise.messaging.route import PATIENCE, Hub, Route
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -138,8 +140,7 @@ class Routes:
         if type(known) is Route:
             if not known.broken:
                 return known
-            if not known.await_settled():
-                return None
+            known.await_settled()
             known = 0.0
         if not self._may_wait():
             return None
@@ -179,11 +180,38 @@ class Routes:
             if route.path == path:
                 route.close_ended()
 
-    def cut(self) -> None:
-        """Send nothing more over the connections of this thread: what the hub delivers for it keeps its place then."""
-        for known in list(self._of_thread.__dict__.values()):
-            if type(known) is Route:
-                known.cut()
+    def in_use(self) -> list[str]:
+        """Close the idle connections of this thread; return the paths of the workers at the other ones.
+
+        What the hub would deliver to these workers for this thread, the thread has to send itself. To all others the
+        hub's way is free: nothing is on its way to them over a connection.
+        """
+        paths = []
+        for path, known in list(self._of_thread.__dict__.items()):
+            if type(known) is not Route:
+                continue
+            if known.broken:
+                known.await_settled()
+                continue
+            known.close_if_idle()
+            if not known.broken:
+                paths.append(path)
+        return paths
+
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        """Send a message over this thread's connection to the incarnation `owner`; return False if there is none.
+
+        Raises:
+            MailboxFull: `most` messages wait to be sent already, or too many bytes.
+        """
+        path, serial = split_owner(owner)
+        route = self.known(path)
+        if route is None:
+            return False
+        if route.serial != serial:
+            route.await_end()
+            return False
+        return route.send(message, most)
 
     def leave(self, path: str) -> None:
         """Send nothing more over the connections to the worker at `path`, which is being killed.

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.identity import current_path
+from suitkaise.messaging.messages import Message, payload_of
 from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import GroupAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef
@@ -57,9 +59,14 @@ class Group:
         Raises:
             NotSerializable: the message cannot be sent to another process.
         """
-        payload = shared_payload(message)
-        router().cut()
-        told: int = self._request(GroupAction.TELL, payload)
+        payload, way = shared_payload(message), router()
+        told: int
+        told, left = self._request(GroupAction.TELL, (payload, way.in_use()))
+        for path in left:
+            try:
+                told += way.send(path, Message("message", payload_of(payload)))
+            except (ChildNotFound, MailboxFull, WorkerDead) as error:
+                way.request(RequestKind.DEAD_LETTER, path, f"told to the group {self.name!r}: {error}")
         return told
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import select
 import socket
 
 from suitkaise.messaging import wire
@@ -52,13 +51,6 @@ class Incoming:
                 Message(header.kind, Payload(data=payload), reply, self._sender, header.carrier, self, header.deadline)
             )
         return messages
-
-    @property
-    def awaits_answers(self) -> bool:
-        """Whether the sender, which sends nothing more, waits for answers."""
-        poll = select.poll()
-        poll.register(self._sock, 0)
-        return not poll.poll(0)  # else the connection is shut down in both directions
 
     def cut(self) -> list[Message]:
         """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.

@@ -17,7 +17,7 @@ from suitkaise.messaging.address import Address
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.identity import split_owner
-from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.messages import Message, Payload, payload_of
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import GroupAction, TopicAction
 
@@ -103,7 +103,8 @@ class Groups:
             case GroupAction.NEXT:
                 return self._next(name, argument)
             case GroupAction.TELL:
-                return self._tell(name, _payload(argument))
+                payload, in_use = argument
+                return self._tell(name, payload_of(payload), in_use)
             case _:
                 assert_never(action)
 
@@ -118,16 +119,18 @@ class Groups:
         turn = self._turns.setdefault(name, itertools.count())
         return paths[next(turn) % len(paths)]
 
-    def _tell(self, name: str, payload: Payload) -> int:
+    def _tell(self, name: str, payload: Payload, in_use: list[str]) -> tuple[int, list[str]]:
         told = 0
         paths = self._paths(name)
         _check(payload, paths, self._find)
         for path in paths:
+            if path in in_use:
+                continue
             try:
                 told += _send(self._find(path), Message("message", payload))
             except (ChildNotFound, MailboxFull, WorkerDead) as error:
                 self._dead_letters.add(path, f"told to the group {name!r}: {error}")
-        return told
+        return told, [path for path in paths if path in in_use]
 
 
 class Topics:
@@ -146,23 +149,35 @@ class Topics:
             case TopicAction.UNSUBSCRIBE:
                 return self._subscriptions.remove(name, argument)
             case TopicAction.PUBLISH:
-                return self._publish(name, _payload(argument))
+                payload, in_use = argument
+                return self._publish(name, payload_of(payload), in_use)
+            case TopicAction.OFFER:
+                payload, owner, most = argument
+                return self._deliver(owner, name, payload_of(payload), most)
             case _:
                 assert_never(action)
 
-    def _publish(self, topic: str, payload: Payload) -> int:
+    def _publish(self, topic: str, payload: Payload, in_use: list[str]) -> tuple[int, list[tuple[str, int]]]:
         most: dict[str, int] = {}
         for pattern, subscribers in self._subscriptions.all():
             if matches(pattern, topic):
                 for owner, limit in subscribers.items():
                     most[owner] = max(limit, most.get(owner, 0))
         _check(payload, (split_owner(owner)[0] for owner in most), self._find)
-        return sum(self._deliver(owner, topic, payload, limit) for owner, limit in most.items())
+        sent, left = 0, []
+        for owner, limit in most.items():
+            if split_owner(owner)[0] not in in_use:
+                sent += self._deliver(owner, topic, payload, limit)
+            elif self._deliver(owner, topic, None, limit):
+                left.append((owner, limit))
+        return sent, left
 
-    def _deliver(self, owner: str, topic: str, payload: Payload, most: int) -> bool:
+    def _deliver(self, owner: str, topic: str, payload: Payload | None, most: int) -> bool:
+        """Send the message; without one, return whether it could be sent."""
         path, serial = split_owner(owner)
+        message = None if payload is None else Message("signal", payload)
         try:
-            return self._find(path).offer(serial, Message("signal", payload), most)
+            return self._find(path).offer(serial, message, most)
         except (ChildNotFound, WorkerDead):  # it has ended just now
             return False
         except MailboxFull as error:
@@ -177,11 +192,6 @@ def _send(address: Address, message: Message) -> bool:
         room = Answer()
     address.send(message, room)
     return room is None or not room.done() or room.result()  # another child may have come to that path just now
-
-
-def _payload(argument: Any) -> Payload:
-    """Return the message of a request: encoded if it comes from a worker's process, else as it is."""
-    return Payload(data=argument) if isinstance(argument, bytes) else argument
 
 
 def _check(payload: Payload, paths: Iterable[str], find: Callable[[str], Address]) -> None:

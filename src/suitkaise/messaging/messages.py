@@ -24,6 +24,7 @@ __all__ = [
     "ReplyCallback",
     "Result",
     "Returned",
+    "payload_of",
     "undecodable",
     "value_of",
 ]
@@ -144,6 +145,11 @@ class Result(Payload):
     __slots__ = ()
 
     kind: ClassVar[str] = "result"
+
+
+def payload_of(argument: Payload | bytes) -> Payload:
+    """Return the message of a request: it is encoded if it comes from a worker's process."""
+    return Payload(data=argument) if isinstance(argument, bytes) else argument
 
 
 ReplyCallback: TypeAlias = Callable[[bool, Payload], None]

@@ -45,10 +45,6 @@ class Hub(Protocol):
         """Send a message without waiting."""
         ...
 
-    def take_direct(self, path: str) -> None:
-        """Have the worker at `path` read what others have sent directly."""
-        ...
-
 
 class OwnRoutes:
     """The direct connections of this program's threads.
@@ -79,9 +75,13 @@ class OwnRoutes:
         route = self._routes.known(path)
         return route is not None and route.send(message)
 
-    def cut(self) -> None:
-        """Have what the hub delivers for this thread keep its place among the messages of the thread."""
-        self._routes.cut()
+    def in_use(self) -> list[str]:
+        """Return the paths of the workers to which this thread has to send itself; see `Routes.in_use`."""
+        return self._routes.in_use()
+
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        """Send a message over this thread's connection to the incarnation `owner`; see `Routes.send_to`."""
+        return self._routes.send_to(owner, message, most)
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""
@@ -112,10 +112,6 @@ class OwnRoutes:
         answer: Answer[Any] = Answer()
         answer.set_exception(WorkerDead(f"{path!r} has ended", path=path))
         return answer
-
-    def take_direct(self, path: str) -> None:
-        """Have the worker at `path` read what others have sent directly."""
-        self._registry.take_direct(path)
 
     def post_unawaited(self, path: str, message: Message) -> None:
         """Send a message otherwise; one that is refused fails, or is a dead letter."""

@@ -42,7 +42,11 @@ __all__ = [
 ]
 
 UserMessageKind: TypeAlias = Literal["message", "call", "get"]
-"""The kinds of messages that a worker may send. (`signal`, the fourth `MessageKind`, comes from the hub alone.)"""
+"""The kinds of messages that a worker may send through the hub.
+
+The fourth `MessageKind`, `signal`, comes from the hub: the report of a link or monitor, or what is published. A thread
+that publishes sends it itself to a worker with which it has a direct connection.
+"""
 
 
 class RequestKind(enum.StrEnum):
@@ -58,8 +62,6 @@ class RequestKind(enum.StrEnum):
     WAIT = "wait"  # owner, verb, time, token -> the next token, if workers wait for each other, see `deadlocks`
     ENDED = "ended"  # a serial number -> the exit reason, after the incarnation of that number has ended
 
-    TAKE_DIRECT = "take direct"  # -> None; the worker reads first what others have sent directly, see `direct`
-
     KILL = "kill"  # -> None, at once; a fault, so the supervisor may restart the worker
     REJOIN = "rejoin"  # the `drain` -> None, at once; the worker finishes and stays stopped
     RECALL = "recall"  # -> the ref, after the worker has started again
@@ -71,6 +73,7 @@ class RequestKind(enum.StrEnum):
     TRAP_EXITS = "trap_exits"  # the owner of the calling incarnation, whether -> None; the path is the caller's
 
     NAMES = "names"  # -> a list of (path, kind) of all that the path, a pattern, names, at once
+    DEAD_LETTER = "dead letter"  # why a message of the caller's was not delivered to the worker at the path -> None
     GROUP = "group"  # a `GroupAction` and its argument -> as listed there, at once; the path is the group's name
     TOPIC = "topic"  # a `TopicAction` and its argument -> as listed there, at once; the path is the topic or pattern
 
@@ -97,7 +100,7 @@ class GroupAction(enum.StrEnum):
     LEAVE = "leave"  # the owner of the calling incarnation -> None
     MEMBERS = "members"  # -> the paths of the members
     NEXT = "next"  # the path of the calling worker -> the path of another member, each in turn
-    TELL = "tell"  # the message -> to how many members it was sent
+    TELL = "tell"  # the message, paths in use -> to how many members it was sent, and the paths left to the caller
 
 
 class TopicAction(enum.StrEnum):
@@ -105,7 +108,10 @@ class TopicAction(enum.StrEnum):
 
     SUBSCRIBE = "subscribe"  # the owner of the calling incarnation, how many messages may wait for it -> None
     UNSUBSCRIBE = "unsubscribe"  # the owner of the calling incarnation -> None
-    PUBLISH = "publish"  # the message -> to how many subscribers it was sent
+    PUBLISH = (
+        "publish"  # the message, paths in use -> to how many it was sent, and a list of (owner, how many may wait)
+    )
+    OFFER = "offer"  # the message, owner, how many may wait -> whether it was sent to this subscriber
 
 
 class AdminAction(enum.StrEnum):
@@ -214,7 +220,7 @@ class HubAnswer(msgspec.Struct, array_like=True, gc=False):
 class DirectMessage(msgspec.Struct, array_like=True, gc=False):
     """Asker -> asked: handle the payload, a message. With a number, `DirectAnswer` or `DirectReturn` answers it."""
 
-    kind: UserMessageKind
+    kind: UserMessageKind | Literal["signal"]
     number: int | None
     carrier: dict[str, str] | None = None
     deadline: float | None = None  # the time (monotonic) after which the asker waits no longer

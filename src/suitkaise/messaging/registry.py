@@ -180,16 +180,13 @@ class Registry:
         """Return 0: what was sent here is accepted."""
         return 0
 
-    def cut(self) -> None:
-        """Have what is delivered to groups and topics for this thread keep its place among its messages."""
-        if self._routes is not None:
-            self._routes.cut()
+    def in_use(self) -> list[str]:
+        """Return the paths of the workers to which this thread has to send itself what goes to a group or a topic."""
+        return [] if self._routes is None else self._routes.in_use()
 
-    def take_direct(self, path: str) -> None:
-        """Have the worker at `path` read what others have sent directly, before what is delivered from now on."""
-        address = self._addresses.get(path)
-        if address is not None:
-            address.take_direct()
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        """Send a message over this thread's connection to the incarnation `owner`; return False if there is none."""
+        return self._routes is not None and self._routes.send_to(owner, message, most)
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""
@@ -251,9 +248,6 @@ class Registry:
                     self._links.await_down(path, answer)
                 case RequestKind.ENDED:
                     self._find_or_removed(path).await_end(argument, answer)
-                case RequestKind.TAKE_DIRECT:
-                    self.take_direct(path)
-                    answer.set_result(None)
                 case RequestKind.WAIT:
                     self.waits.add(path, argument, answer)
                 case RequestKind.MONITOR:
@@ -273,6 +267,9 @@ class Registry:
                     answer.set_result(None)
                 case RequestKind.NAMES:
                     answer.set_result(self._names(path))
+                case RequestKind.DEAD_LETTER:
+                    self.dead_letters.add(path, argument)
+                    answer.set_result(None)
                 case RequestKind.GROUP:
                     answer.set_result(self._groups.serve(path, *argument))
                 case RequestKind.TOPIC:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from suitkaise.errors import AskTimeout, WorkerDead
+from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
 from suitkaise.messaging import wire
 from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.awaited import Awaited
@@ -69,10 +69,6 @@ class Hub(Protocol):
         """Send a message through the hub; log it if a tell is refused; return its answer."""
         ...
 
-    def take_direct(self, path: str) -> None:
-        """Have the worker at `path` read what others have sent directly, before what the hub delivers from now on."""
-        ...
-
 
 class Owner(Protocol):
     """What a route needs of the connections of its process; see `direct.Routes`."""
@@ -97,14 +93,14 @@ class Route:
     """One connection. One thread sends; that thread and the I/O thread of the process read."""
 
     def __init__(self, routes: Owner, path: str, made: Connection, bell: memoryview[Any]) -> None:
-        self.broken: bool = False  # nothing more is sent over it
+        self.broken: bool = False
         self.closed: bool = False
         self.used: bool = True  # lately
         self._sender = current_path()
         self._note_sent = made.note_sent
         self._routes = routes
         self.path = path
-        self._serial = made.serial
+        self.serial: int = made.serial
         self._bell = bell
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
         self._outbox = Outbox(self._sock, path)
@@ -122,8 +118,6 @@ class Route:
         self._watched = False  # the I/O thread reads
         self._awaits_room = False  # and it sends what waits
         self._reading = False
-        self._is_cut = False  # by the sender
-        self._is_settled = False  # the receiver has ended, and the hub has what it has not handled
         self._receiver_ended = False
 
     def fileno(self) -> int:
@@ -131,43 +125,15 @@ class Route:
         return self._sock.fileno()
 
     # ------------------------------------------------------------ from the sending thread
-    def await_settled(self) -> bool:
-        """Return whether the thread may make another connection in place of this one, which is broken.
-
-        Waits while the I/O thread sends again what the receiver has returned: later messages go behind that. After a
-        `cut`, the receiver must first have read all, and answered all: so a thread has one such connection at most.
-        """
+    def await_settled(self) -> None:
+        """Wait while the I/O thread sends again what the receiver has returned: later messages go behind that."""
         with self._lock:
-            if self._is_cut and not (self.closed or self._watched or self._expected or _is_unread(self._sock)):
-                self._close()
-            return self.closed or not self._is_cut
+            return
 
-    def cut(self) -> None:
-        """Send nothing more over this connection: the next message goes through the hub, behind all that was sent.
-
-        What was not sent as a whole goes through the hub now, and the receiver reads the connection to its end before
-        what it gets from the hub. Does nothing in a signal handler that has interrupted a message to this receiver.
-        """
-        with self._lock:
-            if self.broken or self._asking or self._sending:
-                return
-            if self._outbox.ended:
-                self._settle()
-                return
-            self.broken = self._is_cut = True
-            again = self._take_back()
-            if not self._watched and not self._expected and not _is_unread(self._sock):
-                self._close()
-            else:
-                with contextlib.suppress(OSError):
-                    self._sock.shutdown(socket.SHUT_WR if self._expected else socket.SHUT_RDWR)
-                if self._expected:
-                    self._watch()
-                self._routes.hub.take_direct(self.path)
-            self._post(again)
-
-    def send(self, message: Message) -> bool:
+    def send(self, message: Message, most: int | None = None) -> bool:
         """Send a message; return False if it has to go through the hub.
+
+        `most`: how many messages may wait to be sent; None: `BACKLOG` alone counts.
 
         Raises:
             MailboxFull: too much waits to be sent; nothing of this message is.
@@ -178,12 +144,16 @@ class Route:
         with self._lock:
             if self.broken or (reply is not None and (self._asking or self._sending)):
                 return False  # the latter: a signal handler, which must not wait for an answer here
+            if most is not None and len(self._outbox.waiting) >= most:
+                raise MailboxFull(
+                    f"{len(self._outbox.waiting)} messages already wait for {self.path!r}", path=self.path
+                )
             if reply is not None:
                 number = next(self._numbers)
                 self._expected[number] = reply
             outer, self._sending = self._sending, True
             try:
-                header = DirectMessage(message.kind, number, message.carrier, message.deadline)  # type: ignore[arg-type]
+                header = DirectMessage(message.kind, number, message.carrier, message.deadline)
                 return self._put(header, payload)
             finally:
                 self._sending = outer
@@ -397,9 +367,6 @@ class Route:
         with self._lock:
             if self.closed or not self._watched:
                 return
-            if self._is_cut and not self._expected:
-                self._unwatch()
-                return
             if self._outbox.waiting:
                 self._outbox.flush()
                 self._bell[0] = 1
@@ -416,15 +383,11 @@ class Route:
             if self._expected or self._outbox.waiting:
                 self._awaits_room = bool(self._outbox.waiting)
                 self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
-            elif (self.broken and not self._is_cut) or self._receiver_ended:
+            elif self.broken or self._receiver_ended:
                 self._close()
             else:
-                self._unwatch()
-
-    def _unwatch(self) -> None:
-        """Have the I/O thread, which calls this, read no more."""
-        self._routes.reactor.remove_reader(self)
-        self._watched = self._awaits_room = False
+                self._routes.reactor.remove_reader(self)
+                self._watched = self._awaits_room = False
 
     def _dispatch(self, frames: list[wire.Frame]) -> None:
         for header, payload in frames:
@@ -443,17 +406,24 @@ class Route:
         The hub learns first that the incarnation has ended: then it keeps the messages for the next one.
         """
         with self._lock:
-            if self._is_settled:
+            if self.broken:
                 return
-            self.broken = self._is_settled = True
+            self.broken = True
             over = self._read_rest()
-            again = [message for one in self._returned if (message := self._again(*one))] + self._take_back()
+            unsent = self._outbox.take_back()
+            if self._note_sent is not None:
+                self._note_sent(-len(unsent))
+            again = [self._again(header, payload) for header, payload in (*self._returned, *unsent)]
+            hub = self._routes.hub
             try:
-                ended = self._routes.hub.request(RequestKind.ENDED, self.path, self._serial)
-                self._post(again)
+                ended = hub.request(RequestKind.ENDED, self.path, self.serial)
+                for message in again:
+                    if message is not None:
+                        self._last_told = hub.post_unawaited(self.path, message) or self._last_told
             except WorkerDead as gone:
                 for message in again:
-                    message.fail(gone)
+                    if message is not None:
+                        message.fail(gone)
                 ended = Answer()
                 ended.set_exception(gone)
                 self._last_told = ended
@@ -473,20 +443,10 @@ class Route:
             return True
         return False
 
-    def _take_back(self) -> list[Message]:
-        """Return the messages that were not sent as a whole."""
-        unsent = self._outbox.take_back()
-        if self._note_sent is not None:
-            self._note_sent(-len(unsent))
-        return [message for one in unsent if (message := self._again(*one))]
-
-    def _post(self, messages: list[Message]) -> None:
-        """Send messages through the hub."""
-        for message in messages:
-            self._last_told = self._routes.hub.post_unawaited(self.path, message) or self._last_told
-
     def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
-        """Make the message anew; None for an ask for which nobody waits any more."""
+        """Make the message anew; None for an ask without anybody who waits, and for what ends with its receiver."""
+        if header.kind == "signal":
+            return None
         if header.number is None:
             return Message(header.kind, Payload(data=payload), None, self._sender, header.carrier)
         reply = self._expected.pop(header.number, None)

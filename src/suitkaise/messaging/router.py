@@ -76,8 +76,19 @@ class Router(Protocol):
         """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
         ...
 
-    def cut(self) -> None:
-        """Have what the hub delivers for this thread next, to a group or a topic, keep its place among its messages."""
+    def in_use(self) -> list[str]:
+        """Return the paths of the workers to which this thread has to send itself what goes to a group or a topic.
+
+        It has sent them messages over direct connections, which the hub's message could overtake.
+        """
+        ...
+
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        """Send a message over this thread's connection to the incarnation `owner`; return False if there is none.
+
+        Raises:
+            MailboxFull: `most` messages wait to be sent already, or too many bytes.
+        """
         ...
 
     def leave(self, path: str) -> None:
@@ -213,14 +224,13 @@ class HubClient:
         left = 0 if self._routes is None else self._routes.flush(until)
         return left + self._unawaited.wait(until)
 
-    def cut(self) -> None:
-        """Have what the hub delivers for this thread next keep its place among its messages."""
-        if self._routes is not None:
-            self._routes.cut()
+    def in_use(self) -> list[str]:
+        """Return the paths of the workers to which this thread has to send itself what goes to a group or a topic."""
+        return [] if self._routes is None else self._routes.in_use()
 
-    def take_direct(self, path: str) -> None:
-        """Have the worker at `path` read what others have sent directly, before what the hub delivers from now on."""
-        self.request(RequestKind.TAKE_DIRECT, path)
+    def send_to(self, owner: str, message: Message, most: int) -> bool:
+        """Send a message over this thread's connection to the incarnation `owner`; return False if there is none."""
+        return self._routes is not None and self._routes.send_to(owner, message, most)
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed."""

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import socket
-import weakref
 from collections.abc import Callable
 
 from suitkaise.messaging.incoming import Incoming
@@ -53,7 +52,6 @@ class SocketMailbox(Mailbox):
         self._parser = Parser() if parser is None else parser
         self._descriptors: list[int] = []  # of connections whose frames were not handled yet
         self._incoming: dict[int, Incoming] = {}
-        self._answering: weakref.WeakSet[Incoming] = weakref.WeakSet()  # their senders send no more
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.epoll()
         self._poll.register(sock, select.EPOLLIN)
@@ -100,9 +98,9 @@ class SocketMailbox(Mailbox):
             self._take_from(incoming, incoming.cut())
 
     def take_direct(self) -> None:
-        """Take the messages that other workers have sent directly; for `on_frame` only.
+        """Take the messages that other workers have sent directly; for `on_frame` only, before the report of an end.
 
-        What a worker has sent is in the sockets when the hub tells its end, or that it has changed its way.
+        What a worker has sent is in the sockets when the hub tells its end.
         """
         for descriptor, _ in self._poll.poll(0, MOST_SENDERS + 2):
             for _ in range(_LAST_READS):
@@ -120,7 +118,7 @@ class SocketMailbox(Mailbox):
     def disconnect(self) -> None:
         """Close the connections of other workers."""
         self._accepts = False
-        for incoming in (*self._incoming.values(), *self._answering):
+        for incoming in self._incoming.values():
             incoming.close()
         self._incoming.clear()
 
@@ -190,10 +188,7 @@ class SocketMailbox(Mailbox):
                 logger.error("invalid data from another worker: %s", error)
             del self._incoming[descriptor]
             self._poll.unregister(descriptor)
-            if incoming.awaits_answers:
-                self._answering.add(incoming)  # it closes with the last of its messages
-            else:
-                incoming.close()
+            incoming.close()
             return False
         return True
 

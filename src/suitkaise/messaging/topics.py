@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from suitkaise.errors import MailboxFull
+from suitkaise.messaging.identity import split_owner
+from suitkaise.messaging.messages import Message, payload_of
 from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import RequestKind, TopicAction
 from suitkaise.messaging.router import router, shared_payload
@@ -51,8 +54,16 @@ def publish(topic: str, message: Any) -> int:
     """
     payload = shared_payload(Published(checked_name("a topic", topic), message))
     way = router()
-    way.cut()
-    reached: int = way.request(RequestKind.TOPIC, topic, (TopicAction.PUBLISH, payload)).get()
+    reached: int
+    reached, left = way.request(RequestKind.TOPIC, topic, (TopicAction.PUBLISH, (payload, way.in_use()))).get()
+    for owner, most in left:
+        try:
+            reached += (
+                way.send_to(owner, Message("signal", payload_of(payload)), most)
+                or way.request(RequestKind.TOPIC, topic, (TopicAction.OFFER, (payload, owner, most))).get()
+            )
+        except MailboxFull as error:
+            way.request(RequestKind.DEAD_LETTER, split_owner(owner)[0], f"published as {topic!r}: {error}")
     return reached
 
 
