@@ -69,6 +69,8 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(limits={"nofile": ("infinity", 4)}), "the soft limit 'infinity' is above the hard limit 4"),
     (lambda: sleep(stdin=5), "stdin must be the Path of a file"),
     (lambda: sleep(stdin="/etc/passwd"), r"looks like a file: use Path\('/etc/passwd'\)"),
+    (lambda: sleep(stdin="null"), "'null' is a word of the output streams; leave stdin out for no input"),
+    (lambda: sleep(stdin="log"), "'log' is a word of the output streams"),
     (lambda: sleep(stdout="lgo"), "stdout must be 'log', 'null', 'inherit', or a file"),
     (lambda: sleep(stderr=None), "stderr must be"),
     (lambda: sleep(tty=1), "tty must be True or False"),
@@ -99,6 +101,11 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
 def test_s05_a_wrong_argument_is_a_spec_error_at_once(make: Callable[[], Any], part: str) -> None:
     with pytest.raises(SpecError, match=part):
         make()
+
+
+def test_the_words_of_the_output_streams_are_input_as_bytes() -> None:
+    options = sleep(stdin=b"null")._options
+    assert options.stdin == b"null"
 
 
 @pytest.mark.filterwarnings("error")

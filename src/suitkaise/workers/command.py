@@ -92,7 +92,7 @@ class Command(Worker):
         limits: resource limits by their names in `resource`, as `{"nofile": 4096}`: a number or `"infinity"` for both
             limits, or `(soft, hard)`. Raising a hard limit needs root.
         stdin: None (default: no input), a `Path` to read from, the input itself as bytes or text, or `"inherit"`: the
-            program's standard input.
+            program's standard input. The words `"log"` and `"null"` are refused, which only output streams know.
         stdout, stderr: `"log"` (default), `"null"`, `"inherit"`: the program's own, or a file to append to, as `Path`
             or as text with a `/`, relative to `cwd`. What goes elsewhere than to the log costs the program nothing, and
             no crash report shows it.

@@ -42,6 +42,7 @@ Output: TypeAlias = Path | str
 """Where standard output or error goes: `"log"`, `"null"`, `"inherit"`, or a file."""
 
 _STREAM_WORDS = ("log", "null", "inherit")
+_OUTPUT_WORDS = ("log", "null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,11 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
 def _input(title: str, stdin: Any) -> Input:
     if isinstance(stdin, str) and stdin.startswith(("/", "./", "../")) and "\n" not in stdin:
         raise SpecError(f"{title}: stdin={stdin!r} looks like a file: use Path({stdin!r}), or bytes if it is the input")
+    if isinstance(stdin, str) and stdin in _OUTPUT_WORDS:
+        raise SpecError(
+            f"{title}: stdin={stdin!r}: {stdin!r} is a word of the output streams; leave stdin out for no input, or "
+            f"use bytes if it is the input"
+        )
     if isinstance(stdin, str) and not is_encodable(stdin):
         raise SpecError(f"{title}: stdin is a text that cannot be encoded: {stdin!r}; use bytes")
     if stdin is None or isinstance(stdin, (Path, bytes, str)):
