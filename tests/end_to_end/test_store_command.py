@@ -173,6 +173,28 @@ def test_a_wrong_path_is_a_usage_error(state: Path) -> None:
     assert (finished.returncode, "a path is parts divided by '/'" in finished.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "path, hint",
+    [
+        ("no-such", ""),
+        ("ui/setings", "; the nearest paths are 'ui/settings'"),
+        ("ui/settings/limit", "; there is 'limit' in 'ui/settings'"),
+    ],
+)
+def test_a_path_with_nothing_below_it_is_told(path: str, hint: str, state: Path) -> None:
+    for options in ((), ("--json",)):
+        finished = store("ls", state, "--path", path, *options)
+        assert (finished.returncode, finished.stdout) == (1, "")
+        assert finished.stderr == f"suitkaise store: there is nothing at {path!r} or below it{hint}\n"
+
+
+def test_an_empty_storage_is_listed_as_nothing(state: Path) -> None:
+    for name, path in (("limit", "ui/settings"), ("text", "ui"), ("point", "ui"), ("report", "")):
+        store("rm", state, name, "--path", path).check()
+    assert store("ls", state).check().stdout == ""
+    assert store("ls", state, "--path", "/", "--json").check().stdout == "[]\n"
+
+
 @pytest.mark.parametrize("action", ["get", "rm"])
 def test_a_wrong_name_is_a_usage_error(action: str, state: Path) -> None:
     finished = store(action, state, "")

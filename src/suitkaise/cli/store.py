@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from suitkaise.storage.backends.engines import engine_of
 from suitkaise.storage.backends.revision import RevisionWord
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.keys import checked_path
+from suitkaise.storage.protocol import where
 from suitkaise.storage.records import Entry
 from suitkaise.storage.tree import Tree
 
@@ -70,6 +72,8 @@ def _trouble_with(directory: Path) -> str | None:
 
 def _ls(tree: Tree, options: argparse.Namespace) -> int:
     entries = tree.select_all_with({}, options.path)
+    if not entries and entries.path:  # the root is there, if it is empty, too
+        return _fail(f"there is nothing at {entries.path!r} or below it{_hint(tree, entries.path)}", FAILED)
     if options.json:
         print(as_json([entry._asdict() for entry in entries]))
         return CLEAN
@@ -77,6 +81,16 @@ def _ls(tree: Tree, options: argparse.Namespace) -> int:
     lines = (f"{when} {size:>10} {name} {metadata}".rstrip() for when, size, name, metadata in rows)
     print_table(_COLUMNS, rows, plain=lines)
     return CLEAN
+
+
+def _hint(tree: Tree, path: str) -> str:
+    """Tell what may be meant by a path with nothing below it: an entry, or the nearest containers."""
+    above, _, last = path.rpartition("/")
+    with contextlib.suppress(ValueError):  # it can be no name, then
+        if tree.exists(last, above):
+            return f"; there is {where(last, above)}"
+    near = difflib.get_close_matches(path, tree.containers(), n=3)
+    return f"; the nearest paths are {', '.join(map(repr, near))}" if near else ""
 
 
 def _row(entry: Entry) -> list[str]:
