@@ -416,6 +416,27 @@ def test_the_completion_of_bash_completes_commands_options_and_paths(app: App, c
     assert complete("status", f"{app.name}/jobs/st") == [f"{app.name}/jobs/steady-0", f"{app.name}/jobs/steady-1"]
 
 
+def test_the_completion_of_bash_knows_the_words_that_a_command_takes(complete: Complete, tmp_path: Path) -> None:
+    assert complete("store", "") == ["ls", "get", "rm", "watch"]
+    assert complete("store", "w") == ["watch"]
+    assert complete("store", "ls", "--p") == ["--path"]
+    assert complete("store", "--h") == ["--help"]
+    assert complete("completion", "") == ["bash", "zsh", "fish"]
+    (tmp_path / "state").mkdir()
+    assert complete("store", "ls", f"{tmp_path}/st") == [f"{tmp_path}/state"]
+
+
+def test_the_completion_of_fish_knows_the_words_that_a_command_takes() -> None:
+    script = run_program([sys.executable, "-m", "suitkaise", "completion", "fish"]).check().stdout
+    lines = [line for line in script.splitlines() if "__fish_seen_subcommand_from store;" in line]
+    seen, actions = "__fish_seen_subcommand_from", "ls get rm watch"
+    assert lines == [
+        f"complete -c suitkaise -n '{seen} store; and not {seen} {actions}' -a '{actions}'",
+        f"complete -c suitkaise -n '{seen} store; and {seen} {actions}' -F",
+    ]
+    assert "complete -c suitkaise -n '__fish_seen_subcommand_from store' -l path" in script
+
+
 def test_a_path_is_completed_as_it_is_whatever_its_name_and_nothing_in_it_is_run(
     complete: Complete, tmp_path: Path
 ) -> None:
