@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -182,6 +183,20 @@ def test_the_name_of_a_worker_never_leads_out_of_the_directory(tmp_path: Path) -
     names = {log_file("/logs", f"app/{'é' * 300}{number}") for number in range(2)}
     assert len(names) == 2
     assert all(len(os.fsencode(os.path.basename(name))) < 255 for name in names)
+
+
+def test_a_supervisor_that_is_named_as_a_file_of_a_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert log_file("/logs", "app/work.log/a") == "/logs/app/work%2Elog/a.log"
+    assert log_file("/logs", "app/work.log.1/a") == "/logs/app/work%2Elog.1/a.log"
+    for path in ("app/work", "app/work.log", "app.log/catalog.d", "app/log.10"):
+        parts = log_file("/logs", path).removeprefix("/logs/").split("/")
+        assert not any(re.search(r"\.log(\.\d+)?$", part) for part in parts[:-1])
+    files = LogFiles(str(tmp_path), None, 0)
+    for path in ("app/work.log/a", "app/work", "app/work.log"):
+        write(files, "a line", path=path)
+    files.close()
+    for file in ("app/work%2Elog/a.log", "app/work.log", "app/work.log.log"):
+        assert (tmp_path / file).read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize("again", [True, False])

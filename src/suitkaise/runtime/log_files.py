@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import threading
 import time
 import zlib
@@ -33,6 +34,8 @@ PATIENCE = 2.0
 """Seconds, at most, for which the end of a tree waits until its files are written."""
 
 _LONGEST_NAME = 200
+
+_LIKE_A_FILE = re.compile(r"\.(log(?:\.\d+)?)\Z")
 
 
 class LogFiles:
@@ -221,12 +224,13 @@ def _is_at(file: str, descriptor: int) -> bool:
 
 
 def log_file(directory: str, path: str) -> str:
-    """Return the file of the worker at `path`.
+    """Return the file of the worker at `path`. No folder has the name that a worker's file may have.
 
-    >>> log_file("/var/log", "app/jobs/work-1")
-    '/var/log/app/jobs/work-1.log'
+    >>> log_file("/var/log", "app/jobs/work-1"), log_file("/var/log", "app/jobs.log/work-1")
+    ('/var/log/app/jobs/work-1.log', '/var/log/app/jobs%2Elog/work-1.log')
     """
-    return f"{os.path.join(directory, *map(_name, path.split('/')))}.log"
+    *folders, worker = map(_name, path.split("/"))
+    return os.path.join(directory, *(_LIKE_A_FILE.sub(r"%2E\1", folder) for folder in folders), f"{worker}.log")
 
 
 def _name(part: str) -> str:
