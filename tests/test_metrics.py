@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -95,6 +96,19 @@ def test_a_collector_of_one_tree_tells_of_no_other() -> None:
         registry = CollectorRegistry()
         registry.register(Collector(one))
         assert {key[-1].partition("/")[0] for key in values(registry)} == {"one"}
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_collector_of_a_tree_that_has_ended_tells_of_no_later_tree_of_its_name(others: bool) -> None:
+    registry = CollectorRegistry()
+    with contextlib.ExitStack() as stack:
+        if others:  # the same runtime goes on
+            stack.enter_context(Supervisor("other", Idle).start())
+        with Supervisor("app", Idle).start() as former:
+            registry.register(Collector(former))
+            assert values(registry)["suitkaise_up", "thread", "app/idle"] == 1.0
+        with Supervisor("app", Idle).start():
+            assert values(registry) == {}
 
 
 def families() -> Iterator[tuple[str, str]]:

@@ -106,8 +106,11 @@ class Collector(_Collector):
         return list(families.values())
 
     def _facts(self, trees: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        running = self._running
+        if running is not None and runtimes.running_trees().get(running.name) is not running._root:
+            return  # it has ended; a later tree may have its name
         for tree in trees:
-            if self._running is None or tree["path"] == self._running.name:
+            if running is None or tree["path"] == running.name:
                 yield from _walk(tree)
 
 
