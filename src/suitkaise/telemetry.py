@@ -64,11 +64,14 @@ def instrument(tracer_provider: TracerProvider | None = None) -> Callable[[], No
     Raises:
         ImportError: at the import of this module, without the extra `otel`.
         SuitkaiseError: this process makes spans already.
+        TypeError: this is no tracer provider; nothing is instrumented.
 
     >>> from suitkaise.telemetry import instrument
     >>> end = instrument()
     >>> end()
     """
+    if not isinstance(tracer_provider, TracerProvider | None):
+        raise TypeError(f"instrument takes a tracer provider, or None for the global one, not {tracer_provider!r}")
     if tracing.spans is not None:
         raise SuitkaiseError("this process makes spans already; call the function that instrument() has returned first")
     tracer = trace.get_tracer("suitkaise", tracer_provider=tracer_provider)

@@ -71,6 +71,13 @@ def kept() -> Iterator[Kept]:
     kept.provider.shutdown()
 
 
+@pytest.mark.parametrize("wrong", ["x", 5, InMemorySpanExporter(), TracerProvider])
+def test_what_makes_no_tracer_is_refused_at_once_and_nothing_is_instrumented(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="instrument takes a tracer provider, or None for the global one, not "):
+        instrument(wrong)
+    instrument()()
+
+
 def test_an_ask_is_a_span_and_its_handler_in_another_process_a_child_of_it(kept: Kept) -> None:
     with Supervisor("app", Counting).start() as running:
         assert running["counting"].ask(1) == 1
