@@ -72,6 +72,7 @@ class SKThread(Thread):
     restart: ClassVar[str] = "transient"
     loop_infinitely: bool = False
 
+    _worker_settings: ClassVar[tuple[str, ...]] = ("loop_infinitely",)
     _loops_of_class: ClassVar[float | None] = None
     _public_names: ClassVar[Mapping[str, str]] = {**Thread._public_names, "_loops_given": "num_loops"}
 

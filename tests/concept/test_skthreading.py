@@ -169,6 +169,29 @@ def test_loop_infinitely_is_true_or_false() -> None:
             loop_infinitely = "no"  # type: ignore[assignment]
 
 
+def test_a_misspelt_loop_infinitely_is_told_as_a_misspelt_option_is() -> None:
+    class Once(SKThread):
+        loop_infinitly = True
+        restrat = "permanent"
+
+        def loop(self) -> None: ...
+
+    class OnceMade(SKThread):
+        def __init__(self) -> None:
+            self.loopInfinitely = True
+
+        def loop(self) -> None: ...
+
+    with pytest.warns(SpecWarning) as told:
+        create_thread(Once)
+    assert [str(one.message).partition(": ")[2] for one in told] == [
+        "Once has loop_infinitly, which nothing reads; did you mean loop_infinitely?",
+        "Once has restrat, which nothing reads; did you mean restart?",
+    ]
+    with pytest.warns(SpecWarning, match="OnceMade has loopInfinitely, which nothing reads; did you mean"):
+        create_thread(OnceMade())
+
+
 def test_loop_infinitely_and_a_number_of_loops_contradict_each_other() -> None:
     with pytest.raises(SpecError, match="Both: set loop_infinitely or num_loops, not both"):
 

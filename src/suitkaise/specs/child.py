@@ -407,7 +407,7 @@ class Child(Declaration):
             given={"args": args, "kwargs": kwargs, "id": id, **given},
         )
         if isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable)):
-            for mistake in likely_mistakes(what, _SETTABLE):
+            for mistake in likely_mistakes(what, (*_SETTABLE, *what._worker_settings)):
                 warnings.warn(f"{title}: {mistake}", SpecWarning, stacklevel=_level_of_declaration())
         if self.concurrency != 1 and kind in ("supervisor", "command"):
             raise SpecError(f"{title}: concurrency makes no sense here: {kind}s take no messages")

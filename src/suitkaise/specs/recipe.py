@@ -58,6 +58,8 @@ class Startable:
 
     _worker_kind: ClassVar[Kind]
     _worker_hooks: ClassVar[tuple[str, ...]] = ()
+    _worker_settings: ClassVar[tuple[str, ...]] = ()
+    """The names of its own that a class reads, beside the options of `Child`: a misspelt one is told, too."""
     _public_names: ClassVar[Mapping[str, str]] = {}
     """The names that users have set, by the attribute that keeps the value."""
     __recipe__: Recipe
