@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import math
@@ -165,8 +166,18 @@ def test_update_of_a_missing_name_is_a_key_error(tree: Tree) -> None:
     for value in (1, lambda old: old):
         with pytest.raises(KeyError, match=r"there is no 'limt' in .*nearest names there are 'limit'"):
             tree.update("limt", value)
-    with pytest.raises(ValueError, match="wait=False needs a plain value"):
-        tree.update("limit", lambda old: old, wait=False)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_update_by_a_function_without_a_wait_is_refused_and_the_function_not_called(
+    tree: Tree, in_transaction: bool
+) -> None:
+    tree.add("limit", 1)
+    called: list[int] = []
+    with tree.transaction() if in_transaction else contextlib.nullcontext():
+        with pytest.raises(ValueError, match="wait=False needs a plain value"):
+            tree.update("limit", called.append, wait=False)
+    assert (called, tree.get("limit")) == ([], 1)
 
 
 def test_update_by_a_function_loses_nothing_among_threads(tree: Tree) -> None:

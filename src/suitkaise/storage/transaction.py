@@ -132,9 +132,7 @@ class Transaction(Writes):
             self._existing(path, name)
         self._put(path, name, encoding, payload, metadata)
 
-    def update(
-        self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None, *, wait: bool
-    ) -> Any:
+    def update(self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None) -> Any:
         """Store the function's value at the commit. The function is called once."""
         value = function(decoded(path, name, self._existing(path, name)))
         self._put(path, name, *encode_value(value), metadata)

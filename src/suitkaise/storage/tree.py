@@ -261,7 +261,9 @@ class Tree:
         path = checked_path(caller_path() if path is None else path, name)
         facts = None if metadata is None else check_metadata(metadata)
         if callable(value):
-            return self._writes().update(path, name, value, facts, wait=wait)
+            if not wait:
+                raise ValueError("update: wait=False needs a plain value; a function needs the outcome of the write")
+            return self._writes().update(path, name, value, facts)
         self._writes().put(path, name, value, facts, PutMode.EXISTING, wait=wait)
         return value
 

@@ -91,9 +91,7 @@ class Writes(ABC):
         """Store a value, if the entry is as `mode` demands."""
 
     @abstractmethod
-    def update(
-        self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None, *, wait: bool
-    ) -> Any:
+    def update(self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None) -> Any:
         """Store the value that `function` makes of the old one; return the new value."""
 
     @abstractmethod
@@ -182,12 +180,8 @@ class DirectWrites(Writes):
         except EntryNotFound:
             raise entry_not_found(self._reader, path, name) from None
 
-    def update(
-        self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None, *, wait: bool
-    ) -> Any:
+    def update(self, path: str, name: str, function: Callable[[Any], Any], metadata: Metadata | None) -> Any:
         """Send the function's value; call the function again if another writer was faster."""
-        if not wait:
-            raise ValueError("update: wait=False needs a plain value; a function needs the outcome of the write")
         deadline = time.monotonic() + self._timeout
         while True:
             record = self.get(path, name)
