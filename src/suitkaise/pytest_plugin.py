@@ -52,12 +52,15 @@ def tree(request: pytest.FixtureRequest) -> Iterator[StartTree]:
 
     def start(supervisor: Supervisor) -> RunningTree:
         from suitkaise.runtime.running_tree import RunningTree
+        from suitkaise.supervisor import Supervisor
 
         if isinstance(supervisor, RunningTree):
             started.append(supervisor)  # the test after this one finds its name free
             raise TypeError(
                 f"the fixture starts trees itself: tree(Supervisor(...)) without .start(), not {supervisor!r}"
             )
+        if not isinstance(supervisor, Supervisor):
+            raise TypeError(f"the fixture takes a Supervisor, as tree(Supervisor(...)), not {supervisor!r}")
         started.append(supervisor.start())
         return started[-1]
 

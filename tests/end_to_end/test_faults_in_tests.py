@@ -189,6 +189,21 @@ def test_a_tree_of_the_same_name_can_be_started_by_the_next_test(tree):
 """
 
 
+NO_TREE = """
+import pytest
+from suitkaise import Child, Process, Supervisor
+
+@pytest.mark.parametrize("wrong", ["app", None, Process, Child(Process), Supervisor], ids=str)
+def test_what_is_no_supervisor(tree, wrong):
+    with pytest.raises(TypeError, match="the fixture takes a Supervisor, as tree\\(Supervisor\\(...\\)\\), not "):
+        tree(wrong)
+"""
+
+
+def test_the_fixture_refuses_what_is_no_supervisor(tmp_path: Path) -> None:
+    assert "5 passed" in run_pytest(tmp_path, NO_TREE).check().stdout
+
+
 def test_the_fixture_refuses_a_tree_that_runs_and_stops_it_too(tmp_path: Path) -> None:
     finished = run_pytest(tmp_path, TWICE).check()
     assert "2 passed" in finished.stdout
