@@ -33,6 +33,12 @@ def test_kill_waits_for_the_incarnation_after_the_one_it_has_killed(monkeypatch:
     assert ref.asked == 4
 
 
+@pytest.mark.parametrize("wrong", [True, None, "running"])
+def test_wait_until_refuses_a_condition_that_was_called_instead_of_being_passed(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"wait_until: condition must be a function, as lambda: ..., not {wrong!r}"):
+        actions.wait_until(wrong)
+
+
 def test_wait_until_refuses_a_condition_that_is_never_awaited() -> None:
     async def condition() -> bool:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from suitkaise import Supervisor
 from suitkaise.engines.engine import Launch
 from suitkaise.engines.simulated import SimulatedHandle
-from suitkaise.exits import Crashed, Killed, Signaled
+from suitkaise.exits import Crashed, Killed, Shutdown, Signaled
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.specs import Child
 from suitkaise.testing import Behaviour, Simulation
@@ -109,6 +110,36 @@ def test_what_is_no_supervisor_is_not_simulated(wrong: Any) -> None:
 def test_a_behaviour_for_all_launches_is_refused_with_what_to_write_instead() -> None:
     with pytest.raises(TypeError, match="behaviour must be a function of the launch, as lambda launch: Behaviour"):
         Simulation(Supervisor("app"), Behaviour())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, Behaviour])
+def test_a_function_that_returns_no_behaviour_is_told(wrong: Any) -> None:
+    simulation = Simulation(Supervisor("app", Child(work)), lambda launch: wrong)
+    simulation.run(until=1.0)
+    says = f"Simulation: behaviour must return a Behaviour(...), not {wrong!r}"
+    assert says in str(simulation.reason)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, "10", None, True])
+def test_a_time_that_is_no_number_is_refused_before_anything_happens(wrong: Any) -> None:
+    simulation = Simulation(Supervisor("app", Child(work)))
+    with pytest.raises(TypeError, match=f"run: until must be seconds, not {wrong!r}"):
+        simulation.run(wrong)
+    assert simulation.events == []
+    with pytest.raises(TypeError, match="run: most must be a number of events, not '10'"):
+        simulation.run(until=1.0, most="10")  # type: ignore[arg-type]
+    assert simulation.events == []
+
+
+@pytest.mark.parametrize("wrong", ["why", 5, Shutdown])
+def test_a_simulation_stops_for_an_exit_reason_and_nothing_else(wrong: Any) -> None:
+    simulation = Simulation(Supervisor("app", Child(work)))
+    simulation.run(until=1.0)
+    with pytest.raises(TypeError, match=r"stop: reason must be an exit reason, as Shutdown\('why'\), or None, not "):
+        simulation.stop(wrong)
+    simulation.stop(Shutdown("why"))
+    simulation.run(until=2.0)
+    assert simulation.reason == Shutdown("why")
 
 
 def test_s79_each_order_to_kill_a_child_counts() -> None:

@@ -118,7 +118,10 @@ class SimulatedEngine:
 
     def spawn(self, launch: Launch) -> SimulatedHandle:
         """Start one script."""
-        handle = SimulatedHandle(self.clock, launch, self._behaviour(launch))
+        behaviour = self._behaviour(launch)
+        if not isinstance(behaviour, Behaviour):
+            raise TypeError(f"Simulation: behaviour must return a Behaviour(...), not {behaviour!r}")
+        handle = SimulatedHandle(self.clock, launch, behaviour)
         self.launched.append(handle)
         return handle
 

@@ -36,8 +36,8 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
 
     Raises:
         AssertionError: the condition is not true in time; the error shows its last value.
-        TypeError: the timeout is no number; or the condition is async: its calls are not awaited, and a coroutine is
-            true.
+        TypeError: the timeout is no number; or the condition is no function; or it is async: its calls are not
+            awaited, and a coroutine is true.
 
     >>> numbers = iter(range(3))
     >>> wait_until(lambda: next(numbers) == 2)
@@ -45,6 +45,8 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
     """
     if is_async_function(condition):
         raise TypeError(f"wait_until: condition is called and not awaited, so {condition!r} must not be async")
+    if not callable(condition):
+        raise TypeError(f"wait_until: condition must be a function, as lambda: ..., not {condition!r}")
     _check_timeout("wait_until", timeout)
     deadline = time.monotonic() + timeout
     pause = 0.001

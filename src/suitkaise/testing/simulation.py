@@ -13,6 +13,7 @@ from suitkaise.exits import ExitReason, Shutdown
 from suitkaise.messaging.registry import Registry
 from suitkaise.policy.actions import Begin, Input, StopAll
 from suitkaise.specs import SupervisorSpec
+from suitkaise.specs.options import is_number
 from suitkaise.supervision.environment import Environment, Stepper
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
@@ -87,11 +88,19 @@ class Simulation:
         Raises:
             RuntimeError: more than `most` events have happened by then (a start, a stop and a restart are two or three
                 each): the tree does not come to rest, or it is that large.
+            TypeError: `until` or `most` is no number; nothing has happened.
         """
+        if not is_number(until):
+            raise TypeError(f"run: until must be seconds, not {until!r}")
+        if not is_number(most):
+            raise TypeError(f"run: most must be a number of events, not {most!r}")
         self.clock.run(until, most)
 
     def stop(self, reason: ExitReason | None = None) -> None:
-        """Ask the root to stop; `run` carries it out."""
+        """Ask the root to stop; `run` carries it out. Raises TypeError if `reason` is no exit reason."""
+        if not isinstance(reason, ExitReason | None):
+            takes = "an exit reason, as Shutdown('why'), or None"  # type: ignore[unreachable]
+            raise TypeError(f"stop: reason must be {takes}, not {reason!r}")
         self.root.tell(StopAll(reason or Shutdown("stop")))
 
     @property
