@@ -185,6 +185,15 @@ def test_the_name_of_a_worker_never_leads_out_of_the_directory(tmp_path: Path) -
     assert all(len(os.fsencode(os.path.basename(name))) < 255 for name in names)
 
 
+def test_a_name_that_no_file_can_have_is_written_with_escapes_and_harms_no_other_file(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path), None, 0)
+    for path in ("app/\ud800", "app/\ud800 part/a", "app/n\udcff", "app/work"):
+        write(files, "a line", path=path)
+    files.close()
+    for file in ("\\ud800.log", "\\ud800 part/a.log", "n\udcff.log", "work.log"):
+        assert (tmp_path / "app" / file).read_text().endswith("stdout: a line\n")
+
+
 def test_a_supervisor_that_is_named_as_a_file_of_a_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert log_file("/logs", "app/work.log/a") == "/logs/app/work%2Elog/a.log"
     assert log_file("/logs", "app/work.log.1/a") == "/logs/app/work%2Elog.1/a.log"

@@ -23,6 +23,8 @@ def test_a_tree_has_log_files_of_50_mib_with_10_backups_where_it_has_a_directory
     [
         ({"log_dir": ""}, "log_dir must be the path of a directory, or None, not ''"),
         ({"log_dir": b"logs"}, "log_dir must be the path of a directory"),
+        ({"log_dir": "\ud800"}, "log_dir must be the path of a directory"),
+        ({"log_dir": Path}, "log_dir must be the path of a directory, or None, not <class 'pathlib"),
         ({"log_dir": "logs", "log_max_bytes": 100}, "log_max_bytes must be a size of at least 1 MiB"),
         ({"log_dir": "logs", "log_backups": -1}, "log_backups must be a whole number >= 0"),
         ({"log_max_bytes": "2 MiB"}, "log_max_bytes and log_backups are for the files in log_dir"),

@@ -19,6 +19,7 @@ from suitkaise.escapes import indented, one_line
 from suitkaise.messaging.log_rings import EVENT, Run
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
+from suitkaise.specs.options import is_encodable
 
 __all__ = ["LogFiles", "log_file"]
 
@@ -239,7 +240,7 @@ def _name(part: str) -> str:
         return part.replace(".", "%2E")
     data = part.encode("utf-8", "backslashreplace")
     if len(data) <= _LONGEST_NAME:
-        return part
+        return part if is_encodable(part) else data.decode()
     return f"{data[:_LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(data):08x}"
 
 
