@@ -58,6 +58,14 @@ def test_a_command_for_one_worker_takes_no_empty_path_for_the_whole_tree(
     assert capsys.readouterr().err.endswith(f"suitkaise {command}: error: argument PATH: must not be empty\n")
 
 
+@pytest.mark.parametrize("command", ["restart", "stop", "start", "suspend", "resume"])
+def test_what_is_not_waited_for_has_no_time_limit(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main([command, "app/a", "--timeout", "5", "--no-wait"])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.endswith("error: argument --no-wait: not allowed with argument --timeout\n")
+
+
 def test_a_profile_as_json_takes_no_other_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", "app/a", "--json", "--format", "speedscope"]) == 2
     told = "suitkaise profile: --json is a format of its own; leave it out, or --format speedscope\n"

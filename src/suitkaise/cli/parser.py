@@ -80,10 +80,11 @@ def make_parser() -> argparse.ArgumentParser:
                              type=_given, help=_PATH)  # fmt: skip
         command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
         if name not in ("signal", "stack"):
-            command.add_argument(
+            waiting = command.add_mutually_exclusive_group()
+            waiting.add_argument(
                 "--timeout", type=_seconds, metavar="SECONDS", help="wait no longer (default: no limit)"
             )
-            command.add_argument("--no-wait", action="store_true", help="return as soon as it is requested")
+            waiting.add_argument("--no-wait", action="store_true", help="return as soon as it is requested")
     reports = _add(
         commands,
         "crashes",
