@@ -165,17 +165,18 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 options.debug = flag == "--debug"
             case ["--engine", engine, *arguments]:
                 options.engine = engine
-            case ["--address", address, *arguments] if options.engine == "ray":
-                options.address = address
-            case ["--nodes", nodes, *arguments] if options.engine == "ray":
-                options.nodes = nodes
+            case ["--address" | "--nodes" as flag, value, *others] if options.engine == "ray":
+                setattr(options, flag.removeprefix("--"), value)
+                arguments = others  # only here: a guard comes too late for what its pattern binds
             case ["--health", health, *arguments]:
                 options.health = health
             case ["--observe-actions", *arguments]:
                 options.observe_actions = True
             case ["--observe-hide-values", *arguments]:
                 options.observe_hide_values = True
-            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=", "--watch=")):
+            case [first, *others] if first.startswith(("--engine=", "--health=", "--observe=", "--watch=")) or (
+                options.engine == "ray" and first.startswith(("--address=", "--nodes="))
+            ):
                 name, _, value = first.partition("=")
                 setattr(options, name.removeprefix("--"), value)
                 arguments = others
