@@ -8,7 +8,9 @@ import pytest
 
 from suitkaise import Supervisor, cli
 from suitkaise.cli.command import UsageError
+from suitkaise.cli.dispatch import _without_own
 from suitkaise.cli.load import find_tree
+from suitkaise.cli.parser import make_parser
 
 
 def test_without_a_command_all_commands_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +24,17 @@ def test_run_needs_a_file_and_nothing_else(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         cli.main(["run"])
     assert capsys.readouterr().err.endswith("the following arguments are required: MODULE_OR_FILE[:NAME]\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--observe", "8000", "--watch"], ["--observe"], ["--watch", "."], ["--engine=ray"], ["a", "--observe"]],
+)
+def test_what_follows_an_argument_of_the_program_is_the_programs_as_it_was_written(words: list[str]) -> None:
+    options = make_parser().parse_args(["run", "app.py"])
+    assert _without_own(options, ["--json", "--mine", *words]) == ["--mine", *words]
+    assert _without_own(options, ["--observe", "8000", "--watch", "--mine", *words]) == ["--mine", *words]
+    assert (options.json, options.observe, options.watch) == (True, "8000", "")
 
 
 @pytest.mark.parametrize("target", ["", ":tree", ".", "..", ".app:tree"])

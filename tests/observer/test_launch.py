@@ -62,6 +62,8 @@ def test_an_observer_that_cannot_be_started_is_no_fault_of_the_tree(monkeypatch:
         (["--observe=8000", "9000"], ["--observe=8000", "9000"]),
         (["--observe-actions", "9000"], ["--observe-actions", "9000"]),
         (["--engine", "local", "--observe", "app.py"], ["--engine", "local", "--observe=", "app.py"]),
+        (["--health", "8080", "--observe", "app.py"], ["--health", "8080", "--observe=", "app.py"]),
+        (["--health=8080", "--observe", "app.py"], ["--health=8080", "--observe=", "app.py"]),
         (["app.py", "--observe", "x"], ["app.py", "--observe", "x"]),
         (["--", "--observe"], ["--", "--observe"]),
     ],

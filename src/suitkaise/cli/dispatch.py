@@ -28,7 +28,7 @@ from suitkaise.cli.command import (
 )
 from suitkaise.cli.completion import print_completion
 from suitkaise.cli.load import find_tree, load, roots, split_target
-from suitkaise.cli.observe import observed, with_address
+from suitkaise.cli.observe import first_option, observed, with_address
 from suitkaise.cli.output import configure_logging
 from suitkaise.cli.parser import make_parser
 from suitkaise.cli.settings import fill_in
@@ -157,7 +157,8 @@ def _open_streams() -> None:
 def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]:
     """Take our own options behind the target; the first other argument begins the program's arguments."""
     while True:
-        arguments = with_address(arguments, is_target_left=False)
+        option, others = first_option(arguments, is_target_left=False)
+        arguments = [*option, *others]
         match arguments:
             case ["--json" | "--no-json" as flag, *arguments]:
                 options.json = flag == "--json"

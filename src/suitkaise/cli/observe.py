@@ -14,33 +14,46 @@ from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
 from suitkaise.errors import SpecError, SuitkaiseError
 from suitkaise.runtime import choices
 
-__all__ = ["observe", "observed", "with_address"]
+__all__ = ["first_option", "observe", "observed", "with_address"]
 
 
-def with_address(words: list[str], is_target_left: bool = True) -> list[str]:
+def with_address(words: list[str]) -> list[str]:
     """Join `--observe` and the address behind it, and `--watch` and its folder; what follows may be something else.
 
     Only the options at the beginning are looked at: the words from the first other one on are those of the program.
-    As long as the target is left, the last word is the target and no folder.
 
     >>> with_address(["--observe", "app.py"]), with_address(["--observe", "8000", "app.py", "--observe"])
     (['--observe=', 'app.py'], ['--observe=8000', 'app.py', '--observe'])
     """
+    joined: list[str] = []
+    option, words = first_option(words)
+    while option:
+        joined += option
+        option, words = first_option(words)
+    return joined + words
+
+
+def first_option(words: list[str], is_target_left: bool = True) -> tuple[list[str], list[str]]:
+    """Return the option that the words begin with, and the other words; the option is empty if there is none.
+
+    As long as the target is left, the last word is the target and no folder.
+
+    >>> first_option(["--observe", "8000", "--watch"])
+    (['--observe=8000'], ['--watch'])
+    """
     match words:
         case ["--observe", address, *others] if _ADDRESS.fullmatch(address):
-            return [f"--observe={address}", *with_address(others, is_target_left)]
+            return [f"--observe={address}"], others
         case ["--watch", folder, *others] if (others or not is_target_left) and os.path.isdir(folder):
-            return [f"--watch={folder}", *with_address(others, is_target_left)]
-        case ["--watch", *others]:
-            return ["--watch=", *with_address(others, is_target_left)]
-        case ["--observe", *others]:
-            return ["--observe=", *with_address(others, is_target_left)]
-        case ["--engine" | "--address" | "--nodes" as name, value, *others]:
-            return [name, value, *with_address(others, is_target_left)]
+            return [f"--watch={folder}"], others
+        case ["--watch" | "--observe" as name, *others]:
+            return [f"{name}="], others
+        case ["--engine" | "--address" | "--nodes" | "--health" as name, value, *others]:
+            return [name, value], others
         case [option, *others] if option.startswith("-") and option != "--":
-            return [option, *with_address(others, is_target_left)]
+            return [option], others
         case _:
-            return words
+            return [], words
 
 
 _ADDRESS = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?\d+")
