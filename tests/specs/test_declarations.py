@@ -701,6 +701,9 @@ def test_replace_checks_again() -> None:
     refused(lambda: Child(work).replace(id=""), "must be a text")
     refused(lambda: Supervisor("app", work).replace(strategy="one"), "strategy must be")
     refused(lambda: Supervisor("app", work).replace(children=[work, work]), "two children")
+    for wrong in (work, None, Child(work), "work"):
+        told = f"Supervisor 'app': children must be several, as [first, second], not {wrong!r}"
+        refused(lambda wrong=wrong: Supervisor("app", work).replace(children=wrong), told)
 
 
 def test_replace_can_change_the_arguments() -> None:
@@ -859,6 +862,7 @@ def test_others_that_end_by_themselves_are_not_warned_about(restart: Any) -> Non
         (lambda: Place(**one("strategy", "anywhere")), "strategy must be 'spread' or 'pack'"),
         (lambda: Place(**one("dedicated", 1)), "dedicated must be True or False, not 1"),
         (lambda: Place(resources={"GPU": 0}), "must map names to numbers > 0"),
+        (lambda: Place(resources={"GPU": math.inf}), "must map names to numbers > 0, not 'GPU' to inf"),
         (lambda: Child(work, **one("place", "gpu")), "place must be a Place(...) or None"),
         (lambda: Child(Thread.of(work), place=Place(node="a")), "threads run in the program"),
     ],

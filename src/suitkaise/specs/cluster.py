@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
@@ -62,7 +63,7 @@ class Place:
         if not isinstance(self.resources, Mapping) or not self.resources:
             raise SpecError(f"Place: resources must be a dict such as {{'GPU': 1}}, or None, not {self.resources!r}")
         for name, amount in self.resources.items():
-            if not isinstance(name, str) or not name or not is_number(amount) or amount <= 0:
+            if not isinstance(name, str) or not name or not is_number(amount) or not 0 < amount < inf:
                 raise SpecError(f"Place: resources must map names to numbers > 0, not {name!r} to {amount!r}")
 
 
@@ -115,7 +116,7 @@ class Ray:
                 raise SpecError("Ray: nodes= starts a cluster on this machine, address= joins one; give one of them")
         for name in ("lease", "start_timeout"):
             value = getattr(self, name)
-            if not is_number(value) or not 0 < value < float("inf"):
+            if not is_number(value) or not 0 < value < inf:
                 raise SpecError(f"Ray: {name} must be seconds > 0, not {value!r}")
         if self.runtime_env is not None and not isinstance(self.runtime_env, Mapping):
             raise SpecError(f"Ray: runtime_env must be a dict, or None, not {self.runtime_env!r}")

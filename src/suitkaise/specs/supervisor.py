@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Never, Protocol, Self
 
 from suitkaise.errors import SpecError
@@ -151,6 +151,9 @@ class SupervisorSpec(AnySupervisor):
         'one_for_all'
         """
         fields = {**self.__getstate__(), **changes}
+        if isinstance(fields["children"], str) or not isinstance(fields["children"], Iterable):
+            takes = "several, as [first, second]"
+            raise SpecError(f"Supervisor {self.name!r}: children must be {takes}, not {fields['children']!r}")
         return type(self)(fields.pop("name"), *fields.pop("children"), **fields)
 
     def __str__(self) -> str:
