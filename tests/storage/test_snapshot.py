@@ -242,6 +242,14 @@ def test_the_progress_is_told_to_a_function(tree: Tree, file: Path) -> None:
     assert told[-1] == (2500, 2500)
 
 
+def test_a_wrong_progress_is_refused_and_nothing_done(tree: Tree, file: Path) -> None:
+    for call in (tree.snapshot, tree.restore):
+        for wrong in (1, 0, "no"):
+            with pytest.raises(TypeError, match=f"progress must be True, False, None or a function, not {wrong!r}"):
+                call(file, progress=wrong)  # type: ignore[operator]
+    assert not file.exists()
+
+
 def test_the_progress_line_is_shown_on_demand_only(tree: Tree, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree.add("a", 1, "p")
     tree.snapshot(file)

@@ -296,6 +296,20 @@ def test_atomically_refuses_what_would_run_after_its_transaction(tree: Tree) -> 
         tree.atomically(work)
 
 
+@pytest.mark.parametrize("wrong", [5, None, "work"])
+def test_atomically_refuses_what_is_no_function(tree: Tree, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"atomically: function must be a function of the tree, not {wrong!r}"):
+        tree.atomically(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["3", 1.5, None, True])
+def test_atomically_refuses_retries_that_are_no_number_before_it_calls_the_function(tree: Tree, wrong: Any) -> None:
+    called: list[Any] = []
+    with pytest.raises(TypeError, match=f"atomically: retries must be a whole number, not {wrong!r}"):
+        tree.atomically(called.append, retries=wrong)
+    assert called == []
+
+
 def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
     tree.add("a", 0, path=P)
     calls = []

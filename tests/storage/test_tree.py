@@ -639,6 +639,14 @@ def test_marked_entries_of_a_dead_owner_are_removed_and_its_late_writes_refused(
     assert set(tree.get_all_from("o")) == {"kept", "next", "other", "late"}
 
 
+@pytest.mark.parametrize("wrong", [5, ("pipe/count", 3), b"pipe/count#3"])
+def test_what_is_no_owner_is_told(tree: Tree, wrong: Any) -> None:
+    calls: list[Any] = [tree.forget_owner, tree.remove_owned]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"an owner is a worker's path and incarnation, such as .*, not "):
+            call(wrong)
+
+
 def test_more_entries_than_fit_in_one_transaction_are_reaped(tree: Tree) -> None:
     def fill() -> None:
         for number in range(1234):

@@ -28,6 +28,8 @@ def reporting(progress: Progress, what: str) -> Iterator[Report | None]:
     if callable(progress):
         yield progress
         return
+    if not isinstance(progress, bool | None):
+        raise TypeError(f"progress must be True, False, None or a function, not {progress!r}")
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if progress is False or (progress is None and not terminal):
         yield None

@@ -662,7 +662,8 @@ class Tree:
 
         Raises:
             TransactionConflict: another writer was faster every time.
-            TypeError: the function is async: it would run after its transaction.
+            TypeError: this is no function, or an async one, which would run after its transaction; or `retries` is no
+                whole number.
 
         >>> from suitkaise import sktree
         >>> tree = sktree.connect()
@@ -679,6 +680,10 @@ class Tree:
                 f"atomically: function must be a plain function, not {function!r}: what it awaits would run after the "
                 f"transaction; use await asyncio.to_thread(tree.atomically, function) with a plain one"
             )
+        if not callable(function):
+            raise TypeError(f"atomically: function must be a function of the tree, not {function!r}")
+        if not isinstance(retries, int) or isinstance(retries, bool):
+            raise TypeError(f"atomically: retries must be a whole number, not {retries!r}")
         for remaining in range(retries, -1, -1):
             try:
                 with self.transaction():
@@ -826,6 +831,9 @@ class Tree:
 
         Args:
             owner: `path#incarnation`, such as `pipeline/counters/count-a#3`.
+
+        Raises:
+            TypeError, ValueError: `owner` is no such text.
         """
         self._writes().forget(owner, dead=True)
 

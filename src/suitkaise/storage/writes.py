@@ -376,9 +376,12 @@ def _report_nothing(done: int, total: int) -> None:
 
 
 def _check_owner(owner: str) -> None:
+    what = "an owner is a worker's path and incarnation, such as 'tree/worker#3'"
+    if not isinstance(owner, str):
+        raise TypeError(f"{what}, not {owner!r}")
     try:
         path, serial = split_owner(owner)
     except ValueError:
         path, serial = "", -1
     if not path or serial < 0:
-        raise ValueError(f"an owner is a worker's path and incarnation, such as 'tree/worker#3', not {owner!r}")
+        raise ValueError(f"{what}, not {owner!r}")
