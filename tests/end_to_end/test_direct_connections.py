@@ -630,7 +630,7 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, t
 def raise_in_asks(sender: Any, count: int) -> list[Any]:
     """Ask while a signal handler raises exceptions."""
 
-    class Stop(BaseException):  # as KeyboardInterrupt: an Exception while an answer is decoded counts as an error of that
+    class Stop(BaseException):  # as KeyboardInterrupt; an Exception at the wrong moment is one of the decoding
         pass
 
     connect()
