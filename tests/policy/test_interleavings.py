@@ -44,6 +44,7 @@ pytestmark = patience
 IDS = st.sampled_from("abcdx")
 REQUESTS: Any = st.sampled_from([TerminateChild, RestartChild, DeleteChild, Recall, StartChild])
 WHICH = st.integers(0, 4)
+BACKOFFS = [None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)]
 DELIVERED = st.sampled_from([True, True, False])
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ def specs(draw: st.DrawFn, ids: st.SearchStrategy[str] = IDS) -> Child:
         **({} if limit is None else {"max_restarts": limit, "max_seconds": 2.0}),
         significant=restart != "permanent" and draw(st.integers(0, 4)) == 0,
         shutdown=draw(st.sampled_from([2.0, "brutal_kill", "infinity"])),
-        backoff=draw(st.sampled_from([None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)])),
+        backoff=None if restart == "temporary" else draw(st.sampled_from(BACKOFFS)),
     )
 
 
@@ -353,5 +354,5 @@ def wild(id: str, dice: random.Random) -> Child:
         restart,
         significant=restart != "permanent" and dice.random() < 0.3,
         shutdown=dice.choice([2.0, "brutal_kill", "infinity"]),
-        backoff=dice.choice([None, None, Backoff(initial=0.5, maximum=4.0, jitter=0.0)]),
+        backoff=None if restart == "temporary" else dice.choice(BACKOFFS),
     )

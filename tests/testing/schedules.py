@@ -292,7 +292,7 @@ def _child(
         restart=restart,
         shutdown=shutdown,
         significant=significant,
-        backoff=backoff,
+        backoff=None if restart == "temporary" else backoff,
         copies=copies,
         **dict(limits),
         **own,

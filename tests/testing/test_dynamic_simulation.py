@@ -183,12 +183,13 @@ def test_a_storm_of_crashes_and_requests_breaks_no_rule(seed: int) -> None:
         if executor is not None:
             ids = [info.id for info in executor.policy.which_children()] or ["nobody"]
             what = dice.choices(["start_child", "terminate", "recall", "restart"], [6, 1, 1, 1])[0]
+            restart: Any = dice.choice(["permanent", "transient", "temporary"])
             child = Child(
                 work,
                 id=dice.choice([None, "a", "b", "work-7"]),
-                restart=dice.choice(["permanent", "transient", "temporary"]),
+                restart=restart,
                 shutdown=dice.choice([1.0, 2.0, "brutal_kill"]),
-                backoff=dice.choice([None, Backoff(0.5)]),
+                backoff=None if restart == "temporary" else dice.choice([None, Backoff(0.5)]),
             )
             answers.append(executor.administer(what, child if what == "start_child" else dice.choice(ids)))
         simulation.run(simulation.clock.now + dice.choice([0.0, 0.0, 0.1, 1.0]))

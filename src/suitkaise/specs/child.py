@@ -425,10 +425,9 @@ class Child(Declaration):
             )
         if self.max_restarts is not None and self.restart == "temporary":
             raise SpecError(f"{title}: max_restarts makes no sense here: a temporary child is never restarted")
-        if self.max_memory is not None and self.restart == "temporary":
-            raise SpecError(f"{title}: max_memory makes no sense here: a temporary child is never restarted")
-        if self.spares and self.restart == "temporary":
-            raise SpecError(f"{title}: spares makes no sense here: a temporary child is never restarted")
+        for name in ("backoff", "max_memory", "spares") if self.restart == "temporary" else ():
+            if getattr(self, name):
+                raise SpecError(f"{title}: {name} makes no sense here: a temporary child is never restarted")
         if self.early_restart and not self.spares:
             raise SpecError(f"{title}: early_restart needs spares=1 or more: without, a restart waits for a fork")
         if self.restart == "permanent" and (self.join_after is not None or self.join_in is not None):
