@@ -41,6 +41,7 @@ __all__ = [
     "descriptors_of",
     "eventually",
     "in_background",
+    "interrupted_at_each_line",
     "is_alive",
     "kill_and_wait",
     "lines_run",
@@ -110,6 +111,38 @@ def alarms(handler: Callable[..., object], every: float, first: float | None = N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupted_at_each_line(prepare: Callable[[], Callable[[], T]], handler: Callable[[], object]) -> Iterator[T]:
+    """Call what `prepare` returns again and again, each time with a signal at the next line of Python that runs in it.
+
+    `handler` handles the signal. Yields what each call returns, but for the last one, which is not interrupted.
+    """
+    place = count = 0  # the number of a line, in the order in which lines run
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        if event == "line" and count == place:
+            signal.raise_signal(signal.SIGUSR2)
+        return trace
+
+    tracing = sys.gettrace()
+    before = signal.signal(signal.SIGUSR2, lambda *_: handler())
+    try:
+        while True:
+            call = prepare()
+            count, place = 0, place + 1
+            sys.settrace(trace)
+            try:
+                result = call()
+            finally:
+                sys.settrace(tracing)
+            if count < place:
+                return
+            yield result
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def in_background(what: Callable[[], Any]) -> Future[Any]:

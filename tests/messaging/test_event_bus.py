@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from suitkaise.events import Event
 from suitkaise.messaging import event_bus as module
 from suitkaise.messaging.event_bus import Bus, Subscription
+from tests.support import interrupted_at_each_line
 
 
 def happened(path: str) -> Event:
@@ -74,6 +78,36 @@ def test_close_ends_an_iteration_that_waits() -> None:
     timer.start()
     assert list(events) == []
     timer.join()
+
+
+@pytest.mark.parametrize("act", ["close", "publish"])
+def test_a_signal_handler_ends_a_wait_for_an_event_at_any_moment_of_it(act: str) -> None:
+    bus = Bus()
+    events = bus.events("app")
+    began = handled = 0.0
+
+    def prepare() -> Callable[[], Event | None]:
+        nonlocal events, began
+        events.close()
+        events, began = bus.events("app"), time.monotonic()
+        return partial(events.get, 2.0)
+
+    def handle() -> None:
+        nonlocal handled
+        handled = time.monotonic()
+        if act == "close":
+            events.close()
+        else:
+            bus.publish(happened("app"))
+
+    moments = 0
+    for event in interrupted_at_each_line(prepare, handle):
+        if handled - began >= 2.0:
+            break  # from here on the wait is over before the signal comes
+        moments += 1
+        assert time.monotonic() - handled < 2.0, f"after line {moments}"
+        assert (event is None) == (act == "close")
+    assert moments > 5
 
 
 def test_async_for_waits_without_blocking_the_event_loop_and_ends_when_the_subscription_is_closed() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from suitkaise.events import Event, SupervisorStopped
 from suitkaise.messaging.answer import checked_timeout
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Bus", "Subscription"]
@@ -47,18 +49,19 @@ class Subscription:
         self._bus = bus
         self._prefix = prefix
         self._events: deque[Event] = deque()
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
         self._closed = False
-        self._awaiting: list[Callable[[], object]] = []  # each wakes a task
+        self._awaiting: list[Callable[[], object]] = []  # each wakes a thread or a task
 
     def put(self, event: Event) -> None:
         """Add an event, if it belongs to the subscription's part of the tree."""
         if event.path != self._prefix and not event.path.startswith(self._prefix + "/"):
             return
-        with self._condition:
+        with self._lock:
             if len(self._events) >= BACKLOG:
-                self._events.popleft()
-                self.dropped += 1
+                with contextlib.suppress(IndexError):  # another thread has just taken the last one
+                    self._events.popleft()
+                    self.dropped += 1
             self._events.append(event)
             if isinstance(event, SupervisorStopped) and event.path == self._prefix:
                 self._closed = True  # nothing can follow
@@ -67,20 +70,30 @@ class Subscription:
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None after `timeout` seconds (None: for ever) or if the subscription is closed."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._events or self._closed, checked_timeout(timeout))
-            return self._events.popleft() if self._events else None
+        seconds = checked_timeout(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            woken = Flag()  # what is put from now on, also by a signal handler of this thread, ends the wait
+            self._awaiting.append(woken.set)
+            try:
+                closed = self._closed  # first: what was put before the end is got
+                with contextlib.suppress(IndexError):
+                    return self._events.popleft()
+                left = None if deadline is None else deadline - time.monotonic()
+                if closed or (left is not None and left <= 0):
+                    return None
+                woken.wait(left)
+            finally:
+                self._awaiting.remove(woken.set)
 
     def close(self) -> None:
         """End the subscription; an iteration over it ends after the events that wait."""
         self._bus.unsubscribe(self.put)
-        with self._condition:
-            self._closed = True
-            self._wake()
+        self._closed = True
+        self._wake()
 
     def _wake(self) -> None:
-        self._condition.notify_all()
-        for wake in self._awaiting:
+        for wake in tuple(self._awaiting):
             with contextlib.suppress(RuntimeError):  # its event loop has ended
                 wake()
 
@@ -103,17 +116,16 @@ class Subscription:
         while True:
             woken = asyncio.Event()
             wake = functools.partial(loop.call_soon_threadsafe, woken.set)
-            with self._condition:
-                if self._events:
-                    return self._events.popleft()
-                if self._closed:
-                    raise StopAsyncIteration
-                self._awaiting.append(wake)
+            self._awaiting.append(wake)  # first, as above
             try:
+                closed = self._closed
+                with contextlib.suppress(IndexError):
+                    return self._events.popleft()
+                if closed:
+                    raise StopAsyncIteration
                 await woken.wait()
             finally:
-                with self._condition:
-                    self._awaiting.remove(wake)
+                self._awaiting.remove(wake)
 
     def __enter__(self) -> Subscription:
         return self
