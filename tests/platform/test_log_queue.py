@@ -8,12 +8,14 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from suitkaise.platform import log_queue
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
+from tests.support import interrupted_at_each_line
 
 LOGGER = QueuedLogger("suitkaise.test")
 
@@ -184,3 +186,9 @@ def test_a_level_that_is_off_leaves_no_record(records: LogQueue, caplog: pytest.
 def test_a_queued_logger_can_be_copied_and_has_the_attributes_of_the_logger_of_its_name() -> None:
     for again in (copy.copy(LOGGER), pickle.loads(pickle.dumps(LOGGER))):
         assert (again.name, again.handlers) == ("suitkaise.test", [])
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_handler_may_flush_the_queue_at_any_moment_of_its_threads_flush(records: LogQueue) -> None:
+    flush = partial(records.flush, 10.0)
+    assert all(interrupted_at_each_line(lambda: flush, flush))

@@ -6,12 +6,13 @@ import gc
 import logging
 import sys
 import weakref
+from contextlib import suppress
 
 import pytest
 
-from suitkaise import Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, WorkerDead, whereis
+from suitkaise import AskTimeout, Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, WorkerDead, whereis
 from suitkaise.status import Status, TreeStatus
-from tests.support import eventually
+from tests.support import eventually, interrupted_at_each_line
 
 
 class Waits(Thread):
@@ -163,3 +164,15 @@ def test_in_a_program_a_second_tree_of_a_name_is_an_error() -> None:
         Supervisor("app", Waits).start()
     assert caught.value.path == "app"
     assert running.status().status == "stopped"
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_handler_may_await_the_end_of_a_tree_at_any_moment_of_its_threads_wait() -> None:
+    with Supervisor("app", Waits).start() as running:
+
+        def wait() -> bool:
+            with suppress(AskTimeout):
+                running.wait(0.001)
+            return running["waits"].is_alive()
+
+        assert all(interrupted_at_each_line(lambda: wait, wait))

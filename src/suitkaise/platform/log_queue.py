@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from suitkaise.escapes import escaped
 from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.processes import after_fork_in_child
 
 __all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
@@ -180,7 +181,7 @@ class LogQueue:
         self._dropped = 0
         self._in_time = True
         self._discarding = False
-        self._hurry = threading.Event()
+        self._hurry = Flag()
         self._thread = threading.Thread(target=self._run, name="suitkaise-logs", daemon=True)
         self._thread.start()
 
@@ -219,7 +220,7 @@ class LogQueue:
         """Wait up to `patience` seconds until all that waits is handled; return whether it is."""
         if self._thread is threading.current_thread():
             return False
-        done = threading.Event()
+        done = Flag()
         self._hurry.set()
         self._calls.put((0, done.set))
         self._in_time = done.wait(patience)

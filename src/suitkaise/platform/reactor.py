@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 
@@ -253,7 +254,7 @@ class SerialExecutor:
         """Wait up to `patience` seconds until all callbacks so far have run; return whether they have."""
         if self._thread is None or self._thread.is_current():
             return self._thread is None
-        done = threading.Event()
+        done = Flag()
         self._calls.put(done.set)
         return done.wait(patience)
 

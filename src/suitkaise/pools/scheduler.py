@@ -26,6 +26,7 @@ from suitkaise.errors import NotSerializable, RuntimeGone, SuitkaiseError
 from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.protocol import AdminAction
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.pools.errors import PoolBroken, task_failed
@@ -84,7 +85,7 @@ class Scheduler:
         self._supervisor: SupervisorInterface | None = None
         self._running: RunningTree | None = None
         self._reactor: Reactor | None = None
-        self._drained = threading.Event()
+        self._drained = Flag()
         self._end = threading.RLock()  # a signal handler may shut the pool down, too
         self._ended = False
 

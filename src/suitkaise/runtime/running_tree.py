@@ -23,6 +23,7 @@ from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.runtime import runtime as runtimes
@@ -67,9 +68,9 @@ class RunningTree(Administration):
         self._run = runtime.crashes.run_of(self.name)
         self._reason: ExitReason | None = None
         self._leaving: dict[str, list[int]] = {}  # under "thread": that of the first call that leaves the runtime
-        self._left = threading.Event()
+        self._left = Flag()
         self._hub = os.getpid()
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._tasks: Tasks = Tasks(self)
         newest[self.name] = self
         supervisor.exited.add_done_callback(self._on_exit)

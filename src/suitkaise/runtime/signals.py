@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Self
 from suitkaise.errors import ChildStartFailed, SuitkaiseError
 from suitkaise.exits import ExitReason, Shutdown, origin
 from suitkaise.platform.blocked_streams import end_program_after
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
 from suitkaise.runtime.running_tree import RunningTree
@@ -110,7 +111,7 @@ class SignalHandling:
             faulthandler.unregister(signal.SIGUSR1)
         signal.set_wakeup_fd(self._old_wakeup_fd)
 
-    def wait(self, event: threading.Event) -> None:
+    def wait(self, event: Flag) -> None:
         """Wait for `event`, which the start or the end of the tree sets, while signals are handled.
 
         Waiting on the event's lock would not do: a signal that arrives just before the thread blocks on a lock is

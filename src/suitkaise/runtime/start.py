@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any
 
+from suitkaise.platform.flag import Flag
 from suitkaise.runtime import choices
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.running_tree import RunningTree, stop_former, wait_until_done
@@ -34,7 +34,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
         raise
 
 
-def start(tree: SupervisorSpec, wait: Callable[[threading.Event], object] = threading.Event.wait) -> RunningTree:
+def start(tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait) -> RunningTree:
     """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`."""
     with added(tree) as (runtime, supervisor):
         supervisor.begin(wait)
@@ -51,7 +51,7 @@ class AsyncStart:
         self._tree = tree
         self._running: RunningTree | None = None
         self._given_up = False
-        self._up: threading.Event | None = None
+        self._up: Flag | None = None
 
     async def __aenter__(self) -> RunningTree:
         import asyncio  # 35 ms
@@ -76,7 +76,7 @@ class AsyncStart:
         assert self._running is not None
         await self._running.__aexit__(kind, error, traceback)
 
-    def _wait(self, up: threading.Event) -> None:
+    def _wait(self, up: Flag) -> None:
         """Wait, in a thread, until the tree has started or its start is cancelled."""
         self._up = up
         if not self._given_up:

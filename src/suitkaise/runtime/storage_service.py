@@ -14,6 +14,7 @@ from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, Sui
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
 from suitkaise.exits import Crashed
 from suitkaise.messaging.answer import Answer
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
@@ -58,7 +59,7 @@ class StorageService:
         self._storage_directory = directory
         self._engine: str | None = None
         self._listener: socket.socket | None = None
-        self._gone: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._gone: queue.SimpleQueue[str | Flag | None] = queue.SimpleQueue()
         self._started = contextlib.ExitStack()
         self._failed_starts = 0  # in a row
         self._closing = False
@@ -220,7 +221,7 @@ class StorageService:
         left: list[
             str
         ] = []  # owners whose entries could not be removed: they are tried again when the next worker ends
-        come: list[str | threading.Event | None] = []
+        come: list[str | Flag | None] = []
         while None not in come:
             come = [self._gone.get()]
             with contextlib.suppress(queue.Empty):
@@ -234,7 +235,7 @@ class StorageService:
                 elif left and not _forget(tree, left[:1]):
                     left = _forget(tree, left[1:])
             for one in come:
-                if isinstance(one, threading.Event):
+                if isinstance(one, Flag):
                     one.set()
         try:
             tree.close()
@@ -244,7 +245,7 @@ class StorageService:
     def await_clean_up(self) -> None:
         """Wait until the entries of all incarnations that have ended so far are removed."""
         if self._root is not None:
-            done = threading.Event()
+            done = Flag()
             self._gone.put(done)
             done.wait()
 

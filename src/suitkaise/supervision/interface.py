@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
+from suitkaise.platform.flag import Flag
 from suitkaise.policy.actions import (
     Begin,
     DeleteChild,
@@ -85,13 +85,13 @@ class SupervisorInterface:
         for id in list(self.handles):
             self._suspend(id, on)
 
-    def begin(self, wait: Callable[[threading.Event], object] = threading.Event.wait) -> None:
+    def begin(self, wait: Callable[[Flag], object] = Flag.wait) -> None:
         """Start the children, and `wait` until they are up.
 
         Raises:
             ChildStartFailed: the start of a child failed; everything is stopped again.
         """
-        up = threading.Event()
+        up = Flag()
         self.ready.add_done_callback(lambda done: up.set())
         self.exited.add_done_callback(lambda done: up.set())
         self.tell(Begin())
