@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ from suitkaise import Status
 from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, SuitkaiseError, WorkerDead
 from suitkaise.messaging import send_buffer, wire
 from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import (
     AdminAction,
@@ -38,7 +40,7 @@ from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.reactor import Reactor
 from suitkaise.runtime.hub_server import HubServer
 from tests.messaging.test_registry import Parent
-from tests.support import eventually, in_background
+from tests.support import eventually, in_background, interrupted_at_each_line
 
 SOON = 10.0
 
@@ -416,3 +418,40 @@ def test_flush_without_a_time_out_waits_for_messages_that_nobody_waits_for() -> 
     assert waiting.result(SOON) == 0
     unawaited.add("tree/one", Answer())
     assert unawaited.wait(0.0) == 1
+
+
+@pytest.mark.parametrize("where, name", [(wire.Parser, "receive"), (Known, "note_arrived")])
+def test_an_error_where_answers_are_read_fails_those_that_are_awaited_and_the_next_request_connects_anew(
+    hub: Hub, where: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = getattr(where, name)
+
+    def fail_there(*args: Any) -> Any:
+        if threading.current_thread().name == "suitkaise-hub-answers":
+            raise MemoryError
+        return usual(*args)
+
+    assert hub.ask("first").get(SOON) == "first"
+    [connection] = hub.client._connections
+    awaited: Answer[Any] = Answer()
+    connection.expect(awaited.settle)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail_there)
+        asked = hub.ask("second")
+        with pytest.raises(RuntimeGone, match="MemoryError"):
+            awaited.get(SOON)
+        asked.exception(SOON)
+    assert hub.ask("third").get(SOON) == "third"
+    assert "MemoryError" in caplog.text
+
+
+def test_a_signal_handler_may_send_while_its_thread_replaces_connections_that_have_ended(hub: Hub) -> None:
+    def prepare() -> Any:
+        for connection in hub.client._connections:
+            connection.closed = True
+            connection.close()
+        return hub.client._current
+
+    for connection in itertools.islice(interrupted_at_each_line(prepare, hub.client._current), 20):
+        assert not connection.closed
+    prepare()

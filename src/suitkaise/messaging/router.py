@@ -39,12 +39,15 @@ from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.exit_functions import at_exit, expect_exit
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
 from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["FLUSH_TIME", "HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router",
            "set_router", "shared_payload", "waits_for_itself"]  # fmt: skip
+
+logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 FLUSH_TIME = 5.0
 """Seconds for which a process that ends waits until its last messages to other workers have left it."""
@@ -296,7 +299,8 @@ class HubClient:
                 raise RuntimeGone("the connection with the program is closed")
             for connection in self._connections[:]:
                 if connection.pid != os.getpid() or connection.closed:
-                    self._connections.remove(connection)
+                    with contextlib.suppress(ValueError):  # a signal handler has come before
+                        self._connections.remove(connection)
                 elif not connection.writer.interrupted:
                     return connection
             self._connections.append(_HubConnection(self._path))
@@ -451,24 +455,39 @@ class _HubConnection:
 
     def _read(self) -> None:
         set_reads_answers()
-        parser = wire.Parser(decode=decode_answer, lends=True)
         descriptors: list[int] = []
+        why = "the program that owns the tree is gone"
         try:
-            while True:
-                for answer, data in parser.receive(self._sock, 0, descriptors):
-                    reply = self._expected.pop(answer.number, None)
-                    self.known.note_arrived(data)
-                    payload = Payload(data=data)
-                    if answer.connected:
-                        descriptor = descriptors.pop(0)
-                        payload = Payload(None if descriptor < 0 else Connection(descriptor, *payload.value))
-                        if reply is None and descriptor >= 0:
-                            os.close(descriptor)
-                    if reply is not None:
-                        reply(answer.ok, payload)
+            self._read_answers(descriptors)
         except (OSError, wire.WireError):
-            self.closed = True
+            pass
+        except BaseException as error:  # no memory is left, for example
+            why = f"the connection with the program that owns the tree has ended after an error: {error!r}"
+            with contextlib.suppress(BaseException):  # there may be no memory for it
+                logger.exception("%s", why)
+        self.closed = True
         self._sock.close()
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
         while self._expected:  # a request that is added from now on cannot be sent
             _, reply = self._expected.popitem()
-            reply(False, Payload(RuntimeGone("the program that owns the tree is gone")))
+            with contextlib.suppress(BaseException):  # the others get their answers, too
+                reply(False, Payload(RuntimeGone(why)))
+
+    def _read_answers(self, descriptors: list[int]) -> None:
+        parser = wire.Parser(decode=decode_answer, lends=True)
+        while True:
+            for answer, data in parser.receive(self._sock, 0, descriptors):
+                self.known.note_arrived(data)
+                payload = Payload(data=data)
+                descriptor = -1
+                if answer.connected:
+                    value = payload.value
+                    descriptor = descriptors.pop(0)
+                    payload = Payload(None if descriptor < 0 else Connection(descriptor, *value))
+                reply = self._expected.pop(answer.number, None)  # not earlier: after an error it is told of that
+                if reply is not None:
+                    reply(answer.ok, payload)
+                elif descriptor >= 0:
+                    os.close(descriptor)
