@@ -20,7 +20,7 @@ class EventHistory:
 
     def __init__(self, crashes: CrashLog) -> None:
         self._crashes = crashes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may publish, too
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._last = 0
 
