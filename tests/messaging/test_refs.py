@@ -177,6 +177,21 @@ def test_a_timeout_error_of_the_handler_is_not_an_ask_timeout(recorder: Recordin
     assert not isinstance(raised.value, AskTimeout)
 
 
+class NoErrors(Exception):
+    """A collection of errors, which is empty."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_an_error_that_counts_as_false_is_raised_all_the_same() -> None:
+    answer: Answer[None] = Answer()
+    answer.settle(False, Payload(NoErrors("all is well")))
+    for get in (answer.get, answer.result):
+        with pytest.raises(NoErrors, match="all is well"):
+            get()
+
+
 def test_an_error_that_comes_after_a_long_wait_shows_no_time_out() -> None:
     answer: Answer[int] = Answer()
     timer = threading.Timer(STEP * 1.5, answer.set_exception, [LookupError("nothing here")])

@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = [
     "FAULTS",
+    "NoErrors",
     "Unpicklable",
     "append_pid",
     "die_at",
@@ -19,6 +20,7 @@ __all__ = [
     "die_once",
     "die_twice_then",
     "fail",
+    "fail_with_no_errors",
     "hang_once",
     "pid",
     "wait_for",
@@ -31,6 +33,17 @@ def pid(*_: Any) -> int:
 
 def fail(text: str = "no") -> None:
     raise ValueError(text)
+
+
+class NoErrors(Exception):
+    """A collection of errors, which is empty."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def fail_with_no_errors(*_: Any) -> None:
+    raise NoErrors("all is well")
 
 
 def wait_for(path: str) -> str:

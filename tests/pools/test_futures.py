@@ -42,6 +42,13 @@ def test_a_pool_is_an_executor(either: Pool) -> None:
     assert pools.ProcessPool is ProcessPool
 
 
+def test_an_error_that_counts_as_false_is_raised_all_the_same(either: Pool) -> None:
+    with pytest.raises(tasks.NoErrors, match="all is well"):
+        either.submit(tasks.fail_with_no_errors).result(30)
+    with pytest.raises(tasks.NoErrors, match="all is well"):
+        list(either.map(tasks.fail_with_no_errors, [1, 2]))
+
+
 def test_keywords_of_the_function_are_not_taken_for_options(either: Pool) -> None:
     assert either.submit(dict, timeout=1, retries=2, fn=3, self=4, args=5).result(30) == {
         "timeout": 1, "retries": 2, "fn": 3, "self": 4, "args": 5

@@ -55,7 +55,10 @@ class PoolFuture(Future[T], Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does. Raises TypeError if the timeout is no number."""
-        return super().result(checked_timeout(timeout))
+        error = self.exception(timeout)
+        if error is not None:  # `Future.result` asks whether it is true, and an exception may have a length of 0
+            raise error
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Do what `concurrent.futures.Future.exception` does. Raises TypeError if the timeout is no number."""

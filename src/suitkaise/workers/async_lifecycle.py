@@ -234,7 +234,10 @@ class AsyncLifecycle(Lifecycle):
 
     def _fail(self, phase: str, error: BaseException, reason: Crashed | None = None) -> None:
         if isinstance(error, asyncio.CancelledError) and self.context.opened is not None:  # find the cause
-            error = ExitWith(self._interrupted) if self._interrupted is not None else self.context.opened.stray or error
+            stray = self.context.opened.stray
+            error = error if stray is None else stray
+            if self._interrupted is not None:
+                error = ExitWith(self._interrupted)
         super()._fail(phase, error, reason)
 
     def _log_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class EventLoop:
         try:
             await take_cancellation()
         except asyncio.CancelledError as pending:  # the hook has ended before its next `await`
-            error = error or pending
+            error = pending if error is None else error
         while not self._task.cancelled_by_others and self._task.uncancel():
             pass
         return error
@@ -142,7 +142,7 @@ class EventLoop:
                 self._task.cancel()
 
     def _set_stray(self, error: BaseException) -> None:
-        self.stray = self.stray or error
+        self.stray = error if self.stray is None else self.stray
         self._mailbox.order_stop(Shutdown())
 
     # ------------------------------------------------------------ waiting
