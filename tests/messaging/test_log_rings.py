@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from suitkaise.events import SupervisorStarted
 from suitkaise.messaging import log_rings
 from suitkaise.messaging.log_rings import EVENT, LogRings, Run, is_below
+from tests.support import interrupted_at_each_line
 
 
 def put(rings: LogRings, path: str, *texts: str, stream: str = "stdout", time: float = 1.0) -> None:
@@ -151,3 +155,17 @@ def test_a_path_is_below_another_by_its_parts() -> None:
     assert is_below("app", "app")
     assert is_below("app/a", "")
     assert not is_below("app/ab", "app/a")
+
+
+def test_the_last_reader_may_leave_at_any_moment_while_a_line_is_put() -> None:
+    rings = LogRings()
+
+    def prepare() -> Callable[[], None]:
+        rings.on_lines = lambda: None
+        return partial(put, rings, "app/a", "line")
+
+    def leave() -> None:
+        rings.on_lines = None
+
+    lines = len(list(interrupted_at_each_line(prepare, leave)))
+    assert len(rings.last("app/a", 1000)[0]) == 1 + lines

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import copy
 import math
 import pickle
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +19,13 @@ import pytest
 from suitkaise import AskTimeout, Status, SupervisorRef, WorkerRef, whereis, whereis_all
 from suitkaise.errors import ChildNotFound, DeadlockError, NotSerializable, RuntimeGone, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
-from suitkaise.messaging import codec, router
+from suitkaise.messaging import codec, router, tracing
 from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_own_thread
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.topics import unsubscribe
-from tests.support import GRACE, in_background
+from tests.support import GRACE, in_background, interrupted_at_each_line
 
 
 class RecordingRouter:
@@ -492,3 +493,37 @@ def test_an_error_counts_as_an_exception_before_it_is_decoded() -> None:
 
 async def wait_for(answer: Answer[Any]) -> Any:
     return await answer
+
+
+class NoSpans:
+    """Makes spans of nothing."""
+
+    def ask(self, path: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def ask_later(self, path: str) -> Iterator[Callable[[bool], None]]:
+        yield lambda ok: None
+
+    def handle(self, path: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("act", ["ask", "ask_future", "handle"])
+def test_the_end_of_spans_harms_no_message_at_any_moment_of_it(
+    act: str, recorder: RecordingRouter, ref: WorkerRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: dict[str, Callable[[], object]] = {
+        "ask": lambda: ref.ask("a"),
+        "ask_future": lambda: ref.ask_future("a").get(),
+        "handle": tracing.continued({}, "tree/one", lambda: "fine"),
+    }
+
+    def prepare() -> Callable[[], object]:
+        monkeypatch.setattr(tracing, "spans", NoSpans())
+        return acts[act]
+
+    def end() -> None:
+        tracing.spans = None
+
+    assert set(interrupted_at_each_line(prepare, end)) == {"fine"}

@@ -301,8 +301,9 @@ class RemoteWorker:
                 if not self.ready.done():
                     self.ready.set_result(pid)
             case Traced(_, fields):
-                if self._tracer is not None:
-                    self._tracer(fields)
+                tracer = self._tracer  # another thread may end the trace
+                if tracer is not None:
+                    tracer(fields)
             case Room(_, dropped, taken, own):
                 self.inbox.set_counts(taken, own)
                 self.on_room(dropped)

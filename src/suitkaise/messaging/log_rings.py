@@ -145,8 +145,9 @@ class LogRings:
                 self._size -= ring.drop()
             if self._size > MOST_TOTAL:
                 self._shrink()
-        if self.on_lines is not None:
-            self.on_lines()
+        on_lines = self.on_lines  # the last reader may leave meanwhile
+        if on_lines is not None:
+            on_lines()
 
     def _add(self, path: str) -> _Ring:
         """Make a ring; if there are too many, forget the half of them that was not written to for the longest time."""

@@ -145,9 +145,10 @@ class WorkerRef:
         """
         refuse_own_ask(self.path)
         seconds = limited(checked_timeout(timeout))
-        if tracing.spans is None:
+        spans = tracing.spans  # another thread may end them
+        if spans is None:
             return self._ask_and_wait(message, timeout, seconds)
-        with tracing.spans.ask(self.path):
+        with spans.ask(self.path):
             return self._ask_and_wait(message, timeout, seconds)
 
     def _ask_and_wait(self, message: Any, timeout: float | None, seconds: float | None) -> Any:
@@ -213,10 +214,11 @@ class WorkerRef:
         answer.asked = self
         answer.began = time.monotonic()
         deadline = None if timeout is None else answer.began + timeout
-        if tracing.spans is None:
+        spans = tracing.spans  # another thread may end them
+        if spans is None:
             self._send(Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline), answer)
             return answer
-        with tracing.spans.ask_later(self.path) as end:
+        with spans.ask_later(self.path) as end:
             self._send(Message(kind, body, answer.settle, carrier=carrier(), deadline=deadline), answer)
         answer.when_done(lambda done: end(not done.cancelled() and answer.outcome()[0]))
         return answer

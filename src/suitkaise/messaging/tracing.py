@@ -74,8 +74,9 @@ def continued(context: Carrier, path: str, function: Callable[[], Any]) -> Calla
     def call() -> Any:
         with ExitStack() as stack:
             stack.callback(enter(context))
-            if spans is not None:
-                stack.enter_context(spans.handle(path))
+            now = spans  # another thread may end them
+            if now is not None:
+                stack.enter_context(now.handle(path))
             value = function()
             if isinstance(value, CoroutineType):
                 return _awaited(value, stack.pop_all())
