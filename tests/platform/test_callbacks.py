@@ -8,6 +8,7 @@ import pytest
 
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Payload
+from suitkaise.platform import callbacks
 from suitkaise.platform.callbacks import run_callback
 from tests.support import eventually
 
@@ -39,6 +40,41 @@ def test_where_no_thread_can_be_started_a_callback_runs_at_once(monkeypatch: pyt
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    called: list[int] = []
+    for number in range(3):
+        run_callback(lambda number=number: called.append(number))  # type: ignore[misc]
+    assert called == [0, 1, 2]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_exception_of_a_signal_handler_at_the_start_of_the_thread_costs_no_callback(
+    started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        if started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    eventually(lambda: not callbacks._running)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    called: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_callback(lambda: called.append(1))
+    eventually(lambda: called == [1])
+    run_callback(lambda: called.append(2))
+    eventually(lambda: called == [1, 2])
+    eventually(lambda: not callbacks._running)
+
+
+def test_where_there_is_no_memory_for_a_thread_a_callback_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise MemoryError
+
+    eventually(lambda: not callbacks._running)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     called: list[int] = []
     for number in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,9 +29,17 @@ def run_callback(callback: Callable[[], object]) -> None:
             return
         _running = True
     try:
-        DaemonThread(target=_run, name="suitkaise-callbacks").start()
-    except RuntimeError:  # no thread can be started
+        _start()
+    except (RuntimeError, MemoryError):  # no thread can be started
         _run()
+    except BaseException:  # of a signal handler; perhaps the thread was not started, and two of them do no harm
+        with contextlib.suppress(RuntimeError, MemoryError):
+            _start()
+        raise
+
+
+def _start() -> None:
+    DaemonThread(target=_run, name="suitkaise-callbacks").start()
 
 
 def _run() -> None:
