@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from suitkaise.events import SupervisorStarted
 from suitkaise.messaging.log_rings import EVENT, Run
 from suitkaise.runtime import log_files
 from suitkaise.runtime.log_files import LogFiles, log_file
+from tests.support import interrupted_at_each_line
 
 LINES = [f"line {number} {'x' * 80}" for number in range(1_000)]
 
@@ -260,3 +263,17 @@ def test_a_line_that_a_full_disk_has_cut_is_ended_before_the_next_one(
     files.close()
     lines = (tmp_path / "app/work.log").read_text().splitlines()
     assert [line[24:] for line in lines] == ["stdout", "stdout: third"]
+
+
+def test_a_signal_handler_may_log_at_any_moment_while_its_thread_does(tmp_path: Path) -> None:
+    files = LogFiles(str(tmp_path), None, 0)
+
+    def prepare() -> Callable[[], None]:
+        assert files.flush(5.0)
+        return partial(write, files, "of the thread")
+
+    moments = len(list(interrupted_at_each_line(prepare, partial(write, files, "of the handler"))))
+    assert files.flush(5.0)
+    files.close()
+    lines = (tmp_path / "app/work.log").read_text().splitlines()
+    assert len(lines) == 1 + 2 * moments

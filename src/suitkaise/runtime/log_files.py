@@ -75,13 +75,14 @@ class LogFiles:
                 self._lost += len(run.texts)
                 return
             self._size += size
+            first = not self._waiting  # before it is added: a signal handler may add one, too
             self._waiting.append((path, run, size))
             if self._thread is None:
                 thread = DaemonThread(target=self._write_all, name="suitkaise-log-files")
                 with contextlib.suppress(RuntimeError):  # no thread can be started: the next line tries again
                     thread.start()
                     self._thread = thread
-            elif len(self._waiting) == 1:
+            elif first:
                 self._changed.notify_all()
 
     def close(self, patience: float = PATIENCE) -> None:
