@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -65,8 +65,9 @@ def tree(request: pytest.FixtureRequest) -> Iterator[StartTree]:
         return started[-1]
 
     yield start
-    for running in reversed(started):
-        running.stop()
+    with ExitStack() as stops:  # all of them, also if one raises an error
+        for running in started:
+            stops.callback(running.stop)
     started.clear()
     if request.node.stash.get(_has_failed, False):
         return

@@ -210,6 +210,31 @@ def test_the_fixture_refuses_a_tree_that_runs_and_stops_it_too(tmp_path: Path) -
     assert finished.left_behind == []
 
 
+STOP_FAILS = """
+import pytest
+from suitkaise import Supervisor
+
+def test_the_last_tree_cannot_be_stopped(tree):
+    first, last = tree(Supervisor("first")), tree(Supervisor("last"))
+
+    def fail():
+        type(last).stop(last)
+        raise KeyError("the stop was interrupted")
+
+    last.stop = fail
+
+def test_the_names_of_all_trees_are_free(tree):
+    tree(Supervisor("first")), tree(Supervisor("last"))
+"""
+
+
+def test_the_fixture_stops_the_other_trees_if_one_cannot_be_stopped(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, STOP_FAILS)
+    assert "2 passed, 1 error" in finished.stdout
+    assert "KeyError: 'the stop was interrupted'" in finished.stdout
+    assert finished.left_behind == []
+
+
 LEAKS = {
     "process": ("subprocess.Popen(['sleep', '600'])", "sleep 600"),
     "thread": ("threading.Thread(target=time.sleep, args=(600,), daemon=True, name='stray').start()", "thread stray"),
