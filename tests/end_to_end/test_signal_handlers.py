@@ -164,7 +164,7 @@ INTERRUPTED = """
 import signal, sys
 from suitkaise import Process, StorageError, Supervisor, sktree
 from suitkaise.pools import ProcessPool
-from suitkaise.runtime import storage_actor
+from suitkaise.runtime import runtime, storage_actor
 
 class Idle(Process):
     def on_receive(self, message):
@@ -195,6 +195,9 @@ elif sys.argv[1] == "shutdown":
     scheduler._reactor.close = interrupted(scheduler._reactor.close)
     scheduler.check_drained = scheduler._drained.set  # no other thread closes the pool
     act = pool.shutdown
+elif sys.argv[1] == "start":
+    runtime.Registry = interrupted(runtime.Registry)  # which is made in the middle of the start of the first tree
+    act = lambda: Supervisor("app", Idle).start()["idle"].ask("fine")
 elif sys.argv[1] == "disconnect":
     tree = sktree.connect()
     tree.close = interrupted(tree.close)
@@ -206,11 +209,15 @@ print(act())
 """
 
 
+FIRST = "the code that this signal handler interrupts is starting the first tree, so no other can be started here"
+
+
 @pytest.mark.parametrize(
     "act, told",
     [
         ("stop", ["handler: shutdown (stop)", "shutdown (stop)"]),
         ("shutdown", ["handler: None", "None"]),
+        ("start", [f"handler: {FIRST}", "fine"]),
         ("disconnect", ["handler: None", "None"]),
         (
             "connect",

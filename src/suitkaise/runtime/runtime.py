@@ -281,6 +281,7 @@ class Runtime:
 _listeners: tuple[Callable[[Event], None], ...] = ()
 _guard = threading.RLock()
 _runtime: Runtime | None = None
+_is_made = False  # at this moment, by the thread that has the guard
 _users = 0
 _trees: dict[str, SupervisorInterface] = {}
 
@@ -328,7 +329,7 @@ def running_trees() -> dict[str, SupervisorInterface]:
 
 def enter() -> Runtime:
     """Use the runtime; the first user makes it. Each `enter` needs its `leave`."""
-    global _runtime, _users
+    global _runtime, _users, _is_made
     with _guard:
         if in_worker_process():
             raise SuitkaiseError(
@@ -336,9 +337,18 @@ def enter() -> Runtime:
                 "the main program starts it; if this happened while a module was imported, move the start() or run() "
                 "under `if __name__ == '__main__':`"
             )
+        if _is_made:
+            raise SuitkaiseError(
+                "the code that this signal handler interrupts is starting the first tree, so no other can be started "
+                "here"
+            )
         if _runtime is None:
             expect_exit()
-            _runtime = Runtime()
+            _is_made = True
+            try:
+                _runtime = Runtime()
+            finally:
+                _is_made = False
         _users += 1
         return _runtime
 
@@ -361,8 +371,8 @@ def leave(name: str | None = None) -> None:
 
 
 def _reset_after_fork() -> None:
-    global _runtime, _users, _guard
-    runtime, _runtime, _users = _runtime, None, 0
+    global _runtime, _users, _guard, _is_made
+    runtime, _runtime, _users, _is_made = _runtime, None, 0, False
     _guard = threading.RLock()
     _trees.clear()
     if runtime is not None:
