@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import traceback
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,32 @@ def test_other_threads_read_and_write_while_a_snapshot_is_written(tree: Tree, fi
     assert found[0] == (1, 2)
     tree.restore(file)
     assert tree.get("n", path="p") == 1
+
+
+@pytest.mark.timeout(30)
+def test_the_progress_may_read_while_another_thread_forks(tree: Tree, file: Path) -> None:
+    tree.add("n", 1, path="p")
+    forks: list[Future[int]] = []
+
+    def fork() -> int:
+        if not (pid := os.fork()):
+            os._exit(3)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def is_forking() -> bool:
+        calls = [call for frame in sys._current_frames().values() for call, _ in traceback.walk_stack(frame)]
+        return forks[0].done() or any(call.f_code.co_name == "_before_fork" for call in calls)
+
+    def look(done: int, total: int) -> None:
+        if not forks:
+            forks.append(in_background(fork))
+            eventually(is_forking)
+        for _ in range(1000):
+            assert tree.get("n", path="p") == 1
+
+    tree.snapshot(file, progress=look)
+    assert forks[0].result(10) == 3
+    assert tree.restore(file) == 1
 
 
 @pytest.mark.parametrize("at", [0, 5, 30, 60, 400, 100_200, -60, -41, -33, -1])

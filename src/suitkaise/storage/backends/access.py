@@ -8,16 +8,19 @@ of the two is still reading: torn values. If the child closed the environment, L
 the same result in the parent. If the child did neither, it could not read at all. So before every fork all readers
 close what they have open, with `LOCK` held so that no other thread opens it in between, and both processes open their
 own at the next read. A transaction of LMDB that another thread has open at that moment fails, and `Reader` repeats the
-read; SQLite lets it end first. The writer's store stays open: a forked child forgets it without closing it, and
-`Store.write` refuses to run there.
+read; SQLite lets it end first. A long read of SQLite calls functions of the user's, which may read, and so may need
+`LOCK`: a fork waits for its end without it. The writer's store stays open: a forked child forgets it without closing
+it, and `Store.write` refuses to run there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +32,7 @@ __all__ = [
     "LOCK",
     "Holder",
     "close_for_writing",
+    "forks_wait",
     "open_for_reading",
     "open_for_writing",
     "register",
@@ -51,6 +55,8 @@ class Holder(Protocol):
 
 
 _holders: weakref.WeakValueDictionary[int, Holder] = weakref.WeakValueDictionary()
+_reading: list[int] = []  # the threads for whose long reads forks wait
+_has_read = threading.Condition(LOCK)
 _written_here: dict[Path, tuple[Opened, int]] = {}
 _of_parent: list[Opened] = []
 
@@ -127,8 +133,25 @@ def _lock_writer(directory: Path) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def forks_wait() -> Iterator[None]:
+    """Have forks of other threads wait for the end of the block, in which any thread may take `LOCK`."""
+    thread = threading.get_ident()
+    with LOCK:
+        _reading.append(thread)
+    try:
+        yield
+    finally:
+        with LOCK, contextlib.suppress(ValueError):  # in a child that was forked in the block
+            _reading.remove(thread)
+            _has_read.notify_all()
+
+
 def _before_fork() -> None:
     LOCK.acquire()
+    thread = threading.get_ident()
+    while any(other != thread for other in _reading):
+        _has_read.wait()
     for holder in _open_holders():
         holder.release()
 
@@ -138,8 +161,10 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global LOCK
+    global LOCK, _has_read
     LOCK = threading.RLock()
+    _has_read = threading.Condition(LOCK)
+    _reading.clear()
     _of_parent.extend(opened for opened, _ in _written_here.values())  # never closed: its locks belong to the parent
     _written_here.clear()
 

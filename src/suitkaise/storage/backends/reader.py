@@ -197,7 +197,8 @@ class Reader:
             return self._all_at_once(work)
         reader = Reader(self.directory)
         try:
-            return reader._all_at_once(work)
+            with access.forks_wait():
+                return reader._all_at_once(work)
         finally:
             reader.close()
 
