@@ -171,8 +171,10 @@ class Idle(Process):
         return message
 
 def interrupted(function):
+    signals = [signal.SIGUSR2]
     def interrupting(*args, **options):
-        signal.raise_signal(signal.SIGUSR2)
+        while signals:
+            signal.raise_signal(signals.pop())
         return function(*args, **options)
     return interrupting
 
@@ -198,6 +200,10 @@ elif sys.argv[1] == "shutdown":
 elif sys.argv[1] == "start":
     runtime.Registry = interrupted(runtime.Registry)  # which is made in the middle of the start of the first tree
     act = lambda: Supervisor("app", Idle).start()["idle"].ask("fine")
+elif sys.argv[1] == "task":
+    running = Supervisor("app").start()
+    running.start_child = interrupted(running.start_child)  # of the supervisor of the tasks, by the first one
+    act = lambda: running.task(abs, -1).get()
 elif sys.argv[1] == "disconnect":
     tree = sktree.connect()
     tree.close = interrupted(tree.close)
@@ -218,6 +224,7 @@ FIRST = "the code that this signal handler interrupts is starting the first tree
         ("stop", ["handler: shutdown (stop)", "shutdown (stop)"]),
         ("shutdown", ["handler: None", "None"]),
         ("start", [f"handler: {FIRST}", "fine"]),
+        ("task", ["handler: 1", "1"]),
         ("disconnect", ["handler: None", "None"]),
         (
             "connect",

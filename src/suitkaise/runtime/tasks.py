@@ -113,7 +113,7 @@ class Tasks:
 
     def __init__(self, tree: Administration) -> None:
         self._tree = tree
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may start a task, too
         self._ready = False
         self._numbers = itertools.count(1)
 
