@@ -602,3 +602,24 @@ def test_a_broken_connection_does_not_delay_another_one(storage: Storage, tmp_pa
             eventually(lambda number=number: storage.tree.exists(f"n{number}", path="p"))  # type: ignore[misc]
         broken.start()
         broken.tree.flush()
+
+
+def test_an_unexpected_error_where_posted_writes_are_sent_is_told_and_later_writes_are_sent(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, failed = Client._send, threading.Event()
+
+    def fail_once(client: Client) -> None:
+        if threading.current_thread().name == "suitkaise-storage-pipeline" and not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError("no such place")
+        send(client)
+
+    tree.add("before", 1, path="p")
+    monkeypatch.setattr(Client, "_send", fail_once)
+    tree.add("lost", 1, path="p", wait=False)
+    assert failed.wait(10.0)
+    with pytest.raises(StorageError, match="no such place"):
+        tree.flush()
+    tree.add("later", 1, path="p", wait=False)
+    eventually(lambda: tree.exists("later", path="p"))

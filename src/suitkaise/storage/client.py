@@ -213,6 +213,8 @@ class Client:
                 self._disconnect()
             except StorageError as error:
                 self._give_up_posted(error)
+            except Exception as error:  # the thread goes on, for the other clients and for later writes
+                self._give_up_posted(StorageError(f"after an internal error: {error!r}"))
             if not self._pending or self._sock is not None:
                 self._down_since = None
                 self._polled = bool(self._pending)
