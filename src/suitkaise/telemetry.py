@@ -144,7 +144,7 @@ class _TreeSpans:
                     self._crash(event)
                 elif isinstance(event, ChildStarted):
                     self._start(event)
-            except Exception:  # of a processor or an exporter
+            except BaseException:  # of a processor or an exporter: `sys.exit()` in one must not end the thread
                 logger.exception("no span could be made of an event: %s", event)
 
     def _start(self, event: ChildStarted) -> None:

@@ -186,10 +186,10 @@ def test_an_exporter_that_is_stuck_holds_up_no_end(monkeypatch: pytest.MonkeyPat
 class Broken(Kept):
     """A provider with a processor that raises errors at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__()
         broken = SpanProcessor()
-        self.errors = [OSError("no exporter"), None]
+        self.errors = [error, None]
 
         def on_start(span: Any, parent_context: Any = None) -> None:
             if self.errors and (error := self.errors.pop(0)) is not None:
@@ -199,8 +199,11 @@ class Broken(Kept):
         self.provider.add_span_processor(broken)
 
 
-def test_an_error_of_an_exporter_costs_its_span_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    broken = Broken()
+@pytest.mark.parametrize("error", [OSError("no exporter"), SystemExit("no exporter")])
+def test_an_error_of_an_exporter_costs_its_span_and_is_logged(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken(error)
     end = instrument(broken.provider)
     try:
         with Supervisor("app", Threaded).start() as running:
