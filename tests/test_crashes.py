@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,25 @@ def test_s58_the_writing_thread_lives_only_while_it_writes(tmp_path: Path) -> No
         ledger.add(some(number))
         eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
         assert read_reports(tmp_path / "crashes")[0][-1] == some(number)
+    ledger.close()
+
+
+def test_s58_a_report_for_which_there_is_no_memory_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_dict = CrashReport.to_dict
+
+    def refuse_first(report: CrashReport) -> dict[str, Any]:
+        if report == some(1):
+            raise MemoryError
+        return to_dict(report)
+
+    monkeypatch.setattr(CrashReport, "to_dict", refuse_first)
+    ledger = CrashLog(tmp_path / "crashes")
+    ledger.add(some(1))
+    eventually(lambda: "suitkaise-crashes" not in [thread.name for thread in threading.enumerate()])
+    ledger.add(some(2))
+    eventually(lambda: read_reports(tmp_path / "crashes")[0] == [some(2)])
     ledger.close()
 
 

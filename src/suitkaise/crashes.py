@@ -261,8 +261,8 @@ class CrashLog:
         while (report := self._next()) is not None:
             if self._is_too_much(report.path):
                 continue
-            fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
             try:
+                fields = report.to_dict() | {"skipped": self._skipped.pop(report.path, 0)}
                 _write(self._directory or crash_directory(), report.id, json.dumps(fields))
             except Exception as error:  # the next report may be written
                 if not self._complained:

@@ -262,7 +262,8 @@ def test_a_page_that_has_connected_anew_gets_the_log_although_its_former_stream_
     asyncio.run(run())
 
 
-def test_a_log_goes_on_after_a_read_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [AskTimeout("too busy", path="app"), KeyError("an internal error")])
+def test_a_log_goes_on_after_a_read_that_has_failed(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_feed, "BETWEEN", 0.0)
 
     async def run() -> None:
@@ -274,7 +275,7 @@ def test_a_log_goes_on_after_a_read_that_has_failed(monkeypatch: pytest.MonkeyPa
         assert feed.follow("page", "app")
         await log.tell("one")
         await until(lambda: len(log.asked) == 2)
-        log.answer.set_exception(AskTimeout("too busy", path="app"))
+        log.answer.set_exception(error)
         await log.tell("two")
         async with asyncio.timeout(10):
             assert await logs_of(page, 2) == [["app", True, 0, ["one"]], ["app", False, 0, ["two"]]]

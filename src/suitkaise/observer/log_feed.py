@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.errors import RuntimeGone, SuitkaiseError
+from suitkaise.errors import RuntimeGone
 from suitkaise.messaging.log_reader import LogReader
 from suitkaise.messaging.log_rings import Line
 
@@ -74,7 +74,7 @@ class LogFeed:
         while True:
             try:
                 news = reader.take(await reader.request())
-            except SuitkaiseError as error:  # the next read may do
+            except Exception as error:  # the next read may do
                 if not isinstance(error, RuntimeGone):  # the feed tells pages when the program has ended
                     logger.warning("the log of %r cannot be read: %s", log.path, error)
                 await asyncio.sleep(2 * BETWEEN)
