@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread, TreeFailed
+from suitkaise import Child, Process, Supervisor, Thread, TreeFailed, whereis
 from suitkaise.events import Event
 from suitkaise.runtime import runtime
+from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.service_manager import ServiceManager
 from tests.support import eventually, in_background, start_program
 
@@ -151,6 +152,22 @@ def started(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_the_watchdog_is_told_again_and_again(one_manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(one_manager, monkeypatch):
         for _ in range(5):
+            one_manager.expect("WATCHDOG=1")
+
+
+def test_the_watchdog_is_told_although_a_status_cannot_be_made(
+    one_manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(manager: ServiceManager, running: RunningTree) -> str:
+        raise ZeroDivisionError("no status")
+
+    with started(one_manager, monkeypatch):
+        one_manager.expect("WATCHDOG=1")
+        monkeypatch.setattr(ServiceManager, "_status", fail)
+        whereis("app/idle").kill()  # which is news
+        eventually(lambda: "no status" in caplog.text)
+        one_manager.drain()
+        for _ in range(3):
             one_manager.expect("WATCHDOG=1")
 
 

@@ -126,7 +126,10 @@ class ServiceManager:
                 self._tell_stopping()
             if self._changed and now >= status_at:
                 self._changed, status_at = False, now + PAUSE
-                self._send(self._status(running))
+                try:
+                    self._send(self._status(running))
+                except Exception:  # the watchdog must be told nevertheless
+                    logger.exception("the service manager cannot be told how %r is", running.name)
             if self._interval is not None and now >= watchdog_at:
                 watchdog_at = now + self._interval
                 self._tell_alive(running, self._interval)
