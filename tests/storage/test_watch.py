@@ -472,3 +472,17 @@ def test_the_changes_of_one_batch_are_merged_only_above_the_limit(tree: Tree) ->
                 tree.add(f"n{number}", 1, "w")
         assert len(kinds_of(watch, count)) == count
         assert watch.revision == tree.revision(f"n{count - 1}", "w")
+
+
+def test_a_signal_handler_that_reads_the_watch_that_its_thread_reads_is_refused(tree: Tree) -> None:
+    refused: list[str] = []
+
+    def handle(*_: object) -> None:
+        with pytest.raises(RuntimeError, match="give it a watch of its own") as caught:
+            watch.get(5.0)
+        refused.append(str(caught.value))
+        tree.add("n", 1, path="p")
+
+    with tree.watch("p") as watch, alarms(handle, 10.0, first=0.05):
+        assert watch.get(20.0).name == "n"
+    assert refused

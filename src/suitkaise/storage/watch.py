@@ -76,6 +76,7 @@ class Watch:
         self._answered = False  # on this connection
         self._closed = False
         self._reading = threading.Lock()
+        self._reader: int | None = None  # the thread that has it
         self._thread: DaemonThread | None = None
         _register(self)
         with self._reading:
@@ -118,7 +119,7 @@ class Watch:
             TimeoutError: there was no change within the timeout.
             TypeError: the timeout is no number.
             StorageError: the watch is closed, or the program that owned the storage has ended.
-            RuntimeError: the watch has a callback, which gets the changes.
+            RuntimeError: the watch has a callback, which gets the changes; or this thread is reading it already.
         """
         change = self._next(checked_timeout(timeout))
         if change is None:
@@ -141,6 +142,7 @@ class Watch:
         self._refuse_beside_callback()
         if not self._reading.acquire(blocking=False):
             raise RuntimeError("another thread or task is reading this watch; give each a watch of its own")
+        self._reader = threading.get_ident()
         try:
             while not self._closed:
                 if self._ready:
@@ -197,8 +199,14 @@ class Watch:
         """Return the next change; None once the watch is closed."""
         self._refuse_beside_callback()
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self._reader == threading.get_ident():
+            raise RuntimeError(
+                f"the code that this signal handler interrupts, or another task of this thread, is reading the watch "
+                f"of {self.path!r}; give it a watch of its own"
+            )
         if not self._reading.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise TimeoutError(f"another thread is reading the watch of {self.path!r}")
+        self._reader = threading.get_ident()
         try:
             while not self._closed:
                 if self._ready:
@@ -295,6 +303,7 @@ class Watch:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _end_read(self) -> None:
+        self._reader = None
         self._reading.release()
         if self._closed:  # perhaps only since the last look
             self._close_unread()
@@ -307,7 +316,7 @@ class Watch:
 
     def _forked(self) -> None:
         """In a forked child: the connection and the thread are the parent's."""
-        self._reading = threading.Lock()
+        self._reading, self._reader = threading.Lock(), None
         self._lose_connection()
         if self._thread is not None:
             self._closed, self._thread = True, None
