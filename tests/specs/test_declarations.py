@@ -644,7 +644,7 @@ def test_s78_a_limit_that_is_none_or_that_nothing_uses_is_refused() -> None:
     refused(lambda: Child(work, max_restarts=1, max_seconds=0), "max_seconds must be seconds > 0")
     refused(lambda: Child(work, max_seconds=5), "max_seconds is the window of max_restarts")
     refused(lambda: Child(work, max_restarts=1, restart="temporary"), "a temporary child is never restarted")
-    refused(lambda: Child(work, backoff=Backoff(), restart="temporary"), "backoff makes no sense here: a temporary child")
+    refused(lambda: Child(work, backoff=Backoff(), restart="temporary"), "backoff makes no sense here")
 
 
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])

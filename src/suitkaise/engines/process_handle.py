@@ -352,8 +352,9 @@ class ProcessHandle:
             case RoomReport(dropped):
                 self.on_room(dropped)
             case MessageTraced(fields):
-                if self._tracer is not None:
-                    self._tracer(fields)
+                tracer = self._tracer  # another thread may end the trace
+                if tracer is not None:
+                    tracer(fields)
             case LogReport(fields):
                 keep_record(self._context, self.launch.path, self.launch.number, fields, self.process)
             case OutputReport():

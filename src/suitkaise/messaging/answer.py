@@ -204,7 +204,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         if not self._wait(STEP if timeout is None or timeout > STEP else timeout):
             self._wait_after_step(timeout)
         self._decode_in_time()
-        error = super().exception(0)
+        error = self._exception
         if error is not None:  # `Future.result` asks whether it is true, and an exception may have a length of 0
             raise error
         return super().result(0)
