@@ -108,9 +108,7 @@ class TopicAction(enum.StrEnum):
 
     SUBSCRIBE = "subscribe"  # the owner of the calling incarnation, how many messages may wait for it -> None
     UNSUBSCRIBE = "unsubscribe"  # the owner of the calling incarnation -> None
-    PUBLISH = (
-        "publish"  # the message, paths in use -> to how many it was sent, and a list of (owner, how many may wait)
-    )
+    PUBLISH = "publish"  # the message, paths in use -> how many have got it, those left: (owner, how many may wait)
     OFFER = "offer"  # the message, owner, how many may wait -> whether it was sent to this subscriber
 
 
