@@ -32,6 +32,7 @@ from suitkaise import (
     publish,
 )
 from suitkaise.events import ChildExited, ChildStopped, DeadLetter
+from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
@@ -315,6 +316,92 @@ def test_what_a_thread_publishes_and_tells_a_group_keeps_its_place_among_its_mes
         answers = run(running, send_all_ways, tmp_path, count, size, futures)
     assert handled(tmp_path) == list(map(str, range(count)))
     assert answers == ([number for number in range(count) if number % 6 == 3] if futures else [])
+
+
+LARGE = 5_000_000  # more than a socket holds: a receiver has other input before it has read all of it
+
+
+def interrupt_once(owner: Any, name: str, handler: Callable[[], Any], *, after: bool = False) -> None:
+    """Have the next call of a method run a handler first, or after it, as a signal may do in its thread."""
+    method = getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        setattr(owner, name, method)
+        if not after:
+            handler()
+        value = method(*arguments)
+        if after:
+            handler()
+        return value
+
+    setattr(owner, name, interrupted)
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "tell": TO.tell,
+    "ask_future": TO.ask_future,
+    "publish": lambda message: publish("numbers", message),
+    "group": lambda message: group("members").tell(message),
+}
+
+
+def send_with_a_handler_before_the_hub_is_told(sender: Any, folder: Path, how: str) -> bool:
+    """Send by way of the hub, interrupted by a handler that sends as well, and then once more."""
+
+    def handler() -> None:
+        for _ in range(3):  # which would make a connection
+            TO.ask(b"x", timeout=30)
+        TO.tell("block")
+        await_file(folder / "blocked")
+
+    interrupt_once(HubClient, "_current", handler)
+    WAYS[how]([1, bytes(LARGE)])
+    TO.tell([2])
+    (folder / "gate").touch()
+    TO.ask(b"last", timeout=30)
+    connect()
+    return is_direct()
+
+
+ways = pytest.mark.parametrize("how", WAYS)
+
+
+@ways
+@members
+def test_a_signal_handler_makes_no_connection_by_which_messages_overtake_the_one_that_it_interrupts(
+    receiver: Any, how: str, tmp_path: Path
+) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, send_with_a_handler_before_the_hub_is_told, tmp_path, how)
+    assert handled(tmp_path) == ["1", "2"]
+
+
+def send_with_a_handler_while_a_connection_is_made(sender: Any, folder: Path, how: str) -> bool:
+    """Send by a new connection, interrupted by a handler that sends by way of the hub when it is made."""
+    TO.ask(b"first", timeout=30)
+
+    def handler() -> None:
+        TO.ask(b"x", timeout=30)
+        TO.tell("block")
+        await_file(folder / "blocked")
+        WAYS[how]([1, bytes(LARGE)])
+
+    interrupt_once(Routes, "_connect", handler, after=True)
+    TO.tell([2])
+    (folder / "gate").touch()
+    TO.ask(b"last", timeout=30)
+    connect()
+    return is_direct()
+
+
+@ways
+@members
+def test_what_a_signal_handler_sends_while_its_thread_makes_a_connection_is_not_overtaken(
+    receiver: Any, how: str, tmp_path: Path
+) -> None:
+    with tree_of(receiver, tmp_path).start() as running:
+        assert run(running, send_with_a_handler_while_a_connection_is_made, tmp_path, how)
+    assert handled(tmp_path) == ["1", "2"]
 
 
 class Few(Receiver, Process):

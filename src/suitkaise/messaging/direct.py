@@ -10,6 +10,8 @@ These rules keep what a ref promises:
 - All messages of one thread to one worker go one way at a time, so they keep their order. The way is changed from the
   hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection, or
   has read all that was sent over it.
+- A signal handler that interrupts a thread which is sending makes no connection: the message that it interrupts, on its
+  way through the hub, could be overtaken by later ones. Nor is one used that was being made while a handler sent.
 - What the hub delivers for a thread, to a group or a topic, goes the same way: the hub leaves to the thread the workers
   with which it has a connection in use.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
@@ -21,11 +23,13 @@ These rules keep what a ref promises:
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging.identity import set_reads_answers, split_owner
@@ -35,7 +39,9 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["Routes"]
+__all__ = ["Routes", "sends"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
@@ -50,6 +56,37 @@ _PATHS = 1024
 
 PAUSE = 0.25
 """Seconds until a thread tries again to connect with a worker with which it could not."""
+
+_sending: set[CodeType] = set()
+
+
+def sends(function: F) -> F:
+    """Mark a function in which a thread sends, perhaps through the hub: what interrupts it makes no connection."""
+    _sending.add(function.__code__)
+    return function
+
+
+def _is_nested() -> bool:
+    """Return whether this thread was about to send already: this is a signal handler, or a `__del__`."""
+    frame: FrameType | None = sys._getframe(1)
+    number = 0
+    while frame is not None and number < 2:
+        number += frame.f_code in _sending
+        frame = frame.f_back
+    return number > 1
+
+
+class _Making(float):
+    """Stands for a connection that is being made, until the time (monotonic) of the next attempt."""
+
+    is_passed = False
+    """Whether a signal handler may have sent through the hub meanwhile."""
+
+
+def _note_other_way(known: Route | float | None) -> None:
+    """Record that this thread sends through the hub to a worker without a connection."""
+    if type(known) is _Making:
+        known.is_passed = True
 
 
 class Routes:
@@ -124,6 +161,7 @@ class Routes:
         """Return this thread's connection to the worker at `path`, if there is one."""
         known = self._of_thread.__dict__.get(path)
         if type(known) is not Route:
+            _note_other_way(known)
             return None
         if known.broken:
             known.await_settled()
@@ -151,15 +189,22 @@ class Routes:
             return None
         now = time.monotonic()
         if now < known:  # type: ignore[operator]
+            _note_other_way(known)
+            return None
+        if _is_nested():
             return None
         if len(self._all) >= MOST:
             self._close_unused(now)
             if len(self._all) >= MOST:
                 return None
-        routes[path] = now + PAUSE  # first: a signal handler that sends meanwhile finds it
+        routes[path] = making = _Making(now + PAUSE)  # first: a signal handler that sends meanwhile finds it
         route = self._connect(path)
-        if route is not None:
-            routes[path] = route
+        if route is None:
+            return None
+        if making.is_passed:
+            route.close_if_idle()
+            return None
+        routes[path] = route  # without a call since that look, so no signal handler has come in between
         return route
 
     def _close_unused(self, now: float) -> None:
@@ -189,6 +234,7 @@ class Routes:
         paths = []
         for path, known in list(self._of_thread.__dict__.items()):
             if type(known) is not Route:
+                _note_other_way(known)
                 continue
             if known.broken:
                 known.await_settled()

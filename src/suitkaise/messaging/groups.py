@@ -10,6 +10,7 @@ from typing import Any
 
 from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
+from suitkaise.messaging.direct import sends
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Message, payload_of
 from suitkaise.messaging.patterns import checked_name
@@ -53,6 +54,7 @@ class Group:
         """Return the members in the order in which they have joined."""
         return [WorkerRef(path) for path in self._request(GroupAction.MEMBERS)]
 
+    @sends
     def tell(self, message: Any) -> int:
         """Tell all members; return how many have been sent the message.
 

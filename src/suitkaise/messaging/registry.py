@@ -19,6 +19,7 @@ from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
+from suitkaise.messaging.direct import sends
 from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
@@ -123,6 +124,7 @@ class Registry:
         return list(self._addresses)
 
     # ------------------------------------------------------------ Router
+    @sends
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self._addresses.get(path) or self.find(path)  # without a call for most messages
@@ -153,6 +155,7 @@ class Registry:
             self.blocked_asks.add(address)
         return room
 
+    @sends
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask and wait, or send the question; raises what `Address.send` raises, and `Awaited.wait`."""
         address = self._addresses.get(path)

@@ -17,7 +17,7 @@ from suitkaise.messaging import codec, wire
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
-from suitkaise.messaging.direct import Routes
+from suitkaise.messaging.direct import Routes, sends
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
@@ -188,6 +188,7 @@ class HubClient:
         connection.write(AdminRequest(connection.expect(answer.settle), action, path, carrier()), payload)
         return answer
 
+    @sends
     def send(self, path: str, message: Message) -> bool:
         """Send a message directly, or have the hub deliver it; then return when the hub has accepted it.
 
@@ -203,6 +204,7 @@ class HubClient:
             return True
         return self._deliver(path, message)
 
+    @sends
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask directly and wait, or have the hub deliver the question."""
         route = None if self._routes is None else self._routes.find(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from suitkaise.errors import MailboxFull
+from suitkaise.messaging.direct import sends
 from suitkaise.messaging.identity import split_owner
 from suitkaise.messaging.messages import Message, payload_of
 from suitkaise.messaging.patterns import checked_name
@@ -27,6 +28,7 @@ class Published:
     message: Any
 
 
+@sends
 def publish(topic: str, message: Any) -> int:
     """Send a `Published(topic, message)` to all workers that have subscribed to the topic; return to how many.
 
