@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from suitkaise.errors import DeadlockError
-from suitkaise.messaging import identity, router
+from suitkaise.messaging import deadlocks, identity, router
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.deadlocks import Wait, Waits
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.refs import WorkerRef
 
 NAMES = "abcd"
 nodes = st.sampled_from(NAMES)
@@ -180,6 +182,23 @@ def test_a_background_thread_tells_its_own_path_and_sends_tokens_back_only_while
     alone = True
     wait.look()
     assert hub.waits[2][0] == ("tree/a/one#3", "asks", 7.0, (0, 0))  # that token is out of date
+
+
+def test_an_async_hook_tells_of_no_wait_for_an_answer_that_is_there_and_has_not_woken_it_yet(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlocks, "STEP", 0.0)
+    identity.set_own_thread("tree/a", lambda: True, lambda: False, lambda: True)
+    answer: Answer[str] = Answer()
+    answer.asked = WorkerRef("tree/b")
+
+    async def hook() -> str:
+        # The look is due at the same time, and the event loop calls it before what the answer leaves there.
+        asyncio.get_running_loop().call_later(0.0, answer.set_result, "the answer")
+        return await answer
+
+    assert asyncio.run(hook()) == "the answer"
+    assert hub.waits == []
 
 
 class Model(RuleBasedStateMachine):

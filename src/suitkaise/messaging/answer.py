@@ -174,7 +174,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 loop.call_soon_threadsafe(wake)
 
         self.when_done(on_done)
-        watch = Watch(come, self.asked.path, self.began)
+        watch = Watch(come, self, self.asked.path)
         try:
             yield from come
         except asyncio.CancelledError:

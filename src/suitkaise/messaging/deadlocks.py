@@ -103,19 +103,20 @@ class Watch:
 
     Args:
         come: what the task waits for; it gets the DeadlockError.
+        answer: what is to come; it is set before `come` is, which only the event loop does.
         path: the path of the worker that was asked.
-        began: when (monotonic); None: now.
     """
 
-    def __init__(self, come: asyncio.Future[None], path: str, began: float | None) -> None:
+    def __init__(self, come: asyncio.Future[None], answer: Answer[Any], path: str) -> None:
         self._come = come
+        self._answer = answer
         self._path = path
-        self._began = time.monotonic() if began is None else began
+        self._began = time.monotonic() if answer.began is None else answer.began
         self._wait: Wait | None = None
         self._timer = come.get_loop().call_later(STEP, self._look)
 
     def _look(self) -> None:
-        if self._come.done():
+        if self._come.done() or self._answer.done():
             return
         try:
             self._wait = self._wait or Wait("asks", self._path, self._began)
