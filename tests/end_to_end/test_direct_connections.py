@@ -32,6 +32,7 @@ from suitkaise import (
     publish,
 )
 from suitkaise.events import ChildExited, ChildStopped, DeadLetter
+from suitkaise.messaging.address import Address
 from suitkaise.messaging.direct import Routes
 from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.route import Route
@@ -401,6 +402,29 @@ def test_what_a_signal_handler_sends_while_its_thread_makes_a_connection_is_not_
 ) -> None:
     with tree_of(receiver, tmp_path).start() as running:
         assert run(running, send_with_a_handler_while_a_connection_is_made, tmp_path, how)
+    assert handled(tmp_path) == ["1", "2"]
+
+
+@ways
+@members
+def test_a_signal_handler_of_the_program_makes_no_connection_either_while_its_thread_sends(
+    receiver: Any, how: str, tmp_path: Path
+) -> None:
+    def handler() -> None:
+        for _ in range(3):
+            TO.ask(b"x", timeout=30)
+        TO.tell("block")
+        await_file(tmp_path / "blocked")
+
+    with tree_of(receiver, tmp_path).start(), pytest.MonkeyPatch.context() as patch:
+        for name in ("send", "offer"):
+            patch.setattr(Address, name, getattr(Address, name))
+        interrupt_once(Address, "offer" if how == "publish" else "send", handler)
+        WAYS[how]([1, bytes(LARGE)])
+        TO.tell([2])
+        (tmp_path / "gate").touch()
+        TO.ask(b"last", timeout=30)
+        connect()
     assert handled(tmp_path) == ["1", "2"]
 
 
