@@ -11,7 +11,9 @@ These rules keep what a ref promises:
   hub to a connection by `Connect`, which keeps the order, and back only when the receiver has cut the connection, or
   has read all that was sent over it.
 - A signal handler that interrupts a thread which is sending makes no connection: the message that it interrupts, on its
-  way through the hub, could be overtaken by later ones. Nor is one used that was being made while a handler sent.
+  way through the hub, could be overtaken by later ones. Nor is one used that was being made while a handler sent. A
+  question of the handler itself goes through the hub if it interrupts a write: it must not wait for that, and may so
+  overtake what was sent before.
 - What the hub delivers for a thread, to a group or a topic, goes the same way: the hub leaves to the thread the workers
   with which it has a connection in use.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
