@@ -197,7 +197,7 @@ class Reader:
             return self._all_at_once(work)
         reader = Reader(self.directory)
         try:
-            with access.forks_wait():
+            with access.forks_wait(reader):
                 return reader._all_at_once(work)
         finally:
             reader.close()
