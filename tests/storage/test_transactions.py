@@ -319,11 +319,25 @@ def test_atomically_gives_up_after_its_retries(tree: Tree) -> None:
         in_another_thread(lambda: tree.increment("a", path=P))
         tree.add("b", 1, path=P)
 
-    with pytest.raises(TransactionConflict):
+    with pytest.raises(TransactionConflict, match=r"nothing was written, at any of 4 attempts$"):
         tree.atomically(work, retries=3)
     assert calls == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="retries must be 0 or more"):
         tree.atomically(work, retries=-1)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [lambda tree: tree.transaction(), lambda tree: tree.AutoUpdate("a", path=P)],
+    ids=["transaction", "AutoUpdate"],
+)
+def test_the_error_of_a_block_that_met_another_writer_names_the_call_that_tries_again(tree: Tree, block: Any) -> None:
+    tree.add("a", 0, path=P)
+    with pytest.raises(TransactionConflict, match=r"; tree\.atomically\(function\) tries again by itself$"):
+        with block(tree):
+            tree.get("a", path=P)
+            in_another_thread(lambda: tree.increment("a", path=P))
+            tree.add("b", 1, path=P)
 
 
 def test_transactions_do_not_nest_and_belong_to_their_thread(tree: Tree) -> None:

@@ -12,7 +12,10 @@ from suitkaise.storage.protocol import where
 from suitkaise.storage.records import revision_of
 from suitkaise.storage.writes import Writes
 
-__all__ = ["auto_update"]
+__all__ = ["AGAIN", "auto_update"]
+
+AGAIN = "; tree.atomically(function) tries again by itself"
+"""What the error of a block that met another writer says last."""
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def auto_update(
             path = checked_path(path, name)
             if name in revisions and revision_of(writes().get(path, name)) != revisions[name]:
                 raise TransactionConflict(
-                    f"{where(name, path)} was changed by another writer during the block; nothing was written",
+                    f"{where(name, path)} was changed by another writer during the block; nothing was written{AGAIN}",
                     path=path,
                 )
             if name in values:

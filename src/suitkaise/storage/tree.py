@@ -17,7 +17,7 @@ from suitkaise.errors import NotSerializable, StorageError, TransactionConflict,
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
 from suitkaise.specs.recipe import is_async_function
-from suitkaise.storage.auto_update import auto_update
+from suitkaise.storage.auto_update import AGAIN, auto_update
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.index import checked_keys
@@ -644,6 +644,8 @@ class Tree:
         if commit is not None:
             try:
                 self._direct.send(*commit)
+            except TransactionConflict as conflict:
+                raise TransactionConflict(f"{conflict}{AGAIN}", path=conflict.path) from None
             except NotSerializable:  # the header has no room for so many names
                 raise StorageError(
                     f"the transaction is too large: {transaction.counts}; their paths and names, with some bytes for "
@@ -688,9 +690,11 @@ class Tree:
             try:
                 with self.transaction():
                     return function(self)
-            except TransactionConflict:
+            except TransactionConflict as conflict:
                 if remaining == 0:
-                    raise
+                    what = str(conflict).removesuffix(AGAIN)
+                    tried = "" if retries == 0 else f", at any of {retries + 1} attempts"
+                    raise TransactionConflict(f"{what}{tried}", path=conflict.path) from None
         raise ValueError(f"atomically: retries must be 0 or more, not {retries!r}")
 
     def AutoUpdate(  # noqa: N802 - the concept's name
