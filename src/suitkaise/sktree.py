@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
@@ -20,6 +21,11 @@ from suitkaise.storage.tree import Tree
 from suitkaise.storage.watch import Change, Watch
 
 __all__ = ["Change", "Entry", "Selection", "Tree", "Watch", "connect", "disconnect"]
+
+_OWN_STORAGE = (
+    "; multiprocessing has started this process, which has a storage of its own: "
+    "for that of the program, pass it the program's tree, as an argument"
+)
 
 _lock = threading.RLock()  # a signal handler may connect or disconnect, too
 _connected: list[Tree] = []  # that of the main program, while it is connected
@@ -35,7 +41,9 @@ def connect(
     """Return the program's storage; the first call starts it.
 
     In a worker this is the same storage as `self.tree`. In the main program it is open until `disconnect()` or the
-    end of the program, however many supervision trees start and stop meanwhile.
+    end of the program, however many supervision trees start and stop meanwhile. A process that `multiprocessing`
+    has started is a program of its own, with a storage of its own; a tree that is passed to it as an argument is
+    that of the program which it comes from.
 
     Args:
         directory: the directory to keep it in; needs `durable=True`. Default: the program's private directory, in
@@ -72,6 +80,8 @@ def connect(
         try:
             place = program.storage.directory(None if directory is None else os.path.abspath(directory), engine)
             tree = _connected[0] if _connected else Tree(place)
+            if directory is None and _is_child_of_multiprocessing():
+                tree._reader.hint = _OWN_STORAGE
         except BaseException:
             runtime.leave()
             raise
@@ -115,6 +125,11 @@ def _indexed(tree: Tree, keys: list[str]) -> Tree:
     if keys:
         tree.declare_index(keys)
     return tree
+
+
+def _is_child_of_multiprocessing() -> bool:
+    processes: Any = sys.modules.get("multiprocessing.process")  # a child has loaded it
+    return processes is not None and processes.parent_process() is not None
 
 
 def _reset_after_fork() -> None:

@@ -140,3 +140,49 @@ def test_a_module_that_is_asked_for_what_it_does_not_have_tells_where_that_is(
 ) -> None:
     with pytest.raises(AttributeError, match=hint):
         getattr(module, name)
+
+
+OF_MULTIPROCESSING = """
+import multiprocessing
+import sys
+
+from suitkaise import skglobals, sktree
+
+
+def look(tree, queue):
+    try:
+        queue.put(skglobals.get("total"))
+    except KeyError as error:
+        queue.put(str(error))
+    try:
+        tree.get("missing", path="")
+    except KeyError as error:
+        queue.put(str(error))
+    queue.put(tree.increment("total", path=""))
+
+
+if __name__ == "__main__":
+    total = 7
+    skglobals.create(total)
+    context = multiprocessing.get_context(sys.argv[1])
+    queue = context.Queue()
+    process = context.Process(target=look, args=(sktree.connect(), queue))
+    process.start()
+    for _ in range(3):
+        print(queue.get(timeout=20))
+    process.join()
+    print(skglobals.get("total"))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_a_child_of_multiprocessing_is_told_that_its_globals_are_its_own_and_shares_a_tree_that_it_is_passed(
+    method: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(OF_MULTIPROCESSING)
+    own, passed, *numbers = run_program([sys.executable, str(file), method]).check().stdout.splitlines()
+    assert own.startswith("there is no 'total' in the root; the container is empty; multiprocessing has started this")
+    assert own.endswith("has a storage of its own: for that of the program, pass it the program's tree, as an argument")
+    assert passed == "there is no 'missing' in the root"
+    assert numbers == ["8", "8"]

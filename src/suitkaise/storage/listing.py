@@ -56,6 +56,8 @@ def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:
             reader, normal_path(above)
         ):  # it is a whole path, as `suitkaise store ls` shows it
             hint = f"; there is {where(last, normal_path(above))}"
+    if not hint or not names:
+        hint += reader.hint
     return EntryNotFound(f"there is no {where(name, path)}{hint}", path=path)
 
 

@@ -40,6 +40,8 @@ class Reader:
 
     is_elsewhere: bool = False
     """Whether the storage lies on another machine."""
+    hint: str = ""
+    """What the error for an entry that is missing says last, if it knows nothing better."""
 
     def __init__(self, directory: Path, *, map_size: int = access.DEFAULT_MAP_SIZE) -> None:
         self.directory: Path = directory.resolve()
