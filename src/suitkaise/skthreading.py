@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
@@ -268,3 +268,23 @@ def get_thread_stats(thread: str | WorkerRef) -> dict[str, Any]:
         ChildNotFound: there is no such thread.
     """
     return _threads._stats(thread)
+
+
+_OTHER_NAMES = {
+    "start": "create_thread(...)", "run": "create_thread(...)", "create": "create_thread(...)",
+    "start_new_thread": "create_thread(...)", "join": "join_all(), or skthreading.get_thread_result(thread)",
+    "wait": "join_all(), or skthreading.get_thread_result(thread)", "result": "get_thread_result(thread)",
+    "get_result": "get_thread_result(thread)", "is_alive": "get_status(thread)", "status": "list_threads()",
+    "threads": "list_threads()", "enumerate": "list_threads()", "get_threads": "list_threads()",
+    "stop": "rejoin(thread)", "terminate": "rejoin(thread)", "kill": "rejoin(thread): a thread cannot be killed",
+    "restart": "recall(thread)", "close": "shutdown()", "current_thread": "get_thread_name()",
+    "get_ident": "get_thread_id()", "ThreadPool": "create_pool(function, size)", "Pool": "create_pool(function, size)",
+}  # fmt: skip
+"""What threading and its like have, by the name that it has here."""
+
+
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> NoReturn:
+        hint = f"; use skthreading.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Self
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ProcessSetup
+from suitkaise.errors import no_attribute
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.specs.options import checked_id, checked_intensity
 from suitkaise.status import Status
@@ -228,6 +229,11 @@ class CrossProcessing(WorkerGroup):
         """
         return self._stats(name)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, _OTHER_NAMES, "xp")
+
     # ------------------------------------------------------------ the end
     def __enter__(self) -> Self:
         return self
@@ -236,6 +242,19 @@ class CrossProcessing(WorkerGroup):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+_OTHER_NAMES = {
+    "start": "create_process(...)", "run": "create_process(...)", "create": "create_process(...)",
+    "start_process": "create_process(...)", "create_thread": "create_process(...), or skthreading.create_thread(...)",
+    "join": "join_all(), or xp.get_process_result(name)", "wait": "join_all(), or xp.get_process_result(name)",
+    "result": "get_process_result(name)", "get_result": "get_process_result(name)", "is_alive": "get_status(name)",
+    "processes": "list_processes()", "active_children": "list_processes()", "get_processes": "list_processes()",
+    "stop": "rejoin(name)", "terminate": "rejoin(name), or xp.kill(name)", "restart": "recall(name)",
+    "close": "shutdown()", "current_process": "get_process_name()", "Pool": "create_pool(function, size)",
+    "map": "create_pool(function, size)", "submit": "create_pool(function, size)",
+}  # fmt: skip
+"""What multiprocessing and its like have, by the name that it has here."""
 
 
 def _check_made(xp: Any, function: str) -> None:
@@ -250,5 +269,6 @@ if not TYPE_CHECKING:  # a type checker is to know the names that there are
 
     def __getattr__(name: str) -> NoReturn:
         there = name[:1] != "_" and hasattr(CrossProcessing, name)
-        hint = f"; make xp = xprocess.CrossProcessing() once, and call xp.{name}(...)" if there else ""
+        here = f"{name}(...)" if there else _OTHER_NAMES.get(name)
+        hint = f"; make xp = xprocess.CrossProcessing() once, and call xp.{here}" if here else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread, skglobals, sktree
+from suitkaise import Child, Process, Supervisor, Thread, skglobals, skthreading, sktree
 from suitkaise.errors import EntryExists
 from tests.support import run_program
 
@@ -132,6 +132,9 @@ def test_the_storage_that_the_program_has_connected_to_is_used(tmp_path: Path) -
         (skglobals, "colours", r"; a global is read by skglobals.get\('colours'\)$"),
         (skglobals, "__wrapped__", r"has no attribute '__wrapped__'$"),
         (sktree, "add", r"; make tree = sktree.connect\(\) once, and use tree.add$"),
+        (skthreading, "join", r"use skthreading\.join_all\(\), or skthreading\.get_thread_result\(thread\)$"),
+        (skthreading, "kill", r"use skthreading\.rejoin\(thread\): a thread cannot be killed$"),
+        (skthreading, "nothing", r"module 'suitkaise.skthreading' has no attribute 'nothing'$"),
         (sktree, "nothing", r"module 'suitkaise.sktree' has no attribute 'nothing'$"),
     ],
 )

@@ -454,8 +454,35 @@ def test_what_crossprocessing_offers_is_named_where_the_module_is_asked_for_it()
         AttributeError, match=r"make xp = xprocess.CrossProcessing\(\) once, and call xp.create_process"
     ):
         suitkaise.xprocess.create_process  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"and call xp\.create_pool\(function, size\)$"):
+        suitkaise.xprocess.Pool  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"module 'suitkaise.xprocess' has no attribute 'nothing'$"):
         suitkaise.xprocess.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("start", r"use xp\.create_process\(\.\.\.\)$"),
+        ("join", r"use xp\.join_all\(\), or xp\.get_process_result\(name\)$"),
+        ("terminate", r"use xp\.rejoin\(name\), or xp\.kill\(name\)$"),
+        ("is_alive", r"use xp\.get_status\(name\)$"),
+        ("nothing", r"'CrossProcessing' object has no attribute 'nothing'$"),
+    ],
+)
+def test_what_processes_of_multiprocessing_have_is_named_as_it_is_called_here(name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        getattr(suitkaise.xprocess.CrossProcessing(), name)
+
+
+def test_each_name_of_another_library_is_missing_and_leads_to_one_that_is_there() -> None:
+    for module, owner in (
+        (suitkaise.xprocess, suitkaise.xprocess.CrossProcessing()),
+        (suitkaise.skthreading, suitkaise.skthreading),
+    ):
+        for name, here in module._OTHER_NAMES.items():  # type: ignore[attr-defined]
+            assert not hasattr(owner, name)
+            assert hasattr(owner, here.partition("(")[0])
 
 
 def test_a_wrong_name_or_number_is_refused_where_crossprocessing_is_made() -> None:
