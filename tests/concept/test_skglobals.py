@@ -83,6 +83,26 @@ def test_where_there_is_no_source_a_name_is_needed() -> None:
     assert skglobals.get("x") == 1
 
 
+def test_the_text_of_python_c_is_a_source_and_another_text_is_not_taken_for_it() -> None:
+    text = """
+from suitkaise import skglobals, sktree
+
+colours = ["red"]
+def keep(taste: str):
+    def inner(value: int) -> None: ...
+    skglobals.create(taste)
+skglobals.create(colours); keep("sweet")
+print(skglobals.get_all())
+try:
+    exec(chr(10) * 6 + "skglobals.create(c0l0urs)", {"skglobals": skglobals, "c0l0urs": 1})
+except TypeError as error:
+    print(error)
+"""
+    shown = run_program([sys.executable, "-c", text]).check().stdout.splitlines()
+    assert shown[0] == "{'colours': ['red'], 'taste': 'sweet'}"
+    assert shown[1].startswith("create() cannot read its caller's source")
+
+
 def test_globals_are_read_updated_and_deleted() -> None:
     with pytest.raises(KeyError, match="'missing'"):
         skglobals.get("missing")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import ast
 import itertools
 import linecache
+import re
 import sys
 import textwrap
-from types import FrameType
+from collections.abc import Iterator
+from types import CodeType, FrameType
 
 from suitkaise.storage.caller_path import path_of_file
 
-__all__ = ["call_in", "caller"]
+__all__ = ["call_in", "caller", "text_of_command"]
 
 
 def caller() -> FrameType | None:
@@ -54,6 +56,36 @@ def call_in(frame: FrameType | None) -> ast.Call | None:
     return found if isinstance(found, ast.Call) else None
 
 
+def text_of_command() -> str | None:
+    """Return the text that was given to `python -c`; None in another program. Its file name is `<string>`."""
+    options = (place for place, one in enumerate(sys.orig_argv) if re.fullmatch(r"-[a-zA-Z]*c", one))
+    for place in itertools.islice(options, 1):
+        return "".join(sys.orig_argv[place + 1 : place + 2])
+    return None
+
+
 def _lines_of(frame: FrameType) -> list[str]:
+    if frame.f_code.co_filename == "<string>":  # `python -c`, or the text of an exec()
+        text = text_of_command()
+        return [f"{line}\n" for line in text.split("\n")] if text and _is_of(text, frame.f_code) else []
     linecache.checkcache(frame.f_code.co_filename)
     return linecache.getlines(frame.f_code.co_filename, frame.f_globals)
+
+
+def _is_of(text: str, code: CodeType) -> bool:
+    try:
+        top = compile(text, code.co_filename, "exec", dont_inherit=True)
+        return any(_what(one) == _what(code) for one in _all_codes(top))
+    except (SyntaxError, ValueError):  # the program's text is another one: that of `python -m pdb -c c`, for example
+        return False
+
+
+def _what(code: CodeType) -> tuple[object, ...]:
+    return code.co_qualname, code.co_code, code.co_names, code.co_varnames, tuple(code.co_positions())
+
+
+def _all_codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_codes(constant)

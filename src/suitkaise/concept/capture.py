@@ -15,13 +15,12 @@ import functools
 import itertools
 import linecache
 import os
-import re
-import sys
 import types
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, TypeAlias
 
+from suitkaise.concept.call_site import text_of_command
 from suitkaise.errors import CaptureError
 from suitkaise.records import dataclass
 
@@ -127,9 +126,9 @@ def _texts_of(frame: types.FrameType) -> Iterator[tuple[str, bool]]:
     """Yield the texts that the running code may have been compiled from, and whether each may be another one."""
     filename = frame.f_code.co_filename
     if filename == "<string>":  # `python -c`, or the text of an exec()
-        options = (place for place, one in enumerate(sys.orig_argv) if re.fullmatch(r"-[a-zA-Z]*c", one))
-        for place in itertools.islice(options, 1):
-            yield "".join(sys.orig_argv[place + 1 : place + 2]), True
+        text = text_of_command()
+        if text is not None:
+            yield text, True
         return
     lines = linecache.getlines(filename, frame.f_globals)
     if lines:
