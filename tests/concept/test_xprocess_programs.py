@@ -173,21 +173,28 @@ print(xp.join_all(), sorted(tree.get_all_from("times")), tree.get("last", path="
     ]
 
 
-def test_a_module_that_makes_processes_when_it_is_imported_is_told_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "jobs.py").write_text("""
+@pytest.mark.parametrize(
+    "call",
+    [
+        'xprocess.CrossProcessing().create_process(work, kwargs={"join_after": 1})',
+        'print(suitkaise.Supervisor("app", work).start()["work"].result())',
+    ],
+    ids=["process", "tree"],
+)
+def test_a_module_that_makes_processes_when_it_is_imported_is_told_what_to_do(call: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(f"""
+import suitkaise
 from suitkaise import xprocess
-
-xp = xprocess.CrossProcessing()
 
 def work():
     return 1
 
-xp.create_process(work, kwargs={"join_after": 1})
+{call}
 """)
     (tmp_path / "main.py").write_text("import jobs\n")
     ended = run_program(tmp_path / "main.py")
     assert ended.returncode == 1
-    assert "if __name__ == '__main__'" in ended.stderr
+    assert "into a function that the main program calls, or under `if __name__ == '__main__':`" in ended.stderr
     assert ended.left_behind == []
 
 

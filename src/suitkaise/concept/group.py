@@ -126,7 +126,8 @@ class WorkerGroup:
         if in_worker_process():
             raise SuitkaiseError(
                 f"create_{self._kind}() in the process of the worker {current_path()!r}: {self._instead_in_workers}. "
-                "If this happened while a module was imported, move the call under `if __name__ == '__main__':`"
+                "If this happened while a module was imported, move the call into a function that the main program "
+                "calls, or under `if __name__ == '__main__':`"
             )
         from suitkaise.concept import at_exit  # with the runtime, which workers do not load
 

@@ -335,7 +335,7 @@ def enter() -> Runtime:
             raise SuitkaiseError(
                 f"a supervision tree, and so a pool, cannot be started inside a worker process ({current_path()!r}): "
                 "the main program starts it; if this happened while a module was imported, move the start() or run() "
-                "under `if __name__ == '__main__':`"
+                "into a function that the main program calls, or under `if __name__ == '__main__':`"
             )
         if _is_made:
             raise SuitkaiseError(
