@@ -171,30 +171,6 @@ def test_the_progress_may_read_while_another_thread_forks(tree: Tree, file: Path
     assert tree.restore(file) == 1
 
 
-@pytest.mark.timeout(30)
-def test_the_progress_of_two_snapshots_may_fork_at_the_same_time(tree: Tree, tmp_path: Path) -> None:
-    tree.add("n", 1, path="p")
-    both = threading.Barrier(2, timeout=10)
-
-    def write(file: Path) -> int:
-        forks: list[int] = []
-
-        def fork_once(done: int, total: int) -> None:
-            if forks:
-                return
-            both.wait()
-            if not (pid := os.fork()):
-                os._exit(3)
-            forks.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-        tree.snapshot(file, progress=fork_once)
-        return forks[0]
-
-    writers = [in_background(lambda file=tmp_path / name: write(file)) for name in ("one", "two")]
-    assert [writer.result(20) for writer in writers] == [3, 3]
-    assert [tree.restore(tmp_path / name) for name in ("one", "two")] == [1, 1]
-
-
 @pytest.mark.parametrize("at", [0, 5, 30, 60, 400, 100_200, -60, -41, -33, -1])
 def test_a_changed_byte_is_found_and_nothing_is_restored(tree: Tree, file: Path, at: int) -> None:
     fill(tree)

@@ -9,9 +9,8 @@ the same result in the parent. If the child did neither, it could not read at al
 close what they have open, with `LOCK` held so that no other thread opens it in between, and both processes open their
 own at the next read. A transaction of LMDB that another thread has open at that moment fails, and `Reader` repeats the
 read; SQLite lets it end first. A long read of SQLite calls functions of the user's, which may read, and so may need
-`LOCK`: a fork waits for its end without it. If such a function itself forks, its read begins anew after that, so other
-forks do not wait for it meanwhile. The writer's store stays open: a forked child forgets it without closing it, and
-`Store.write` refuses to run there.
+`LOCK`: a fork waits for its end without it. The writer's store stays open: a forked child forgets it without closing
+it, and `Store.write` refuses to run there.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ class Holder(Protocol):
 
 
 _holders: weakref.WeakValueDictionary[int, Holder] = weakref.WeakValueDictionary()
-_reading: list[tuple[int, Holder]] = []  # the threads for whose long reads forks wait, and what they read with
-_forking: list[int] = []  # the threads that fork now
+_reading: list[int] = []  # the threads for whose long reads forks wait
 _has_read = threading.Condition(LOCK)
 _written_here: dict[Path, tuple[Opened, int]] = {}
 _of_parent: list[Opened] = []
@@ -136,38 +134,29 @@ def _lock_writer(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def forks_wait(holder: Holder) -> Iterator[None]:
-    """Have forks of other threads wait for the end of the block, in which any thread may take `LOCK`.
-
-    `holder`: what the block reads with.
-    """
-    entry = threading.get_ident(), holder
+def forks_wait() -> Iterator[None]:
+    """Have forks of other threads wait for the end of the block, in which any thread may take `LOCK`."""
+    thread = threading.get_ident()
     with LOCK:
-        _reading.append(entry)
+        _reading.append(thread)
     try:
         yield
     finally:
         with LOCK, contextlib.suppress(ValueError):  # in a child that was forked in the block
-            _reading.remove(entry)
+            _reading.remove(thread)
             _has_read.notify_all()
 
 
 def _before_fork() -> None:
     LOCK.acquire()
-    own = threading.get_ident()
-    _forking.append(own)
-    for thread, holder in _reading:
-        if thread == own:
-            holder.release()  # first: another fork, which does not wait for this read, could not close it
-    _has_read.notify_all()
-    while any(thread not in _forking for thread, _ in _reading):
+    thread = threading.get_ident()
+    while any(other != thread for other in _reading):
         _has_read.wait()
     for holder in _open_holders():
         holder.release()
 
 
 def _after_fork_in_parent() -> None:
-    _forking.remove(threading.get_ident())
     LOCK.release()
 
 
@@ -176,7 +165,6 @@ def _after_fork_in_child() -> None:
     LOCK = threading.RLock()
     _has_read = threading.Condition(LOCK)
     _reading.clear()
-    _forking.clear()
     _of_parent.extend(opened for opened, _ in _written_here.values())  # never closed: its locks belong to the parent
     _written_here.clear()
 

@@ -199,7 +199,7 @@ class Reader:
             return self._all_at_once(work)
         reader = Reader(self.directory)
         try:
-            with access.forks_wait(reader):
+            with access.forks_wait():
                 return reader._all_at_once(work)
         finally:
             reader.close()
