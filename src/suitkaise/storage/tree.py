@@ -760,7 +760,8 @@ class Tree:
             file: the path of the file.
             progress: None: a line on standard error if that is a terminal and it takes longer than half a second;
                 True: a line in any case; False: none; or a function that is called with the number of
-                entries done and of all entries.
+                entries done and of all entries. It may read; it should not fork (`os.fork`), which may wait for
+                another snapshot.
 
         Returns:
             The number of entries in the file.
