@@ -202,6 +202,12 @@ def test_status_tells_of_a_supervisor_what_tree_tells(app: App) -> None:
     assert "dynamic: 0 of 3 restarts in 5 s; 0 children" in app("status", "guests").check().stdout
 
 
+def test_status_without_a_path_prints_what_tree_prints(app: App) -> None:
+    names = [line.split("  ")[0] for line in app("tree").check().stdout.splitlines()]
+    assert [line.split("  ")[0] for line in app("status").check().stdout.splitlines()] == names
+    assert [tree["path"] for tree in json.loads(app("status", "--json").check().stdout)] == [app.name]
+
+
 def test_the_name_of_the_tree_may_be_left_out_and_a_near_name_is_suggested(app: App) -> None:
     assert app("status idle").stdout.startswith(f"{app.name}/idle: thread, running")
     missing = app("status", "jobs/stedy-0")

@@ -159,6 +159,7 @@ def _exit(facts: dict[str, Any]) -> str:
 def status(options: argparse.Namespace) -> int:
     """Print all that is known of one worker or supervisor; without a path, the trees."""
     if options.path is None:
+        options.paths = False  # an option of `tree` alone
         return tree(options)
     target = target_of(options)
     facts = dict(target.facts)
