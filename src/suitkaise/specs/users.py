@@ -33,14 +33,11 @@ def checked_user(title: str, user: Any, group: int | None) -> User:
     """Return the user with this name or number; `group`: instead of its main group. Raise SpecError without one."""
     import pwd
 
+    if not isinstance(user, str) and not _is_id(user):
+        raise SpecError(f"{title}: user must be the name or the number of a user, or None, not {user!r}")
     try:
-        if isinstance(user, str):
-            entry = pwd.getpwnam(user)
-        elif _is_id(user):
-            entry = pwd.getpwuid(user)
-        else:
-            raise SpecError(f"{title}: user must be the name or the number of a user, or None, not {user!r}")
-    except KeyError:
+        entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
+    except (KeyError, ValueError):  # ValueError: no name can hold such a character
         if isinstance(user, int) and group is not None:
             return User(user, group, None, {})
         more = "; give a number without an entry a group= too" if isinstance(user, int) else ""
@@ -58,7 +55,7 @@ def checked_group(title: str, group: Any) -> int | None:
 
         try:
             return grp.getgrnam(group).gr_gid
-        except KeyError:
+        except (KeyError, ValueError):  # ValueError: no name can hold such a character
             raise SpecError(f"{title}: there is no group {group!r} on this machine") from None
     if _is_id(group):
         return int(group)
