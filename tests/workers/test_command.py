@@ -25,6 +25,7 @@ def sleep(**options: Any) -> Command:
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Command(), "a program is needed"),
     (lambda: Command(""), "a program is needed"),
+    (lambda: Command("/usr/bin/"), "'/usr/bin/' ends with '/', and is no program"),
     (lambda: Command("sleep", 5), "must be texts, not 5"),  # type: ignore[arg-type]
     (lambda: Command(["sleep", "5"]), r"must be texts, not \['sleep', '5'\]; give them one by one"),  # type: ignore[arg-type]
     (lambda: Command(Path("/bin/true")), "must be texts, not PosixPath"),  # type: ignore[arg-type]
@@ -72,6 +73,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(limits={"nofile": (5, 4)}), "the soft limit 5 is above the hard limit 4"),
     (lambda: sleep(limits={"nofile": ("infinity", 4)}), "the soft limit 'infinity' is above the hard limit 4"),
     (lambda: sleep(stdin=5), "stdin must be the Path of a file"),
+    (lambda: sleep(stdin=Path("a\0b")), r"stdin: no file can have this name: 'a\\x00b'"),
+    (lambda: sleep(stdin=Path("\ud800")), r"stdin: no file can have this name: '\\ud800'"),
+    (lambda: sleep(stdout="/a\0b"), r"stdout: no file can have this name: '/a\\x00b'"),
+    (lambda: sleep(stderr=Path("/\ud800")), r"stderr: no file can have this name: '/\\ud800'"),
     (lambda: sleep(stdin="/etc/passwd"), r"looks like a file: use Path\('/etc/passwd'\)"),
     (lambda: sleep(stdin="null"), "'null' is a word of the output streams; leave stdin out for no input"),
     (lambda: sleep(stdin="log"), "'log' is a word of the output streams"),

@@ -74,6 +74,8 @@ def checked_argv(argv: tuple[Any, ...]) -> str:
             raise SpecError(f"Command: an argument may not hold a null character: {argument!r}")
         if not is_encodable(argument):
             raise SpecError(f"Command: no program can get this argument, which cannot be encoded: {argument!r}")
+    if argv[0].endswith("/"):
+        raise SpecError(f"Command: {argv[0]!r} ends with '/', and is no program; name the program's file")
     return f"Command {argv[0]!r}"
 
 
@@ -168,6 +170,8 @@ def _input(title: str, stdin: Any) -> Input:
         )
     if isinstance(stdin, str) and not is_encodable(stdin):
         raise SpecError(f"{title}: stdin is a text that cannot be encoded: {stdin!r}; use bytes")
+    if isinstance(stdin, Path):
+        _check_file(title, "stdin", stdin)
     if stdin is None or isinstance(stdin, (Path, bytes, str)):
         return stdin
     takes = "the Path of a file, the input itself as bytes or text, 'inherit', or None"
@@ -176,7 +180,15 @@ def _input(title: str, stdin: Any) -> Input:
 
 def _output(title: str, name: str, value: Any) -> Output:
     is_file = isinstance(value, Path) or (isinstance(value, str) and os.sep in value)
-    if (is_file and "\0" not in str(value)) or (isinstance(value, str) and value in _STREAM_WORDS):
+    if is_file:
+        _check_file(title, name, value)
+    if is_file or (isinstance(value, str) and value in _STREAM_WORDS):
         return value  # type: ignore[no-any-return]
     takes = "'log', 'null', 'inherit', or a file, as Path or as text with a '/'"
     raise SpecError(f"{title}: {name} must be {takes}, not {value!r}")
+
+
+def _check_file(title: str, name: str, file: Path | str) -> None:
+    path = str(file)
+    if "\0" in path or not is_encodable(path):
+        raise SpecError(f"{title}: {name}: no file can have this name: {path!r}")
