@@ -484,6 +484,9 @@ def test_s02_a_command_that_ends_before_it_is_ready_has_failed_to_start(script, 
 def test_s02_a_command_that_cannot_be_started_is_a_start_failure(tmp_path):
     plain, script, from_elsewhere = tmp_path / "plain", tmp_path / "script", tmp_path / "from-elsewhere"
     plain.write_text("no program")
+    no_format = tmp_path / "no-format"
+    no_format.write_text("echo hello\n")
+    no_format.chmod(0o755)
     script.write_text("#!/no/such/interpreter -u\n")
     from_elsewhere.write_bytes(b"#!/bin/sh\r\n")
     for file in script, from_elsewhere:
@@ -492,12 +495,13 @@ def test_s02_a_command_that_cannot_be_started_is_a_start_failure(tmp_path):
         (Command("no-such-program"), FileNotFoundError, "no such program in PATH"),
         (Command("sleep 1000"), FileNotFoundError, r"one by one: Command\('sleep', '5'\)"),
         (Command("sh", "-c", "exit", env={"PATH": str(tmp_path)}), FileNotFoundError, str(tmp_path)),
-        (Command(str(plain)), PermissionError, "Permission denied.*plain"),
+        (Command(str(plain)), PermissionError, "the file is not executable .Permission denied.*plain"),
+        (Command(str(no_format)), OSError, "no program, and no script: its first line does not begin with '#!'.*no-f"),
         (Command(str(script)), FileNotFoundError, "names '/no/such/interpreter' as its interpreter.*script"),
         (Command("script", env={"PATH": str(tmp_path)}), FileNotFoundError, "'/no/such/interpreter'"),
         (Command("./script", cwd=tmp_path), FileNotFoundError, "'/no/such/interpreter'"),
         (Command(str(from_elsewhere)), FileNotFoundError, r"'/bin/sh\\r'"),
-        (Command(str(tmp_path)), PermissionError, "Permission denied"),
+        (Command(str(tmp_path)), PermissionError, "it is a folder .Permission denied"),
         (Command("true", cwd=tmp_path / "nowhere"), FileNotFoundError, "cwd: No such file or directory.*nowhere"),
     ):
         reason = failure(command)

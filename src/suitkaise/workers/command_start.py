@@ -182,4 +182,12 @@ def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cw
         text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
         if len(argv) == 1 and " " in argv[0]:
             text += "; a command's arguments are given one by one: Command('sleep', '5')"
+    elif isinstance(error, PermissionError) and "/" in argv[0]:
+        file = os.path.join(cwd or "", argv[0])
+        if os.path.isdir(file):
+            text = f"it is a folder ({text})"
+        elif os.path.isfile(file) and not os.stat(file).st_mode & 0o111:
+            text = f"the file is not executable ({text})"
+    elif error.errno == errno.ENOEXEC:
+        text = f"it is no program, and no script: its first line does not begin with '#!' ({text})"
     return type(error)(error.errno, text, argv[0])
