@@ -97,3 +97,26 @@ def test_several_trees_are_told_with_their_programs_since_their_names_may_be_the
         program.facts = {"pid": int(program.directory), "trees": [{"path": "app"}]}
     with pytest.raises(CommandError, match=r"several trees run, .* --pid: app \(pid 71\), app \(pid 72\)"):
         programs.find(None, running, [])
+
+
+def test_a_name_that_is_in_several_trees_of_one_program_is_told_with_the_paths_to_choose_from() -> None:
+    program = programs.Program("71")
+    program.facts = {
+        "pid": 71,
+        "trees": [{"path": name, "children": [{"path": f"{name}/w"}]} for name in ("shop", "bank")],
+    }
+    with pytest.raises(
+        CommandError, match=r"^'w' is in several trees, name one or .* --pid: shop/w \(pid 71\), bank/w \(pid 71\)$"
+    ):
+        programs.find("w", [program], [])
+
+
+def test_a_path_in_one_of_two_programs_whose_trees_have_one_name_is_not_said_to_be_in_both() -> None:
+    running = [programs.Program(str(pid)) for pid in (71, 72)]
+    for program in running:
+        pid = int(program.directory)
+        program.facts = {"pid": pid, "trees": [{"path": "app", "children": [{"path": f"app/w{pid}"}]}]}
+    with pytest.raises(
+        CommandError, match=r"^trees named 'app' run in several programs \(pid 71, pid 72\); choose one"
+    ):
+        programs.find("app/w71", running, [])

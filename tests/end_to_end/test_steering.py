@@ -220,7 +220,7 @@ def test_a_second_program_of_the_same_name_is_told_apart_by_its_pid(app: App, tm
         for command in ("status", "logs", "stop"):
             finished = command_line(command, f"{app.name}/jobs")
             assert finished.returncode == 2
-            assert "is in several programs" in finished.stderr
+            assert f"trees named {app.name!r} run in several programs" in finished.stderr
             assert f"pid {app.program.pid}" in finished.stderr
             assert f"pid {second.program.pid}" in finished.stderr
         assert app.pid("jobs/steady-0") != second.pid("jobs/steady-0")

@@ -186,10 +186,16 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
             for program, tree in roots
             if any(one["path"] == f"{tree['path']}{below}" for one in walk(tree))
         ]
+        if len(fitting) > 1:
+            names = ", ".join(f"{tree['path']}{below} (pid {program.facts['pid']})" for program, tree in fitting)
+            raise CommandError(
+                f"{path!r} is in several trees, name one or choose its program with --pid: {names}", USAGE
+            )
         path = f"{fitting[0][1]['path']}{below}" if fitting else path
-    if len(fitting) > 1:
+    elif len(fitting) > 1:
         names = ", ".join(f"pid {program.facts['pid']}" for program, _ in fitting)
-        raise CommandError(f"{path!r} is in several programs ({names}); choose one with --pid", USAGE)
+        name = path.partition("/")[0]
+        raise CommandError(f"trees named {name!r} run in several programs ({names}); choose one with --pid", USAGE)
     for program, tree in fitting:
         for one in walk(tree):
             if one["path"] == path:
