@@ -18,6 +18,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def run_snippet(snippet: Snippet, folder: Path, timeout: float = 45.0) -> None:
     first, *rest = [*shlex.split(snippet.command or "python"), *([] if snippet.command else [name])]
     python = [sys.executable, "-m", "suitkaise"] if first == "suitkaise" else [sys.executable]
     assert first in ("python", "suitkaise"), f"{snippet.id}: run by python or suitkaise, not by {first}"
-    with start_program(python, *rest, cwd=folder) as program:
+    with (
+        tempfile.TemporaryDirectory(prefix="program-") as temporary,  # for what the snippet leaves to the reader
+        start_program(python, *rest, cwd=folder, env={"TMPDIR": temporary}) as program,
+    ):
         if snippet.stops:
             for promise in promises(snippet.code):
                 program.expect(promise, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ MOST_LINES = 60
 def test_an_example_runs_and_prints_what_it_promises(example: Path) -> None:
     code = example.read_text(encoding="utf-8")
     assert promises(code), f"{example.name} lacks `# prints: ...` lines at its end"
-    finished = run_program(example, cwd=ROOT, timeout=45.0).check()
+    with tempfile.TemporaryDirectory(prefix="program-") as temporary:  # for what the example leaves to the reader
+        finished = run_program(example, cwd=ROOT, timeout=45.0, env={"TMPDIR": temporary}).check()
     check_output(code, finished.stdout)
 
 
