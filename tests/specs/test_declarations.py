@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import pickle
@@ -155,6 +156,29 @@ SUPERVISOR_WRONG: list[tuple[str, Any, str]] = [
 def test_s05_a_wrong_option_of_a_supervisor_is_refused(option: str, value: Any, takes: str) -> None:
     make = lambda: Supervisor("app", **one(option, value))  # noqa: E731
     refused(make, "Supervisor 'app'", f"{option} must be {takes}", f"not {value!r}")
+
+
+@pytest.mark.parametrize("value", ["no", 1, 0, None])
+def test_s05_trap_exits_is_true_or_false_in_the_class_and_in_the_constructor(value: Any) -> None:
+    class Assigns(Thread):
+        def __init__(self) -> None:
+            self.trap_exits = value
+
+    wrong = rf"^Assigns: trap_exits must be True or False, not {value!r}$"
+    with pytest.raises(SpecError, match=wrong):
+        type("Assigns", (Thread,), {"trap_exits": value})
+    with pytest.raises(SpecError, match=wrong):
+        Assigns()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_trap_exits_as_a_field_of_a_dataclass_has_the_default_that_is_written_there(on: bool) -> None:
+    @dataclasses.dataclass
+    class Watch(Thread):
+        trap_exits: bool = on
+
+    assert Watch().trap_exits is on
+    assert Watch(not on).trap_exits is not on
 
 
 @pytest.mark.parametrize(

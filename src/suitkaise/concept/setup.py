@@ -18,7 +18,7 @@ from suitkaise.concept.blocks import Blocks, compile_blocks
 from suitkaise.concept.built import BuiltSetup, Hook
 from suitkaise.concept.capture import WithStatement, error_at, future_flags, with_statement_of
 from suitkaise.errors import CaptureError, SpecError
-from suitkaise.specs.options import Options
+from suitkaise.specs.options import Options, checked_flag
 
 __all__ = [
     "AfterLoop",
@@ -93,9 +93,7 @@ class AfterLoop(WrittenHook):
     kind = "AfterLoop"
 
     def __init__(self, add_for_next: bool = False) -> None:
-        if not isinstance(add_for_next, bool):
-            raise SpecError(f"{type(self).__name__}: add_for_next must be True or False, not {add_for_next!r}")
-        self.add_for_next = add_for_next
+        self.add_for_next = checked_flag(type(self).__name__, "add_for_next", add_for_next)
 
 
 class OnFinish(WrittenHook):
@@ -253,9 +251,7 @@ class ThreadSetup(Setup):
         Raises:
             SpecError: as there; or both `loop_infinitely` and `num_loops` are set; or one of them has a wrong value.
         """
-        if not isinstance(self.loop_infinitely, bool):
-            raise SpecError(f"ThreadSetup: loop_infinitely must be True or False, not {self.loop_infinitely!r}")
-        if self.loop_infinitely and self.num_loops is not None:
+        if checked_flag("ThreadSetup", "loop_infinitely", self.loop_infinitely) and self.num_loops is not None:
             raise SpecError("ThreadSetup: set loop_infinitely or num_loops, not both")
         Options("ThreadSetup", {"num_loops": self.num_loops}, {}, object).loops()
         loops = math.inf if self.loop_infinitely else self.num_loops

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
-from suitkaise.specs.options import is_number
+from suitkaise.specs.options import checked_flag, is_number
 
 __all__ = ["SPREADS", "Place", "Ray", "Spread"]
 
@@ -56,8 +56,7 @@ class Place:
             raise SpecError(f"Place: node must be the name, address or id of a node, or None, not {self.node!r}")
         if self.strategy not in SPREADS:
             raise SpecError(f"Place: strategy must be 'spread' or 'pack', not {self.strategy!r}")
-        if not isinstance(self.dedicated, bool):
-            raise SpecError(f"Place: dedicated must be True or False, not {self.dedicated!r}")
+        checked_flag("Place", "dedicated", self.dedicated)
         if self.resources is None:
             return
         if not isinstance(self.resources, Mapping) or not self.resources:

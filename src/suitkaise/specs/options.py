@@ -26,6 +26,7 @@ __all__ = [
     "ShutdownOption",
     "Strategy",
     "checked_env",
+    "checked_flag",
     "checked_id",
     "checked_intensity",
     "is_encodable",
@@ -148,10 +149,7 @@ class Options:
 
     def flag(self, name: str) -> bool:
         """Return True or False (the default)."""
-        value = self.get(name, False)
-        if not isinstance(value, bool):
-            raise self.wrong(name, "True or False", value)
-        return value
+        return checked_flag(self.title, name, self.get(name, False))
 
     def positive(self, name: str, default: Any) -> float | None:
         """Return seconds above 0, or None."""
@@ -227,6 +225,13 @@ def checked_intensity(title: str, max_restarts: Any, max_seconds: Any) -> tuple[
     if not (is_number(max_seconds) and 0 < max_seconds < math.inf):
         raise SpecError(f"{title}: max_seconds must be seconds > 0, not {max_seconds!r}")
     return max_restarts, float(max_seconds)
+
+
+def checked_flag(title: str, name: str, value: Any) -> bool:
+    """Return the value if it is True or False, else raise SpecError: `"no"` is true in Python."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{title}: {name} must be True or False, not {value!r}")
+    return value
 
 
 def is_number(value: Any) -> bool:

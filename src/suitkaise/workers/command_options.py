@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
 from suitkaise.records import dataclass
-from suitkaise.specs.options import is_encodable
+from suitkaise.specs.options import checked_flag, is_encodable
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [
@@ -111,8 +111,7 @@ def process_options(
         raise SpecError(f"{title}: umask must be a number from 0 to 0o777, or None, not {umask!r}")
     if nice is not None and not _is_whole(nice, -20, 19):
         raise SpecError(f"{title}: nice must be a number from -20 (first) to 19 (last), or None, not {nice!r}")
-    if not isinstance(tty, bool):
-        raise SpecError(f"{title}: tty must be True or False, not {tty!r}")
+    checked_flag(title, "tty", tty)
     outputs = {name: _output(title, name, value) for name, value in (("stdout", stdout), ("stderr", stderr))}
     for name, value in outputs.items():
         if tty and value != "log":

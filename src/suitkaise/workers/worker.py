@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitReason
-from suitkaise.specs.options import Options, checked_drain
+from suitkaise.specs.options import Options, checked_drain, checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.workers.background import background_child, background_children
-from suitkaise.workers.worker_type import RESERVED, CurrentLoop, ReadOnly, WorkerType, overridable, refuse_other_name
+from suitkaise.workers.worker_type import (
+    RESERVED,
+    CurrentLoop,
+    ReadOnly,
+    TrapExits,
+    WorkerType,
+    overridable,
+    refuse_other_name,
+)
 
 if TYPE_CHECKING:
     from suitkaise.messaging.refs import Monitor, WorkerRef
@@ -101,7 +109,7 @@ class Worker(Startable, metaclass=WorkerType):
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
         if "trap_exits" in vars(cls):  # moved likewise
-            cls._traps_exits = bool(vars(cls)["trap_exits"])
+            cls._traps_exits = checked_flag(cls.__name__, "trap_exits", vars(cls)["trap_exits"])
             del cls.trap_exits
         if "background" in vars(cls):
             background_children(cls.__name__, cls.background)
@@ -295,23 +303,13 @@ class Worker(Startable, metaclass=WorkerType):
 
     if TYPE_CHECKING:  # a class or an instance may assign it
         trap_exits: bool = False
-        """Whether the end of a linked worker is delivered as a message, instead of ending this worker."""
+        """Whether the end of a linked worker is delivered as a message, instead of ending this worker (rule 60).
+
+        Set it in the class, in the constructor or in a hook, as Erlang's `process_flag(trap_exit, true)`: it holds from
+        then on, until this incarnation ends.
+        """
     else:
-
-        @property
-        def trap_exits(self) -> bool:
-            """Whether the end of a linked worker is delivered as a message, instead of ending this worker (rule 60).
-
-            Set it in the class, in the constructor or in a hook, as Erlang's `process_flag(trap_exit, true)`: it holds
-            from then on, until this incarnation ends.
-            """
-            return self._traps_exits
-
-        @trap_exits.setter
-        def trap_exits(self, on: bool) -> None:
-            self._traps_exits = bool(on)
-            if self._worker_context is not None:
-                self._require_address("trap_exits").links.trap_exits(self._traps_exits)
+        trap_exits = TrapExits()
 
     @property
     def tree(self) -> Any:

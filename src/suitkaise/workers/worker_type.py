@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 from suitkaise.errors import SpecError
 from suitkaise.messaging.identity import worker_of_thread
+from suitkaise.specs.options import checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, overrides, record, snapshot
 from suitkaise.specs.spellings import HOOKS, make_mro, spellings_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "CurrentLoop",
     "LoopNumber",
     "ReadOnly",
+    "TrapExits",
     "WorkerType",
     "check_attributes",
     "differs_from_class",
@@ -177,6 +179,20 @@ class CurrentLoop:
     def __call__(self) -> int:
         worker = worker_of_thread()
         return 0 if worker is None else int(worker.current_loop)
+
+
+class TrapExits:
+    """`trap_exits`. A class gives its own value, which a dataclass takes as the default of a field of that name."""
+
+    def __get__(self, worker: Any, cls: Any) -> bool:
+        on: bool = (cls if worker is None else worker)._traps_exits
+        return on
+
+    def __set__(self, worker: Any, on: Any) -> None:
+        checked_flag(type(worker).__name__, "trap_exits", on)
+        if worker._worker_context is not None:
+            worker._require_address("trap_exits").links.trap_exits(on)
+        worker._traps_exits = on
 
 
 _OTHER_NAMES = {
