@@ -47,7 +47,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(stop_signal="TERM"), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=0), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=True), "stop_signal must be a signal"),
-    (lambda: sleep(stop_signal=signal.SIGSTOP), "stop_signal must be a signal"),
+    *[
+        (lambda number=number: sleep(stop_signal=number), "stop_signal must be a signal that ends a process")
+        for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG)
+    ],
     (lambda: sleep(kill_mode="process"), "kill_mode must be .group. or .mixed., not .process."),  # type: ignore[arg-type]
     (lambda: sleep(env={"A": 1}), "env must map names to texts, not 'A' to 1"),
     (lambda: sleep(env={"A=B": "1"}), "env must map"),

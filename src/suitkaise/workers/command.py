@@ -78,7 +78,7 @@ class Command(Worker):
             A port or socket of this machine counts only if a process of the command listens there. Default: the command
             has been started. A command that ends before it is ready has failed to start. `Child(..., start_timeout=)`
             limits the wait; after 10 s the log tells what the command waits for.
-        stop_signal: the number of a signal; default: SIGTERM.
+        stop_signal: the number of a signal that asks a process to end; default: SIGTERM.
         kill_mode: `"group"` (default): all processes of the command get the stop signal, and the `shutdown` time.
             `"mixed"`: only the main process gets the signal; when it has ended, what is left is killed. For a program
             that stops its own workers.

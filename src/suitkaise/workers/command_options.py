@@ -41,6 +41,11 @@ Input: TypeAlias = Path | bytes | str | None
 Output: TypeAlias = Path | str
 """Where standard output or error goes: `"log"`, `"null"`, `"inherit"`, or a file."""
 
+_ENDS_NOTHING = {
+    signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG,
+}  # fmt: skip
+"""The signals that suspend, resume or tell something. Not SIGWINCH, which Apache's httpd takes as a request to end."""
+
 _STREAM_WORDS = ("log", "null", "inherit")
 _OUTPUT_WORDS = ("log", "null")
 
@@ -80,8 +85,7 @@ def checked_argv(argv: tuple[Any, ...]) -> str:
 
 
 def checked_signal(title: str, number: Any) -> int:
-    ending = signal.valid_signals() - {signal.SIGSTOP, signal.SIGCONT}
-    if isinstance(number, int) and not isinstance(number, bool) and number in ending:
+    if isinstance(number, int) and not isinstance(number, bool) and number in signal.valid_signals() - _ENDS_NOTHING:
         return int(number)
     raise SpecError(f"{title}: stop_signal must be a signal that ends a process, like signal.SIGTERM, not {number!r}")
 
