@@ -638,7 +638,7 @@ def test_a_right_that_is_missing_is_named_by_the_failed_start():
     assert "Operation not permitted: user='root': only root may start a command as another user: 'true'" in user
     assert "group=0: only root may start a command in another group" in group
     assert "Permission denied: nice=-5" in nice
-    assert "Operation not permitted: limits: core=(-1, -1)" in limits
+    assert "Operation not permitted: limits: core=infinity" in limits
 
 
 def test_an_option_that_cannot_be_applied_fails_the_start(tmp_path):

@@ -121,6 +121,12 @@ def _groups_of(options: ProcessOptions) -> list[int]:
     return [user.gid] if user.name is None else os.getgrouplist(user.name, user.gid)
 
 
+def _as_given(limit: tuple[int, int]) -> object:
+    """Return a resource limit as the user may have written it."""
+    soft, hard = ("infinity" if one == resource.RLIM_INFINITY else one for one in limit)
+    return soft if soft == hard else (soft, hard)
+
+
 def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
     """In the forked process: apply the options; write the option that failed to `told`."""
     doing = ""
@@ -129,7 +135,7 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
             doing = "tty=True"
             fcntl.ioctl(1, termios.TIOCSCTTY, 0)
         for name, limit in options.limits.items():
-            doing = f"limits: {name}={limit}"
+            doing = f"limits: {name}={_as_given(limit)}"
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), limit)
         if options.nice is not None:
             doing = f"nice={options.nice}"
