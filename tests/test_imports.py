@@ -92,6 +92,29 @@ def test_the_modules_of_the_api_are_there_without_an_import_of_their_own() -> No
     assert "suitkaise.sktree" in loaded(code)
 
 
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("ProcessPool", "use `from suitkaise.pools import ProcessPool`"),
+        ("SKThread", "use `from suitkaise.skthreading import SKThread`"),
+        ("ProcessSetup", "use `from suitkaise.xprocess import ProcessSetup`"),
+        ("StorageFull", "use `from suitkaise.errors import StorageFull`"),
+        ("ChildStarted", "use `from suitkaise.events import ChildStarted`"),
+        ("Actor", "derive from Process or Thread"),
+        ("Queue", "workers send each other messages: ref.tell(message), ref.ask(message)"),
+        ("create_thread", "use `from suitkaise.skthreading import create_thread`"),
+    ],
+)
+def test_a_name_of_another_module_or_library_is_told_with_what_there_is(name: str, hint: str) -> None:
+    with pytest.raises(ImportError) as refused:
+        exec(f"from suitkaise import {name}")
+    assert str(refused.value) == f"cannot import name {name!r} from 'suitkaise'; {hint}"
+    with pytest.raises(AttributeError) as missing:
+        getattr(suitkaise, name)
+    assert str(missing.value) == f"module 'suitkaise' has no attribute {name!r}; {hint}"
+    assert not hasattr(suitkaise, name)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'suitkaise' has no attribute 'Supervizor'"):
         _ = suitkaise.Supervizor  # type: ignore[attr-defined]

@@ -192,7 +192,29 @@ def __getattr__(name: str) -> Any:
         if name in names.split():
             value = globals()[name] = getattr(importlib.import_module(home), name)
             return value
-    raise AttributeError(f"module 'suitkaise' has no attribute {name!r}")
+    hint = _hint(name)
+    if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":  # Python tells no text of an AttributeError
+        raise ImportError(f"cannot import name {name!r} from 'suitkaise'; {hint}", name="suitkaise")
+    raise AttributeError(f"module 'suitkaise' has no attribute {name!r}{hint and f'; {hint}'}")
+
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("Actor", "GenServer", "SKProcess", "Worker"), "derive from Process or Thread"),
+    **dict.fromkeys(("Pipe", "Queue"), "workers send each other messages: ref.tell(message), ref.ask(message)"),
+    **dict.fromkeys(("Array", "Lock", "Manager", "Value"), "workers share values in sktree.connect()"),
+    "create_pool": "use `from suitkaise.pools import create_pool`",
+    "create_process": "use xp.create_process, of xp = suitkaise.xprocess.CrossProcessing()",
+    "create_thread": "use `from suitkaise.skthreading import create_thread`",
+}
+"""What newcomers look for here, with what there is instead."""
+
+
+def _hint(name: str) -> str:
+    """Tell where a name is that is not here; no module of the package has a name with a capital letter."""
+    for module in _MODULES if name[:1].isupper() and name not in _OTHER_NAMES else ():
+        if name in importlib.import_module(f"suitkaise.{module}").__all__:
+            return f"use `from suitkaise.{module} import {name}`"
+    return _OTHER_NAMES.get(name, "")
 
 
 def __dir__() -> list[str]:
