@@ -204,6 +204,8 @@ def test_a_worker_names_who_starts_it_and_who_reaches_it() -> None:
             getattr(Work(), name)
     with Supervisor("app", Work).start() as running:
         assert "has no attribute 'stop'; a running worker ends by self.rejoin()" in running["work"].ask("stop")
+        for name, meant in (("logger", "self.log"), ("sleep", "self.wait(seconds)"), ("actor_ref", "self.ref")):
+            assert running["work"].ask(name) == f"'Work', a worker, has no attribute {name!r}; use {meant}"
 
 
 def test_what_a_property_of_a_worker_does_not_find_is_told_and_what_a_mixin_has_is_found() -> None:
@@ -218,6 +220,20 @@ def test_what_a_property_of_a_worker_does_not_find_is_told_and_what_a_mixin_has_
         _ = Work().broken
     assert Both().start() == "its own"
     assert not hasattr(Work, "stop")
+
+
+@pytest.mark.parametrize("worker_first", [True, False])
+def test_what_the_getattr_of_a_mixin_gives_is_found_before_and_behind_the_worker(worker_first: bool) -> None:
+    class Delegates:
+        def __getattr__(self, name: str) -> str:
+            if name[:1] == "_":
+                raise AttributeError(name)
+            return f"its {name}"
+
+    bases = (Thread, Delegates) if worker_first else (Delegates, Thread)
+    worker: Any = type("Both", bases, {})()
+    assert (worker.join, worker.anything) == ("its join", "its anything")
+    assert not hasattr(worker, "_private")
 
 
 def test_a_running_tree_names_what_other_libraries_call_by_another_name() -> None:

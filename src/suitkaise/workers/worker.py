@@ -661,6 +661,9 @@ class Worker(Startable, metaclass=WorkerType):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
+            behind = getattr(super(), "__getattr__", None)  # of a mixin: `class Both(Process, Mixin)`
+            if behind is not None:
+                return behind(name)
             refuse_other_name(type(self), name, runs=self._worker_context is not None)
             return object.__getattribute__(self, name)  # raises again what a property has raised
 

@@ -202,11 +202,16 @@ _OTHER_NAMES = {
 }  # fmt: skip
 """What a process, thread or actor of another library has, by what the ref of a worker has for it here."""
 
+_OWN_NAMES = {"actor_ref": "ref", "exit": "rejoin()", "logger": "log", "sleep": "wait(seconds)", "storage": "tree"}
+"""What a worker might have, by what it has itself."""
+
 
 def refuse_other_name(cls: type, name: str, *, runs: bool = False) -> None:
-    """Raise AttributeError if a worker has no such attribute because its supervisor or its ref has it here."""
+    """Raise AttributeError if a worker has such an attribute under another name, or its supervisor or ref has it."""
     if name == "start":
         hint = f"a supervisor starts it: running = Supervisor('app', {cls.__name__}).start()"
+    elif name in _OWN_NAMES:
+        hint = f"use self.{_OWN_NAMES[name]}"
     elif name not in _OTHER_NAMES:
         return
     elif runs:
