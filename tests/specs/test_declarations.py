@@ -349,6 +349,20 @@ def test_s05_an_unknown_option_unlike_any_other_gets_the_list() -> None:
     refused(lambda: Child(work, **one("zzz", 1)), "it takes after_loop_timeout, args, backoff", "significant")
 
 
+def test_a_name_and_a_number_of_loops_for_a_class_without_a_constructor_count_as_for_its_instance() -> None:
+    class Count(Thread):
+        restart = "transient"
+
+        def loop(self) -> None: ...
+
+    for child in (Child(Count, args=("three", 3)), Child(Count, kwargs={"name": "three", "num_loops": 3})):
+        assert (child.id, child.join_after) == (Child(Count("three", 3)).id, 3)
+    assert Child(Count, id="other", args=("three",)).id == "other"
+    assert [clone.id for clone in Child(Count, args=("a",), copies=2).expanded()] == ["a-0", "a-1"]
+    with pytest.raises(SpecError, match=r"^Count: the name must be a text, not 5; for arguments of its own the class"):
+        Child(Count, args=(5,))
+
+
 def test_num_loops_is_another_name_of_join_after() -> None:
     spec = Child(work, num_loops=3, restart="transient")
 

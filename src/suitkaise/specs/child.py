@@ -128,6 +128,12 @@ def _given_name(what: Any) -> Any:
     return vars(what).get("name") if isinstance(what, Startable) else None
 
 
+def _takes_a_name(recipe: Recipe) -> bool:
+    """Return whether the arguments are those of `Worker.__init__`: a name, which is the id, and a number of loops."""
+    cls = recipe.target
+    return isinstance(cls, type) and issubclass(cls, Startable) and not overrides(cls, "__init__")
+
+
 def _default_id(recipe: Any) -> Any:
     """Return the id of a child without a given name."""
     declared = getattr(recipe.target, "id", None)
@@ -185,7 +191,9 @@ class Child(Declaration):
             process of its own; `Thread.of(function)` for a thread).
         id: the name in its supervisor, without `/`, `#`, `*`, `?` and control characters; default: the worker's name,
             else its class's name in snake case.
-        args, kwargs: the arguments of the constructor if `what` is a class, of each call if `what` is a function.
+        args, kwargs: the arguments of the constructor if `what` is a class, of each call if `what` is a function. A
+            constructor of your own then runs in the worker alone, so a name or options that it sets are not known here,
+            as they are of an instance: `Child(Work(1))`.
         restart: `"permanent"` (default), `"transient"` or `"temporary"` (rules 23-26).
         shutdown: seconds between a stop request and a kill (default 5.0; supervisors `"infinity"`),
             `"brutal_kill"` or `"infinity"` (rule 42).
@@ -336,6 +344,8 @@ class Child(Declaration):
         what = without_parameters(what)
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
+        if (args or kwargs) and isinstance(origin, Recipe) and _takes_a_name(origin):
+            what = origin.target(*origin.args, **origin.kwargs)
         given_id = id if id is not None else _given_name(what)
         name = checked_id(given_id if given_id is not None else _default_id(origin), "Child")
         title = f"Child {name!r}"
