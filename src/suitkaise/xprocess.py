@@ -67,8 +67,8 @@ class CrossProcessing(WorkerGroup):
     )
 
     def __init__(self, name: str = "xprocess", *, max_restarts: float = 3, max_seconds: float = 5.0) -> None:
-        title = f"CrossProcessing {checked_id(name, 'CrossProcessing')!r}"
-        checked_intensity(title, max_restarts, max_seconds)
+        name = checked_id(name, "CrossProcessing")
+        checked_intensity(f"CrossProcessing {name!r}", max_restarts, max_seconds)
         super().__init__(name, max_restarts=max_restarts, max_seconds=max_seconds)
 
     # ------------------------------------------------------------ making processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import functools
 import math
 import pickle
@@ -635,6 +636,17 @@ def test_an_id_that_no_lookup_could_name_as_it_is_a_pattern_is_refused(id: str) 
 @pytest.mark.parametrize("id", [".", "..", "a.b", "[ab]", "a b", "über", "~", "%2E"])
 def test_an_id_that_means_nothing_else_in_a_path_is_taken(id: str) -> None:
     assert Child(work, id=id).id == Supervisor(id).name == id
+
+
+def test_a_member_of_an_enum_of_texts_is_its_text_as_a_name_and_as_an_option() -> None:
+    words = {"FIRST": "first", "RESTART": "transient", "STRATEGY": "rest_for_one"}
+    Word: Any = enum.Enum("Word", words, type=str)
+    tree = Supervisor(Word.FIRST, Child(work, id=Word.FIRST, restart=Word.RESTART), strategy=Word.STRATEGY)
+    assert str(tree) == "first  supervisor, rest_for_one, 3 restarts in 5 s\n└─ first  process, transient"
+    with Supervisor("app", Child(Command("sleep", "60"), id=Word.FIRST)).start() as running:
+        assert Word.FIRST in running
+        assert running[Word.FIRST].path == running["first"].path == "app/first"
+        running.terminate_child(Word.FIRST)
 
 
 @pytest.mark.parametrize("id", ["", 5, b"a", ["a"]])

@@ -153,7 +153,7 @@ class Administration(ABC):
     def _below(self, child: str | WorkerRef) -> str:
         """Return the path of a child, relative to this supervisor."""
         if isinstance(child, str):
-            return child
+            return str.__str__(child)  # of a member of an enum
         if not isinstance(child, WorkerRef):
             raise TypeError(f"a child of {self.path!r} is named by its id, its path or its ref, not by {child!r}")
         if not child.path.startswith(f"{self.path}/"):

@@ -99,6 +99,7 @@ class RunningTree(Administration):
         """Return the ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
         if not isinstance(path, str):
             raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
+        path = str.__str__(path)  # of a member of an enum
         try:
             kind = self._runtime.registry.kind_of(f"{self.name}/{path}")
         except ChildNotFound as error:
@@ -112,7 +113,7 @@ class RunningTree(Administration):
         """Return whether there is a child at this path, or of this ref, now."""
         if isinstance(path, WorkerRef):
             return path.path.startswith(f"{self.name}/") and path.path in self._runtime.registry
-        return f"{self.name}/{path}" in self._runtime.registry
+        return isinstance(path, str) and f"{self.name}/{str.__str__(path)}" in self._runtime.registry
 
     def __iter__(self) -> Iterator[WorkerRef]:
         """Iterate over the refs of all workers and supervisors below, in start order, depth first."""

@@ -133,7 +133,7 @@ class Options:
         if value not in allowed or not isinstance(value, str):
             quoted = [repr(one) for one in allowed]
             raise self.wrong(name, f"{', '.join(quoted[:-1])} or {quoted[-1]}", value)
-        return value
+        return str.__str__(value)
 
     def shutdown(self, default: Any) -> ShutdownOption:
         """Return the seconds that a stop may take, or one of the two words; `math.inf` means `infinity`."""
@@ -343,4 +343,4 @@ def checked_id(value: Any, kind: str) -> str:
         raise SpecError(f"{kind} {value!r}: an id may not hold '/', '#' or control characters; paths are made of ids")
     if "*" in value or "?" in value:
         raise SpecError(f"{kind} {value!r}: an id may not hold '*' or '?', the wildcards of `whereis`")
-    return value
+    return str.__str__(value)  # of a member of a `class Name(str, Enum)`, whose `format` is another text

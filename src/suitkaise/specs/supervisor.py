@@ -96,7 +96,7 @@ class SupervisorSpec(AnySupervisor):
         log_backups: int = LOG_BACKUPS,
         **unknown: Never,
     ) -> None:
-        checked_id(name, "Supervisor")
+        name = checked_id(name, "Supervisor")
         title = f"{type(self).__name__.removesuffix('Spec')} {name!r}"
         options: dict[str, Any] = {
             "strategy": strategy, "max_restarts": max_restarts, "max_seconds": max_seconds,
