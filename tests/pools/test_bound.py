@@ -192,7 +192,7 @@ def test_a_pool_names_what_other_pools_call_by_another_name() -> None:
             pool.nothing()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["a/b", "a#1", 5])
+@pytest.mark.parametrize("name", ["a/b", "a#1", 5, "", 0])
 def test_a_name_that_no_supervisor_can_have_is_refused_at_once(name: Any) -> None:
     with pytest.raises(ValueError, match=r"^ThreadPool"):
         create_pool("thread", abs, 2, name=name)

@@ -294,6 +294,7 @@ def test_a_pool_is_no_argument(pool: ProcessPool) -> None:
         ({"timeout": "1"}, TypeError), ({"retries": -1}, ValueError), ({"retries": None}, TypeError),
         ({"max_tasks_per_worker": 0}, ValueError), ({"initializer": 3}, TypeError),
         ({"initargs": "ab"}, TypeError), ({"initargs": ""}, TypeError), ({"initargs": 5}, TypeError),
+        ({"initargs": b"ab"}, TypeError),
         ({"max_tasks_per_child": 5}, ValueError),
     ],
 )  # fmt: skip

@@ -80,7 +80,7 @@ class Pool(Executor, ABC):
         self._limits = _checked(Limits(timeout, retries))
         first = checked_initializer(initializer, initargs)
         self._scheduler = Scheduler(
-            checked_id(name, type(self).__name__) if name else f"{self._kind}-pool-{next(_numbers)}",
+            f"{self._kind}-pool-{next(_numbers)}" if name is None else checked_id(name, type(self).__name__),
             workers,
             max_tasks_per_worker,
             _maker(type(self), first),
@@ -330,7 +330,7 @@ def checked_count(name: str, value: Any) -> int:
 
 def checked_initializer(initializer: Any, initargs: Any) -> Initializer:
     """Return what each worker calls first, and its arguments; raise TypeError unless such a call runs it."""
-    if isinstance(initargs, str) or not isinstance(initargs, Iterable):
+    if isinstance(initargs, str | bytes) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}; for one: ({initargs!r},)")
     given = tuple(initargs)
     if initializer is None:
