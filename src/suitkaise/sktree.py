@@ -13,6 +13,7 @@ from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.specs.options import path_text
 from suitkaise.storage.connect import attach
 from suitkaise.storage.index import checked_keys
 from suitkaise.storage.records import Entry
@@ -62,6 +63,11 @@ def connect(
             not the one that made the storage.
     """
     keys = checked_keys("connect: index", index)
+    folder = None if directory is None else path_text(directory)
+    if directory is not None and folder is None:
+        raise StorageError(f"connect: directory must be the path of a directory, or None, not {directory!r}")
+    if engine is not None and not isinstance(engine, str):
+        raise StorageError(f"connect: engine must be 'lmdb', 'sqlite', the URL of a server, or None, not {engine!r}")
     if (directory is not None) is not durable:
         raise StorageError(
             "a durable storage needs a directory, and a directory needs durable=True: connect('state/', durable=True)"
@@ -78,7 +84,7 @@ def connect(
     with _lock:
         program = runtime.enter()
         try:
-            place = program.storage.directory(None if directory is None else os.path.abspath(directory), engine)
+            place = program.storage.directory(None if folder is None else os.path.abspath(folder), engine)
             tree = _connected[0] if _connected else Tree(place)
             if directory is None and _is_child_of_multiprocessing():
                 tree._reader.hint = _OWN_STORAGE

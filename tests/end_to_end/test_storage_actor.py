@@ -324,6 +324,18 @@ def test_durable_needs_a_directory_and_a_directory_needs_durable(arguments: dict
         sktree.connect(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("directory", ["", b"state", 5, "a\0b"])
+def test_a_directory_that_cannot_be_is_refused_and_an_empty_text_is_not_the_working_folder(directory: Any) -> None:
+    with pytest.raises(StorageError, match=r"^connect: directory must be the path of a directory, or None, not "):
+        sktree.connect(directory, durable=True)
+
+
+@pytest.mark.parametrize("engine", [b"lmdb", 5, ["sqlite"]])
+def test_an_engine_that_is_no_text_is_refused(engine: Any) -> None:
+    with pytest.raises(StorageError, match=r"^connect: engine must be 'lmdb', 'sqlite', the URL of a server, or None"):
+        sktree.connect(engine=engine)
+
+
 def test_the_storage_of_a_program_that_does_not_disconnect_ends_with_the_program() -> None:
     finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
     assert finished.stdout == "done\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ __all__ = [
     "checked_intensity",
     "is_encodable",
     "is_number",
+    "path_text",
     "refuse_unknown",
 ]
 
@@ -332,6 +334,12 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:  # a half of a surrogate pair that stands for no byte of a file name
         return False
     return True
+
+
+def path_text(value: Any) -> str | None:
+    """Return the path of a file, given as a text or an `os.PathLike`, as a text; None if no file can have this path."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    return path if isinstance(path, str) and path and "\0" not in path and is_encodable(path) else None
 
 
 def checked_id(value: Any, kind: str) -> str:

@@ -20,7 +20,7 @@ from suitkaise.specs.options import (
     Strategy,
     checked_id,
     checked_intensity,
-    is_encodable,
+    path_text,
     refuse_unknown,
 )
 from suitkaise.specs.recipe import Recipe
@@ -174,8 +174,8 @@ class SupervisorSpec(AnySupervisor):
 
 def _checked_log_dir(title: str, value: Any) -> str | None:
     """Return the directory as a text; raise SpecError if it is none."""
-    path = value.__fspath__() if hasattr(value, "__fspath__") and not isinstance(value, type) else value
-    if path is None or (isinstance(path, str) and path and "\0" not in path and is_encodable(path)):
+    path = path_text(value)
+    if path is not None or value is None:
         return path
     raise SpecError(f"{title}: log_dir must be the path of a directory, or None, not {value!r}")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
 from suitkaise.records import dataclass
-from suitkaise.specs.options import checked_flag, is_encodable
+from suitkaise.specs.options import checked_flag, is_encodable, path_text
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [
@@ -99,8 +99,8 @@ def checked_kill_mode(title: str, mode: Any) -> KillMode:
 def checked_folder(title: str, cwd: Any) -> str | None:
     if cwd is None:
         return None
-    folder = os.fspath(cwd) if isinstance(cwd, (str, os.PathLike)) else None
-    if not isinstance(folder, str) or not folder or "\0" in folder or not is_encodable(folder):
+    folder = path_text(cwd)
+    if folder is None:
         raise SpecError(f"{title}: cwd must be a folder, as text or a Path, not {cwd!r}")
     return folder
 
