@@ -127,6 +127,8 @@ async def is_async(change: Change) -> None: ...
 def test_what_cannot_be_called_with_a_change_is_no_callback(tree: Tree, callback: Any, got: str) -> None:
     with pytest.raises(TypeError, match=f"callback must be a plain function of one change, not {got}"):
         tree.watch("w", callback)
+    with tree.watch("w") as watch, pytest.raises(TypeError, match="callback must be a plain function of one change"):
+        watch.call(callback)
 
 
 def test_the_timeout_of_get_is_a_number_and_may_be_infinite(tree: Tree) -> None:

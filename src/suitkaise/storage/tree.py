@@ -37,7 +37,7 @@ from suitkaise.storage.records import (
 )
 from suitkaise.storage.selection import Selection, select
 from suitkaise.storage.transaction import Transaction, slot_of
-from suitkaise.storage.watch import Change, Watch
+from suitkaise.storage.watch import Change, Watch, check_callback
 from suitkaise.storage.writes import DirectWrites, Writes, decoded
 
 __all__ = ["Tree"]
@@ -582,10 +582,8 @@ class Tree:
         path = normal_path(caller_path() if path is None else path)
         if since is not None and (type(since) is not int or since < 0):
             raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
-        if callback is not None and (not callable(callback) or is_async_function(callback)):
-            is_async = ", whose calls nothing awaits; use `async for change in tree.watch(...)`"
-            what = f"an async function{is_async}" if callable(callback) else repr(callback)
-            raise TypeError(f"watch: callback must be a plain function of one change, not {what}")
+        if callback is not None:
+            check_callback(callback)
         watch = Watch(str(self.directory), path, since, self.timeout)
         if callback is not None:
             watch.call(callback)

@@ -25,13 +25,14 @@ from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
+from suitkaise.specs.recipe import is_async_function
 from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket
 from suitkaise.storage.history import KINDS, Change
 from suitkaise.storage.pipeline import RETRY_AFTER
 from suitkaise.storage.protocol import VERSION, Changes, decode_answer
 from suitkaise.storage.protocol import Watch as Subscription
 
-__all__ = ["Change", "Watch", "close_watches"]
+__all__ = ["Change", "Watch", "check_callback", "close_watches"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 
@@ -172,6 +173,7 @@ class Watch:
 
     def call(self, callback: Callable[[Change], object]) -> None:
         """Call `callback` with each change, in a thread of its own, until the watch is closed."""
+        check_callback(callback)
         name = f"suitkaise-watch-{self.path or 'root'}"
         self._thread = thread = DaemonThread(target=self._call, args=(callback,), name=name)
         try:
@@ -361,3 +363,11 @@ def _reset_after_fork() -> None:
 
 
 after_fork_in_child(_reset_after_fork)
+
+
+def check_callback(callback: Any) -> None:
+    """Raise TypeError unless a watch can call this with each change."""
+    if not callable(callback) or is_async_function(callback):
+        is_async = ", whose calls nothing awaits; use `async for change in tree.watch(...)`"
+        what = f"an async function{is_async}" if callable(callback) else repr(callback)
+        raise TypeError(f"watch: callback must be a plain function of one change, not {what}")
