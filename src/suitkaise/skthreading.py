@@ -16,6 +16,7 @@ from suitkaise.concept.group import WorkerGroup, this_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ThreadSetup
 from suitkaise.errors import SpecError
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.specs.options import Options
 from suitkaise.status import Status
 from suitkaise.workers.worker import Thread
 
@@ -100,6 +101,7 @@ class SKThread(Thread):
 def _check_loops(cls: type, number: float | None, infinitely: bool) -> None:
     if not isinstance(infinitely, bool | property):
         raise SpecError(f"{cls.__name__}: loop_infinitely must be True or False, not {infinitely!r}")
+    Options(cls.__name__, {"num_loops": number}, {}, object).loops()
     if infinitely and number not in (None, math.inf):
         raise SpecError(f"{cls.__name__}: set loop_infinitely or num_loops, not both")
 

@@ -169,6 +169,12 @@ def test_loop_infinitely_is_true_or_false() -> None:
             loop_infinitely = "no"  # type: ignore[assignment]
 
 
+@pytest.mark.parametrize("number", ["3", -1, 0, True, 1.5, math.nan])
+def test_a_number_of_loops_that_is_none_is_refused_by_its_class(number: Any) -> None:
+    with pytest.raises(SpecError, match=f"^Unclear: num_loops must be a number of loops >= 1, .* not {number!r}$"):
+        type("Unclear", (skthreading.SKThread,), {"num_loops": number, "loop": lambda self: None})
+
+
 def test_a_misspelt_loop_infinitely_is_told_as_a_misspelt_option_is() -> None:
     class Once(SKThread):
         loop_infinitly = True
