@@ -616,6 +616,17 @@ def test_the_id_is_the_name_that_a_worker_was_given() -> None:
     assert Child(Named()).id == "named"
 
 
+def test_the_id_is_the_name_that_the_class_sets() -> None:
+    class Named(Process):
+        name = "first"
+
+        def loop(self) -> None: ...
+
+    assert Child(Named).id == Child(Named()).id == "first"
+    assert Child(Named("second")).id == "second"
+    assert Child(type("Other", (Named,), {"name": None})).id == "other"
+
+
 def test_the_id_of_a_supervisor_is_its_name() -> None:
     assert Child(Supervisor("nested")).id == "nested"
     assert Child(Supervisor("nested"), id="other").id == "other"

@@ -136,9 +136,9 @@ def _takes_a_name(recipe: Recipe) -> bool:
 
 def _default_id(recipe: Any) -> Any:
     """Return the id of a child without a given name."""
-    declared = getattr(recipe.target, "id", None)
-    if isinstance(recipe.target, type) and isinstance(declared, str):
-        return declared
+    for declared in (getattr(recipe.target, "id", None), getattr(recipe.target, "name", None)):
+        if isinstance(recipe.target, type) and isinstance(declared, str):
+            return declared
     if recipe.kind == "command":
         return recipe.kwargs.get("name") or recipe.args[0].rpartition("/")[2]
     if isinstance(recipe.target, type):
@@ -189,8 +189,8 @@ class Child(Declaration):
     Args:
         what: a worker class, a worker, a `Supervisor`, a `Command`, or a plain function (called once a loop in a
             process of its own; `Thread.of(function)` for a thread).
-        id: the name in its supervisor, without `/`, `#`, `*`, `?` and control characters; default: the worker's name,
-            else its class's name in snake case.
+        id: the name in its supervisor, without `/`, `#`, `*`, `?` and control characters; default: the worker's name
+            (`name` in its class included), else its class's name in snake case.
         args, kwargs: the arguments of the constructor if `what` is a class, of each call if `what` is a function. A
             constructor of your own then runs in the worker alone, so a name or options that it sets are not known here,
             as they are of an instance: `Child(Work(1))`.
