@@ -131,7 +131,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         """Wait at most `timeout` seconds (default 5.0; None: for ever) for the answer.
 
         Raises:
-            AskTimeout: no answer came in time; the error tells what the worker is doing.
+            AskTimeout: no answer came in time; the error tells what the worker is doing. The worker still handles the
+                message, and `get` may be called again.
             WorkerDead: the worker died before it answered.
             Exception: what the handler raised.
         """

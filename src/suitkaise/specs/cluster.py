@@ -79,7 +79,8 @@ class Ray:
             None: no). Not with an `address`.
         lease: seconds without a sign of life after which both sides of a connection to a node give it up (default
             10.0): the node asks its workers to finish, and the program starts them elsewhere once they must be gone.
-        start_timeout: seconds within which a node must be ready for workers (default 60.0).
+        start_timeout: seconds that the start of a worker waits for a node to be ready (default 60.0). It limits neither
+            how long it takes to join the cluster, which is Ray's, nor the worker: see `Child(start_timeout=)`.
         runtime_env: the environment of the workers' programs on the nodes, as Ray takes it: `{"working_dir": "."}`,
             `{"pip": [...]}` (default None).
         place: where the workers run whose `Child` has no place of its own.
