@@ -10,6 +10,7 @@ import pytest
 
 from suitkaise import Backoff, Child, DynamicSupervisor, Supervisor
 from suitkaise.testing import assert_survives
+from tests.support import run_program
 
 
 def work() -> None: ...
@@ -74,3 +75,18 @@ def test_what_is_no_supervisor_is_refused(wrong: Any) -> None:
 def test_a_tree_without_workers_is_refused() -> None:
     with pytest.raises(ValueError, match="'empty' has no workers that could crash"):
         assert_survives(DynamicSupervisor("empty"))
+
+
+def test_without_hypothesis_the_error_tells_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["hypothesis"] = None
+from suitkaise import Child, Supervisor
+from suitkaise.testing import assert_survives
+try:
+    assert_survives(Supervisor("app", Child(print)), crashes=1)
+except ImportError as error:
+    print(error)
+"""
+    told = run_program(program).check().stdout
+    assert told == "assert_survives needs hypothesis: pip install 'suitkaise-xprocess[testing]'\n"

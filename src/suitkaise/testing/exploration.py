@@ -65,8 +65,12 @@ def assert_survives(
     _check_count("examples", examples, 1)
     _check_seconds("apart", apart)
     _check_seconds("at_most_apart", at_most_apart)
-    import hypothesis
-    from hypothesis import strategies
+    try:
+        import hypothesis
+        from hypothesis import strategies
+    except ImportError:
+        hint = "assert_survives needs hypothesis: pip install 'suitkaise-xprocess[testing]'"
+        raise ImportError(hint, name="hypothesis") from None
 
     paths = sorted(handle.launch.path for handle in _started(tree).engine.launched)
     if not paths:
