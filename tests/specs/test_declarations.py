@@ -8,6 +8,7 @@ import enum
 import functools
 import math
 import pickle
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -455,10 +456,24 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
         ("work", ["not str: 'work'"]),
         ([work], ["not list"]),
         (object(), ["not object"]),
-        (int, ["int is a class but not a worker", "Process or Thread"]),
-        (Startable, ["neither a process nor a thread"]),
+        (int, ["int is a class but not a worker", "derive it from suitkaise.Process or suitkaise.Thread"]),
+        (threading.Thread, ["Thread is a class but not a worker", "from suitkaise.Process or suitkaise.Thread"]),
+        (threading.Thread(), ["not Thread: <Thread", "Child(f, args=(...))"]),
+        (Startable, ["neither a process nor a thread", "suitkaise.Process or suitkaise.Thread"]),
     ],
-    ids=["None", "a list of children", "a command line", "int", "str", "list", "object", "a class", "a base class"],
+    ids=[
+        "None",
+        "a list of children",
+        "a command line",
+        "int",
+        "str",
+        "list",
+        "object",
+        "a class",
+        "a class of threading",
+        "a thread of threading",
+        "a base class",
+    ],
 )
 def test_s05_what_is_no_worker_is_refused(what: Any, parts: list[str]) -> None:
     refused(lambda: Child(what), *parts)
@@ -550,6 +565,16 @@ def test_s05_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], pa
 )
 def test_s05_arguments_for_what_is_built_already_are_refused(what: Any) -> None:
     refused(lambda: Child(what, args=("a",)), "args and kwargs go with a class or function")
+
+
+def test_arguments_for_a_function_that_was_called_instead_of_being_passed_are_refused() -> None:
+    refused(lambda: Child(None, args=("a",)), "not with an instance: None (was a function called")
+
+
+def test_arguments_by_position_are_refused_with_the_right_way() -> None:
+    child: Any = Child
+    refused(lambda: child(add, 1, 2), "Child: arguments go into args: Child(add, args=(1, 2))")
+    refused(lambda: child(Scan, "a", restart="transient"), "Child(Scan, args=('a',))")
 
 
 def test_a_function_for_a_thread_takes_arguments_too() -> None:

@@ -20,7 +20,15 @@ from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.options import ELSEWHERE
-from suitkaise.specs.recipe import Recipe, Startable, check_function, is_async_function, recipe_of, signature_of
+from suitkaise.specs.recipe import (
+    DERIVE,
+    Recipe,
+    Startable,
+    check_function,
+    is_async_function,
+    recipe_of,
+    signature_of,
+)
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["SPECIAL", "Call", "caller_level", "declared"]
@@ -159,7 +167,7 @@ def _check_what(call: Call, title: str, what: Any) -> None:
     if _is_worker(what):
         return
     if isinstance(what, type):
-        raise SpecError(f"{title}: {what.__name__} is a class but not a worker; derive it from Process or Thread")
+        raise SpecError(f"{title}: {what.__name__} is a class but not a worker; {DERIVE}")
     if not callable(what):
         called = _called_function(call)
         if called is None and what is None:

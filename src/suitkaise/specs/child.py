@@ -29,11 +29,13 @@ from suitkaise.specs.options import (
     refuse_unknown,
 )
 from suitkaise.specs.recipe import (
+    DERIVE,
     Kind,
     Recipe,
     Startable,
     check_arguments,
     check_recipe,
+    if_called,
     overrides,
     recipe_of,
     with_arguments,
@@ -82,12 +84,10 @@ def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
         recipe = recipe_of(what)
     elif isinstance(what, type) and issubclass(what, Startable):
         if not hasattr(what, "_worker_kind"):
-            raise SpecError(
-                f"Child: {what.__name__} is neither a process nor a thread; derive it from Process or Thread"
-            )
+            raise SpecError(f"Child: {what.__name__} is neither a process nor a thread; {DERIVE}")
         return with_arguments(Recipe(what, kind=what._worker_kind), args, kwargs)
     elif isinstance(what, type):
-        raise SpecError(f"Child: {what.__name__} is a class but not a worker; derive it from Process or Thread")
+        raise SpecError(f"Child: {what.__name__} is a class but not a worker; {DERIVE}")
     elif callable(what):
         return with_arguments(Recipe(what), args, kwargs)
     else:
@@ -100,13 +100,13 @@ def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
 
 
 def _advice(what: Any) -> str:
-    if what is None:
-        return " (was a function called instead of being passed?)"
     if isinstance(what, list | tuple):
         return "; give the children one by one: Supervisor('app', first, second)"
     if isinstance(what, str):
         return f"; a program is a Command({', '.join(map(repr, what.split()))})"
-    return ""
+    if hasattr(what, "run"):  # a thread or a process of the standard library
+        return f"; {DERIVE}, or pass its function: Child(f, args=(...))"
+    return if_called(what)
 
 
 def _options_of(what: Any) -> tuple[Mapping[str, Any], type]:
@@ -294,7 +294,7 @@ class Child(Declaration):
     def __init__(
         self,
         what: Any,
-        *,
+        *misplaced: Never,
         id: str | None = None,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -342,6 +342,9 @@ class Child(Declaration):
         given = {name: value for name, value in given.items() if value is not NOT_GIVEN and
                  not (name in _HERE and value is None)}  # fmt: skip
         what = without_parameters(what)
+        if misplaced:
+            name = getattr(what, "__name__", what)
+            raise SpecError(f"Child: arguments go into args: Child({name}, args={misplaced!r})")
         check_arguments(what, args, kwargs)
         origin = _origin_of(what, args, kwargs or {})
         if (args or kwargs) and isinstance(origin, Recipe) and _takes_a_name(origin):

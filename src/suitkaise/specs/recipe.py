@@ -22,6 +22,7 @@ from suitkaise.records import dataclass
 from suitkaise.specs.spellings import spelling_in
 
 __all__ = [
+    "DERIVE",
     "Kind",
     "Recipe",
     "Startable",
@@ -29,6 +30,7 @@ __all__ = [
     "check_function",
     "check_recipe",
     "check_unchanged",
+    "if_called",
     "is_async_function",
     "is_generator_function",
     "overrides",
@@ -42,6 +44,9 @@ __all__ = [
 
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
 
+
+DERIVE = "derive it from suitkaise.Process or suitkaise.Thread"
+"""What follows in an error about a class: threading and multiprocessing have a Thread and a Process, too."""
 
 _ANSWERS = ("on_receive", "result")
 """The hooks whose return value is an answer, so that it may be a generator."""
@@ -218,17 +223,23 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
         raise SpecError(f"Child: kwargs must be a dict with names as keys, or None, not {kwargs!r}")
     takes_any = not isinstance(what, Startable) and (callable(what) or isinstance(what, Recipe))
     if (args or kwargs) and not takes_any:
-        raise SpecError(f"Child: args and kwargs go with a class or function, not with an instance: {what!r}")
+        raise SpecError(
+            f"Child: args and kwargs go with a class or function, not with an instance: {what!r}{if_called(what)}"
+        )
+
+
+def if_called(what: Any) -> str:
+    """Return what follows in an error about None, which most functions return."""
+    return " (was a function called instead of being passed?)" if what is None else ""
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise SpecError if the target is no function or worker class, or cannot be called with these arguments."""
     target: Any = recipe.target
     if not callable(target):
-        hint = " (was a function called instead of being passed?)" if target is None else ""
-        raise SpecError(f"Child: {recipe.kind.capitalize()}.of takes a function, not {target!r}{hint}")
+        raise SpecError(f"Child: {recipe.kind.capitalize()}.of takes a function, not {target!r}{if_called(target)}")
     if isinstance(target, type) and not issubclass(target, Startable):
-        raise SpecError(f"Child: {recipe.name} is a class but not a worker; derive it from Process or Thread")
+        raise SpecError(f"Child: {recipe.name} is a class but not a worker; {DERIVE}")
     hooks: tuple[str, ...] = ()
     if isinstance(target, type) and issubclass(target, Startable):
         if inspect.isabstract(target):
