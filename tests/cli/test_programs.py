@@ -120,3 +120,25 @@ def test_a_path_in_one_of_two_programs_whose_trees_have_one_name_is_not_said_to_
         CommandError, match=r"^trees named 'app' run in several programs \(pid 71, pid 72\); choose one"
     ):
         programs.find("app/w71", running, [])
+
+
+@pytest.mark.parametrize(
+    "path, meant",
+    [
+        ("sensor-0", "'station/sensors/sensor-0'"),
+        ("station/sensor-0", "'station/sensors/sensor-0'"),
+        ("shop/hub", "'station/hub' or 'station/sensors/hub'"),
+        ("station/sensor", "'station/sensors'"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_with_those_that_may_be_meant(path: str, meant: str) -> None:
+    program = programs.Program("71")
+    sensors = {
+        "path": "station/sensors",
+        "children": [{"path": f"station/sensors/{one}"} for one in ("sensor-0", "hub")],
+    }
+    program.facts = {"pid": 71, "trees": [{"path": "station", "children": [{"path": "station/hub"}, sensors]}]}
+    other = programs.Program("72")
+    other.facts = {"pid": 72, "trees": [{"path": "shop"}]}
+    with pytest.raises(programs.NotRunning, match=rf"there is no '{path}'; did you mean {meant}\?$"):
+        programs.find(path, [program, other], [])

@@ -201,8 +201,9 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
             if one["path"] == path:
                 return Target(program, one)
     known = list(dict.fromkeys(one["path"] for _, tree in roots for one in walk(tree)))  # programs may have the same
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else _listed(known)
+    name = path.rpartition("/")[2]
+    near = [one for one in known if one.rpartition("/")[2] == name] or difflib.get_close_matches(path, known, 1, 0.5)
+    hint = f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else _listed(known)
     raise NotRunning(f"there is no {path!r}{but_silent(silent)}; {hint}", USAGE)
 
 
