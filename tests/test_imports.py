@@ -60,7 +60,7 @@ def loaded(code: str) -> set[str]:
         ("import suitkaise", HEAVY),
         ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
         ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
-        ("import suitkaise.runtime.start", NOT_FOR_A_RUNNING_TREE),
+        ("import suitkaise.runtime.running_tree", NOT_FOR_A_RUNNING_TREE),
         ("import suitkaise.cli", NOT_FOR_THE_COMMAND_LINE),
     ],
 )

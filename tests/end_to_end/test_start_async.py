@@ -11,7 +11,7 @@ import pytest
 
 from suitkaise import Child, ChildStartFailed, Process, Supervisor
 from suitkaise.runtime import runtime
-from tests.support import eventually
+from tests.support import eventually, run_program
 
 
 class Slow(Process):
@@ -74,6 +74,28 @@ def test_the_loop_goes_on_while_the_tree_starts_and_stops(tmp_path: Path) -> Non
 
     assert asyncio.run(main()) > 5
     assert runtime.current() is None
+
+
+def test_the_first_start_of_a_program_does_not_import_the_library_in_the_loop() -> None:
+    program = """
+import asyncio, sys, threading
+from suitkaise import Supervisor
+
+class Imports:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.startswith("suitkaise") and threading.current_thread() is threading.main_thread():
+            print(name)
+
+async def main():
+    sys.meta_path.insert(0, Imports)
+    async with Supervisor("app").start_async():
+        sys.meta_path.remove(Imports)
+
+asyncio.run(main())
+"""
+    small = {"suitkaise.runtime", "suitkaise.runtime.start", "suitkaise.platform", "suitkaise.platform.flag"}
+    assert set(run_program(program).check().stdout.split()) <= small
 
 
 def test_start_async_can_be_awaited_and_the_tree_stopped_later(tmp_path: Path) -> None:

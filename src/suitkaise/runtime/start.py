@@ -1,19 +1,22 @@
-"""The ways to start a tree and go on: `tree.start()`, and `async with tree.start_async() as running`."""
+"""The ways to start a tree and go on: `tree.start()`, and `async with tree.start_async() as running`.
+
+What a start imports, it imports itself: 0.1 s and more at the first one, for which no event loop waits.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.platform.flag import Flag
-from suitkaise.runtime import choices
-from suitkaise.runtime import runtime as runtimes
-from suitkaise.runtime.running_tree import RunningTree, stop_former, wait_until_done
-from suitkaise.runtime.runtime import Runtime
 from suitkaise.specs import SupervisorSpec
-from suitkaise.supervision.interface import SupervisorInterface
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.running_tree import RunningTree
+    from suitkaise.runtime.runtime import Runtime
+    from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["AsyncStart", "added", "start"]
 
@@ -21,6 +24,10 @@ __all__ = ["AsyncStart", "added", "start"]
 @contextlib.contextmanager
 def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]:
     """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
+    from suitkaise.runtime import choices
+    from suitkaise.runtime import runtime as runtimes
+    from suitkaise.runtime.running_tree import stop_former
+
     stop_former(tree.name)
     runtime = runtimes.enter()
     name = None
@@ -36,6 +43,8 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
 
 def start(tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait) -> RunningTree:
     """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`."""
+    from suitkaise.runtime.running_tree import RunningTree
+
     with added(tree) as (runtime, supervisor):
         supervisor.begin(wait)
         return RunningTree(supervisor, runtime)
@@ -60,6 +69,8 @@ class AsyncStart:
         try:
             self._running = await asyncio.shield(starting)
         except asyncio.CancelledError:
+            from suitkaise.runtime.running_tree import wait_until_done
+
             self._give_up()
             await wait_until_done(starting)
             if not starting.cancelled() and starting.exception() is None:  # the tree had started already
