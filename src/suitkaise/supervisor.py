@@ -125,6 +125,9 @@ class Supervisor(SupervisorSpec):
 
         __aexit__ = None
 
+        def __getitem__(self, path: str) -> NoReturn:
+            raise TypeError(f"{self!r} is a declaration; start it: running = tree.start()")
+
 
 class DynamicSupervisor(DynamicSupervisorSpec, Supervisor):
     """The declaration of a supervisor that starts without children; `start_child` adds them (rules 53 and 54).

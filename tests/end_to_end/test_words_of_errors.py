@@ -103,6 +103,8 @@ def test_a_declaration_that_is_used_as_if_it_ran_tells_how_it_is_started() -> No
 
     with pytest.raises(TypeError, match=r"is a declaration; start it: async with tree.start_async\(\) as running:"):
         asyncio.run(enter())
+    with pytest.raises(TypeError, match=r"is a declaration; start it: running = tree.start\(\)"):
+        tree["worker"].ask("hello")
     with pytest.raises(AttributeError, match=r"no attribute 'stop'; a running tree has it: running = tree.start\(\)"):
         tree.stop()
     with pytest.raises(AttributeError, match=r"no attribute 'fly'\Z"):
