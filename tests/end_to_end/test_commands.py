@@ -35,7 +35,7 @@ from suitkaise.status import Status
 from suitkaise.workers import readiness
 from tests.end_to_end.kinds import next_event, next_exit
 from tests.sample_workers import Echo
-from tests.support import eventually, in_background, is_alive, run_program, wait_gone
+from tests.support import GRACE, eventually, in_background, is_alive, run_program, wait_gone
 
 
 def python(source, *args, **options):
@@ -277,6 +277,18 @@ def test_s39_a_command_that_is_not_ready_yet_is_stopped_promptly(tmp_path):
     starter.join(10)
     assert failed
     assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_s39_a_command_whose_fifo_nobody_opens_is_stopped_promptly(stream, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    tree = Supervisor("tree", Child(sh("exit", **{stream: tmp_path / "fifo"}), shutdown=3 * GRACE))
+    starting = in_background(tree.start)
+    begun = eventually(lambda: runtime.running_trees().get("tree"))
+    eventually(lambda: begun.which_children()[0].status == "starting")
+    begun.stop()
+    with pytest.raises(SuitkaiseError):
+        starting.result(GRACE)
 
 
 def test_join_in_ends_a_command():
@@ -653,6 +665,16 @@ def test_the_standard_input_of_a_command_may_be_a_file_or_given(tmp_path):
     assert lines_of(sh("cat", stdin=Path("file"), cwd=tmp_path)) == ["from the file"]
     assert lines_of(sh("cat", stdin="a text: \u00e9\n")) == ["a text: \u00e9"]
     assert lines_of(sh("wc -c", stdin=b"x" * 5_000_000)) == ["5000000"]  # more than a pipe holds
+
+
+def test_a_command_starts_when_the_other_end_of_a_fifo_of_its_streams_is_open(tmp_path):
+    os.mkfifo(tmp_path / "in")
+    os.mkfifo(tmp_path / "out")
+    it = Child(sh("cat", stdin=tmp_path / "in", stdout=tmp_path / "out"), restart="temporary")
+    starting = in_background(Supervisor("tree", it).start)
+    (tmp_path / "in").write_text("from the fifo\n")
+    assert (tmp_path / "out").read_text() == "from the fifo\n"
+    starting.result(GRACE).stop()
 
 
 INHERITS = """

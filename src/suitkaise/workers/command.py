@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
@@ -169,12 +172,31 @@ class Command(Worker):
         own = {} if self._options.user is None else self._options.user.environment
         environment = {**os.environ, **own, **self._env, MARK: f"{os.environ[MARK]}:{context.owner}"}
         self._program = Program(
-            self._argv, environment, self._cwd, self._handle_line, self._handle_output, context.output, self._options
-        )
+            self._argv, environment, self._cwd, self._handle_line, self._handle_output, context.output, self._options,
+            self._open,
+        )  # fmt: skip
         leave_input()
         context.report_pid(self._program.pid)
         if self._ready is not None:
             self._await_readiness()
+
+    def _open(self, path: str, flags: int, mode: int) -> int:
+        """Open the file of a standard stream, or end this worker if a stop was requested before a FIFO is open."""
+        opened: Future[int] = Future()
+
+        def open_file() -> bool:
+            try:
+                opened.set_result(os.open(path, flags, mode))
+            except OSError as error:
+                opened.set_exception(error)
+            return True
+
+        opening = Probing(open_file)  # in a thread: a FIFO is open only when its other end is
+        while not opened.done():
+            self._context.wait_in(partial(_wait_for, opening.descriptor), for_messages=False)
+            if self._context.stop_reason is not None:
+                raise ExitWith(self._context.stop_reason)
+        return opened.result()
 
     def _await_readiness(self) -> None:
         self._warn_at = time.monotonic() + STILL_WAITS
@@ -291,6 +313,13 @@ class Command(Worker):
         context.append_output(text, RECORDED if send else OF_COMMAND)
         if output is not None and send:
             output.send(context.pid, self._argv[0], runs)
+
+
+def _wait_for(*descriptors: int) -> None:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    poll.poll()
 
 
 def _reason_of(code: int) -> ExitReason:

@@ -17,7 +17,7 @@ from suitkaise.platform.processes import (
     signal_groups,
 )
 from suitkaise.workers.command_options import ProcessOptions
-from suitkaise.workers.command_start import start
+from suitkaise.workers.command_start import OpenFile, start
 from suitkaise.workers.output import OutputPipes, OutputSink, Runs
 
 __all__ = ["Program"]
@@ -30,6 +30,7 @@ class Program:
     """Starts a program, and calls `on_line(stream, line)` with each line of its output, complete or not.
 
     `on_output` gets all output in larger pieces, for `sink`; while the sink is blocked, nothing more is read.
+    `open_file` opens the files of its standard streams, as `os.open` does.
 
     For the main thread of a subreaper only: SIGCHLD wakes `wait`, which reaps the program, and the processes that the
     program has left behind.
@@ -47,12 +48,13 @@ class Program:
         on_output: Callable[[Runs], None] = lambda runs: None,
         sink: OutputSink | None = None,
         options: ProcessOptions | None = None,
+        open_file: OpenFile = os.open,
     ) -> None:
         self._exits = _wake_at_exits()
         self._sink = sink
         self._output = OutputPipes(on_line, on_output)
         try:
-            self._popen = start(argv, env, cwd, options or ProcessOptions(), self._output)
+            self._popen = start(argv, env, cwd, options or ProcessOptions(), self._output, open_file)
         except BaseException:
             self._output.close()
             raise

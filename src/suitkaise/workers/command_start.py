@@ -9,22 +9,27 @@ import os
 import shutil
 import subprocess
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from suitkaise.platform.limits import resource
 from suitkaise.platform.processes import die_with_parent
 from suitkaise.workers.command_options import ProcessOptions
 from suitkaise.workers.output import OutputPipes
 
-__all__ = ["leave_input", "start"]
+__all__ = ["OpenFile", "leave_input", "start"]
+
+OpenFile: TypeAlias = Callable[[str, int, int], int]
+"""Opens a file, as `os.open` does."""
 
 _ROWS_AND_COLUMNS = 24, 80
 
 
 def start(
-    argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, options: ProcessOptions, output: OutputPipes
-) -> subprocess.Popen[bytes]:
+    argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None, options: ProcessOptions, output: OutputPipes,
+    open_file: OpenFile = os.open,
+) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start the program in a session of its own; what is to be read of its output goes to `output`.
 
     Raises:
@@ -32,7 +37,7 @@ def start(
             text names what is wrong.
     """
     with contextlib.ExitStack() as ours:
-        streams = _Streams(ours, options, cwd, output)
+        streams = _Streams(ours, options, cwd, output, open_file)
         groups = _groups_of(options)
         report, told = os.pipe2(os.O_CLOEXEC)
         for descriptor in (report, told):
@@ -61,10 +66,12 @@ class _Streams:
     """The arguments of `Popen` for the standard streams. What is opened for the process is closed with `ours`."""
 
     def __init__(
-        self, ours: contextlib.ExitStack, options: ProcessOptions, cwd: str | None, pipes: OutputPipes
-    ) -> None:
+        self, ours: contextlib.ExitStack, options: ProcessOptions, cwd: str | None, pipes: OutputPipes,
+        open_file: OpenFile,
+    ) -> None:  # fmt: skip
         self._ours = ours
         self._pipes = pipes
+        self._open_file = open_file
         self._folder = cwd or os.curdir
         terminal: int | None = None
         if options.tty:
@@ -106,7 +113,7 @@ class _Streams:
     def _opened(self, name: str, file: Path | str, flags: int) -> int:
         path = os.path.join(self._folder, file)
         try:
-            descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+            descriptor = self._open_file(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
         except OSError as error:
             raise type(error)(error.errno, f"{name}: {error.strerror}", path) from None
         self._ours.callback(os.close, descriptor)
