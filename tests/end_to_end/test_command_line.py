@@ -323,6 +323,24 @@ def test_wrong_usage_ends_the_program_with_exit_code_2(arguments: list[str], com
     assert complaint in finished.stderr
 
 
+CTRL_C_AT_AN_IMPORT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["CTRL_C_AT"]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("module", ["cli.dispatch", "cli.parser", "cli.show"])
+def test_ctrl_c_ends_a_command_quietly_also_while_its_modules_are_imported(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C_AT_AN_IMPORT)  # imported by Python at its start
+    env = {"PYTHONPATH": str(tmp_path), "CTRL_C_AT": f"suitkaise.{module}"}
+    ended = run_program([sys.executable, "-m", "suitkaise", "status"], env=env)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGINT, "", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_gracefully_with_exit_code_0(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(

@@ -80,8 +80,6 @@ def _main(argv: list[str]) -> int:
     except RuntimeGone:
         _complain(options.command, "the program has ended")
         return NO_PROGRAM
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
 
 def _complain(command: str, trouble: str) -> None:
