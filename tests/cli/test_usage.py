@@ -61,14 +61,24 @@ def test_a_working_folder_that_was_removed_is_told_in_one_line(
     assert capsys.readouterr().err == f"suitkaise {arguments[0]}: {told}\n"
 
 
-@pytest.mark.parametrize("command", ["restart", "stop", "start", "suspend", "resume", "stack", "trace", "profile"])
-def test_a_command_for_one_worker_takes_no_empty_path_for_the_whole_tree(
-    command: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "command, argument",
+    [
+        *((command, "PATH") for command in ("restart", "stop", "start", "suspend", "resume", "stack")),
+        *((command, "PATH") for command in ("trace", "profile", "tree", "status", "logs")),
+        ("top", "TREE"),
+        ("crashes", "ID"),
+        ("crashes --path", "--path"),
+    ],
+)
+def test_an_empty_path_is_not_that_of_the_whole_tree(
+    command: str, argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
-        cli.main([command, ""])
+        cli.main([*command.split(), ""])
     assert raised.value.code == 2
-    assert capsys.readouterr().err.endswith(f"suitkaise {command}: error: argument PATH: must not be empty\n")
+    name = command.partition(" ")[0]
+    assert capsys.readouterr().err.endswith(f"suitkaise {name}: error: argument {argument}: must not be empty\n")
 
 
 @pytest.mark.parametrize("command", ["restart", "stop", "start", "suspend", "resume"])

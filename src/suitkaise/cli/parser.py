@@ -39,11 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
         command = _add(commands, name, text)
         command.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
         if name not in ("ps", "nodes"):
-            command.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
+            command.add_argument("path", nargs="?", metavar="PATH", type=_given, help=_PATH)
         if name == "tree":
             command.add_argument("--paths", action="store_true", help=argparse.SUPPRESS)  # for `completion`
     logs = _add(commands, "logs", "print what workers have printed and logged last")
-    logs.add_argument("path", nargs="?", metavar="PATH", help=_PATH)
+    logs.add_argument("path", nargs="?", metavar="PATH", type=_given, help=_PATH)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what they print from now on")
     logs.add_argument("-t", "--timestamps", action="store_true", help="print the time of each line")
     logs.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="lines of each worker (default 20)")
@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     observe.add_argument("--actions", action="store_true", help="the page may restart, stop and start workers")
     observe.add_argument("--hide-values", action="store_true", help="the page shows no values of the storage")
     top = _add(commands, "top", "show trees as a live table in the terminal, to look closer and to steer")
-    top.add_argument("path", nargs="?", metavar="TREE", help=_PATH)
+    top.add_argument("path", nargs="?", metavar="TREE", type=_given, help=_PATH)
     top.add_argument("--once", action="store_true", help="print the table once, as without a terminal")
     top.add_argument("--pid", type=int, metavar="PID", help="the program, if there are several")
     trace = _add(commands, "trace", "print the messages that a worker handles, live")
@@ -91,8 +91,12 @@ def make_parser() -> argparse.ArgumentParser:
         "list the crash reports of this user's programs, or show one",
         "Every abnormal exit of a worker leaves a report, which outlives the program. The newest is last.",
     )
-    reports.add_argument("id", nargs="?", metavar="ID", help="the report to show: the beginning of its id, or `last`")
-    reports.add_argument("--path", metavar="PATH", help="only those of the worker or supervisor at PATH, and below it")
+    reports.add_argument(
+        "id", nargs="?", metavar="ID", type=_given, help="the report to show: the beginning of its id, or `last`"
+    )
+    reports.add_argument(
+        "--path", metavar="PATH", type=_given, help="only those of the worker or supervisor at PATH, and below it"
+    )
     reports.add_argument("--pid", type=int, metavar="PID", help="only those of this process")
     _add_store(commands)
     _add(commands, "doctor", "look whether this machine has what trees need")
