@@ -323,6 +323,25 @@ def test_wrong_usage_ends_the_program_with_exit_code_2(arguments: list[str], com
     assert complaint in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "target, complaint",
+    [
+        ("folder", "'folder' is a folder; give the file or the module that declares the tree"),
+        ("folder/", "'folder/' is a folder; give the file or the module that declares the tree"),
+        ("folder:tree", "'folder' is a folder; give the file or the module that declares the tree"),
+        ("fifo.py", "'fifo.py' is no regular file"),
+        ("/dev/null", "'/dev/null' is no regular file"),
+        ("file.py/", "'file.py/' cannot be read: Not a directory"),
+    ],
+)
+def test_run_tells_what_it_was_given_in_place_of_a_file(target: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.py").touch()
+    os.mkfifo(tmp_path / "fifo.py")
+    finished = run_program([*RUN, target], cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (2, f"suitkaise run: {complaint}\n")
+
+
 CTRL_C_AT_AN_IMPORT = """
 import os, signal, sys
 class Finder:

@@ -55,7 +55,10 @@ def load(where: str, arguments: list[str]) -> dict[str, Any]:
         if not is_file:
             sys.path.insert(0, os.getcwd())
             sys.argv = [where, *arguments]
-            return vars(importlib.import_module(where))
+            namespace = vars(importlib.import_module(where))
+            if "__path__" in namespace and namespace.get("__file__") is None:
+                raise _folder(where)
+            return namespace
         main_module = types.ModuleType("__main__")
         main_module.__file__ = os.path.abspath(where)
         sys.modules["__main__"] = main_module
@@ -69,14 +72,24 @@ def load(where: str, arguments: list[str]) -> dict[str, Any]:
         if not is_file and error.name is not None and (where == error.name or where.startswith(error.name + ".")):
             raise _no_module(where) from None
         raise _broken(where, error) from error
-    except (SuitkaiseError, SystemExit, KeyboardInterrupt):
+    except (SuitkaiseError, UsageError, SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise _broken(where, error) from error
 
 
 def _no_file(where: str) -> UsageError:
-    return UsageError(f"there is no file {where!r}")
+    try:
+        os.stat(where)
+    except FileNotFoundError:
+        return UsageError(f"there is no file {where!r}")
+    except OSError as error:
+        return UsageError(f"{where!r} cannot be read: {error.strerror}")
+    return _folder(where) if os.path.isdir(where) else UsageError(f"{where!r} is no regular file")
+
+
+def _folder(where: str) -> UsageError:
+    return UsageError(f"{where!r} is a folder; give the file or the module that declares the tree")
 
 
 def _no_module(where: str) -> UsageError:
