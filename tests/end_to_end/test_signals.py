@@ -85,6 +85,47 @@ def test_s70_the_same_signal_kills_when_it_is_sent_again_later(tmp_path: Path) -
     assert not program.left_behind
 
 
+STOPPED_BY_CTRL_C = """
+import logging, sys, time
+from suitkaise import Process, Supervisor
+from suitkaise.pools import ProcessPool
+from suitkaise.runtime import running_tree
+
+logging.basicConfig(level=logging.INFO)
+running_tree.REPEAT = float(sys.argv[2])
+
+class Works(Process):
+    def loop(self):
+        print("at work", flush=True)
+        time.sleep(600)
+
+if sys.argv[1] == "tree":
+    with Supervisor("app", Works).start():
+        print("up", flush=True)
+        time.sleep(600)
+else:
+    with ProcessPool(1) as pool:
+        future = pool.submit(Works.loop, None)
+        print("up", flush=True)
+        future.result()
+"""
+
+
+@pytest.mark.parametrize("repeat, why", [("0.0", "a second Ctrl-C"), ("60.0", "shutdown timeout")])
+@pytest.mark.parametrize("what", ["pool", "tree"])
+def test_s70_a_second_ctrl_c_kills_the_workers_of_a_block_that_the_first_one_has_ended(
+    what: str, repeat: str, why: str
+) -> None:
+    with start_program(STOPPED_BY_CTRL_C, what, repeat) as program:
+        eventually(lambda: {"at work", "up"} <= set(program.stdout.split("\n")))
+        program.send_signal(signal.SIGINT)
+        eventually(lambda: "supervisor stops its children" in program.stderr)
+        program.send_signal(signal.SIGINT)
+        program.wait()
+    assert f"killed ({why})" in program.stderr
+    assert not program.left_behind
+
+
 def test_a_second_signal_of_another_kind_kills_at_once(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(ENDLESS)
     with start_program([*RUN, "app.py"], cwd=tmp_path) as program:

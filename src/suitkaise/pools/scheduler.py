@@ -155,7 +155,9 @@ class Scheduler:
         with self.lock:
             self._closing = True
         self._break("Ctrl-C has ended the program")
-        self._close()
+        if self._running is not None:
+            with self._running._killed_by_ctrl_c():
+                self._close()
 
     def check_drained(self) -> None:
         """If the pool was shut down and no task is left, end it."""

@@ -37,9 +37,15 @@ from suitkaise.supervision.interface import SupervisorInterface
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["RunningTree", "stop_former", "wait_until_done"]
+__all__ = ["REPEAT", "RunningTree", "stop_former", "wait_until_done"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
+
+REPEAT = 1.0
+"""Seconds within which the same signal again is the same request (rule 70).
+
+`timeout`, for example, sends its signal to the process and then to the process's group: two within a millisecond.
+"""
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -321,6 +327,17 @@ class RunningTree(Administration):
         self._root.stop(checked_drain(drain), "stop")
         return self.wait(timeout)
 
+    @contextlib.contextmanager
+    def _killed_by_ctrl_c(self) -> Iterator[None]:
+        """Kill the tree if Ctrl-C ends the block, which stops it after another one a second ago or more (rule 70)."""
+        begun = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if time.monotonic() - begun >= REPEAT:
+                self._root.kill("a second Ctrl-C")
+            raise
+
     def _leave(self, deadline: float | None) -> None:
         """Leave the runtime, once; in another thread if the caller has a deadline."""
         thread = [threading.get_ident()] if deadline is None else []
@@ -353,7 +370,9 @@ class RunningTree(Administration):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if os.getpid() == self._hub:  # a forked copy of the program must not stop the tree
-            self.stop()
+            after_ctrl_c = kind is not None and issubclass(kind, KeyboardInterrupt)
+            with self._killed_by_ctrl_c() if after_ctrl_c else contextlib.nullcontext():
+                self.stop()
 
     async def __aenter__(self) -> Self:
         return self

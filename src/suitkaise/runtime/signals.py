@@ -20,18 +20,12 @@ from suitkaise.platform.blocked_streams import end_program_after
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.processes import after_fork_in_child, has_default_action
 from suitkaise.policy.actions import KillAll, StopAll
-from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.runtime.running_tree import REPEAT, RunningTree
 from suitkaise.runtime.start import added
 from suitkaise.specs import SupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["SignalCount", "SignalHandling"]
-
-REPEAT = 1.0
-"""Seconds within which the same signal again is the same request (rule 70).
-
-`timeout`, for example, sends its signal to the process and then to the process's group: two within a millisecond.
-"""
 
 
 class SignalCount:
