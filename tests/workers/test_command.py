@@ -37,6 +37,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(redy=5), "Command 'sleep': unknown option redy=5; did you mean 'ready'"),
     (lambda: sleep(ready=0), "ready must be .* not 0"),
     (lambda: sleep(ready=65536), "ready must be"),
+    (lambda: sleep(ready=""), "ready must be .* not ''"),
     (lambda: sleep(ready=True), "ready must be"),
     (lambda: sleep(ready=1.5), "ready must be"),
     (lambda: sleep(ready=b"up"), "ready must be"),

@@ -39,10 +39,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 def check_ready(title: str, ready: Any) -> None:
     """Raise SpecError unless `ready` is a valid `Readiness`; `title` names the command."""
     match ready:
+        case bool() | "":  # each line of output holds the empty text
+            pass
         case None | str() | Path() | re.Pattern(pattern=str()):
             return
-        case bool():
-            pass
         case int() if 0 < ready < 1 << 16:
             return
         case (str(), int(port)) if isinstance(ready, tuple) and not isinstance(port, bool) and 0 < port < 1 << 16:
