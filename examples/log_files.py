@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(ValueError):
             till.ask("a unicorn")
         till.ask("a plum")
-    for line in Path(folder, "shop/till.log").read_text().splitlines():
+    for line in Path(folder, "shop/till.log").read_text("utf-8").splitlines():
         print(line[24:])  # without its time
 
 # prints: stdout: sold an apple

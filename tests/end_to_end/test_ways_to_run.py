@@ -93,6 +93,33 @@ def test_a_program_that_ignores_sigchld_and_blocks_sigterm_can_run_a_tree():
     assert "signal 15 (SIGTERM)" in out
 
 
+def test_a_program_in_which_all_warnings_are_errors_restarts_a_killed_worker_and_waits_for_a_socket(tmp_path):
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from suitkaise import Command, Process, Supervisor, WorkerDead
+
+class Echo(Process):
+    def on_receive(self, message):
+        return os.getpid() if message == "pid" else message
+
+listen = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('s'); s.listen(); time.sleep(100)"
+command = Command(sys.executable, "-c", listen, cwd={str(tmp_path)!r}, ready=Path({str(tmp_path / "s")!r}))
+with Supervisor("tree", Echo, command).start() as running:
+    os.kill(running["echo"].ask("pid"), signal.SIGKILL)
+    for _ in range(2):  # the first one may be lost with the worker
+        try:
+            print(running["echo"].ask("hello"))
+            break
+        except WorkerDead:
+            pass
+"""
+    file = tmp_path / "app.py"
+    file.write_text(program)
+    done = run_program([sys.executable, "-X", "warn_default_encoding", "-W", "error", file]).check()
+    assert done.stdout == "hello\n"
+
+
 def test_two_programs_at_once_share_nothing():
     with (
         start_program(PROGRAMS / "kinds.py", "run", "waits", "loops") as one,

@@ -154,7 +154,7 @@ def _processes() -> Finding:
 
 def _cgroup_limit() -> str:
     try:
-        with open("/sys/fs/cgroup/pids.max") as file:
+        with open("/sys/fs/cgroup/pids.max", encoding="ascii") as file:
             limit = file.read().strip()
     except OSError:
         return ""

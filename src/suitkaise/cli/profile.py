@@ -95,14 +95,15 @@ def _by_py_spy(spy: str, path: str, pid: int, seconds: float, rate: float) -> tu
             "--full-filenames",
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         except OSError as error:
             return None, f"{spy}: {error.strerror}"
         try:
             with open(file, encoding="utf-8", errors="replace") as raw:
                 lines = raw.read().splitlines()
         except OSError as error:
-            told = done.stderr.strip().splitlines() if isinstance(error, FileNotFoundError) else []
+            missing = isinstance(error, FileNotFoundError)
+            told = done.stderr.decode(errors="replace").strip().splitlines() if missing else []
             return None, next((one for one in told if one.startswith("Error")), str(error))
     stacks = [stack for line in lines if (stack := _parsed(line)) is not None and not _is_ours(*stack)]
     found = Profile(path, "py-spy", time.monotonic() - began, stacks)

@@ -323,7 +323,7 @@ class Node:
 
 def _home() -> str:
     """Return what names this running system, and the part of its file system that this process sees."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return f"{file.read().strip()} {os.stat('/proc/self/ns/mnt').st_ino} {os.stat('/proc/self/ns/pid').st_ino}"
 
 

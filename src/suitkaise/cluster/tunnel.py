@@ -126,8 +126,8 @@ class TunnelEntry:
         self._numbers = itertools.count(1)
         self._peers = Peers(MAX_CONNECTIONS)
         os.mkdir(directory, 0o700)
-        with open(os.path.join(directory, ELSEWHERE), "w") as file:
-            file.write(origin)
+        with open(os.path.join(directory, ELSEWHERE), "wb") as file:
+            file.write(os.fsencode(origin))
         if address is not None:
             write_address(Path(directory), address)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -90,7 +90,7 @@ def _written(file: str, pid: int, before: int) -> str:
         now = os.path.getsize(file)
         if now != size:
             size, changed = now, time.monotonic()
-    with open(file, errors="replace") as stacks:
+    with open(file, encoding="utf-8", errors="replace") as stacks:
         stacks.seek(before)
         return stacks.read()
 

@@ -287,7 +287,7 @@ class ProcessHandle:
 
     def _stack(self) -> str:
         """Return the stacks that the process has written to its file."""
-        with contextlib.suppress(OSError), open(self._stack_file, errors="replace") as file:
+        with contextlib.suppress(OSError), open(self._stack_file, encoding="utf-8", errors="replace") as file:
             return shortened(file.read(_LONGEST_STACK))
         return ""
 

@@ -44,9 +44,9 @@ def unix_listeners(path: str) -> set[int]:
 
 
 def _table(name: str) -> Iterator[list[str]]:
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", errors="surrogateescape") as file:  # no IPv6
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", "rb") as file:  # no IPv6
         next(file, None)
-        for line in file:
+        for line in map(os.fsdecode, file):
             yield line.rstrip("\n").split(maxsplit=7 if name == "unix" else -1)
 
 
@@ -79,7 +79,7 @@ def _holds(pid: int, inodes: set[int]) -> bool | None:
 def name_of(pid: int) -> str:
     """Return name and pid of a process."""
     try:
-        with open(f"/proc/{pid}/comm", errors="backslashreplace") as file:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="backslashreplace") as file:
             return f"{file.read().strip()} (pid {pid})"
     except OSError:
         return f"a process that is gone (pid {pid})"

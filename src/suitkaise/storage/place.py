@@ -61,8 +61,8 @@ def _check(directory: str, path: str, facts: os.stat_result) -> None:
 def origin_of(directory: str) -> str:
     """Return the directory on the storage's own machine to which this one leads, or this one."""
     try:
-        with open(os.path.join(directory, ELSEWHERE)) as file:
-            return file.read()
+        with open(os.path.join(directory, ELSEWHERE), "rb") as file:
+            return os.fsdecode(file.read())
     except OSError:
         return directory
 
