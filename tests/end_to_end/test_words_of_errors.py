@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, ChildStartFailed, Process, SpecError, SpecWarning, Supervisor, Thread, WorkerRef, whereis
+from suitkaise import (
+    Child,
+    ChildStartFailed,
+    Process,
+    SpecError,
+    SpecWarning,
+    SuitkaiseError,
+    Supervisor,
+    Thread,
+    WorkerRef,
+    whereis,
+)
 from tests.support import run_program
 
 COMMAND = [sys.executable, "-m", "suitkaise"]
@@ -148,6 +160,19 @@ def test_a_file_that_hides_a_module_is_one_sentence(name: str, whose: str, tmp_p
     text = f"suitkaise: SuitkaiseError: the file '{tmp_path}/{name}.py' hides {whose}"
     assert done.stderr.startswith(text), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["socket.socket", "_thread.start_new_thread"])
+@pytest.mark.parametrize("package", ["gevent", "eventlet"])
+def test_sockets_or_threads_that_gevent_or_eventlet_has_replaced_are_refused_at_the_start(
+    package: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Patched(socket.socket): ...
+
+    Patched.__module__ = f"{package}.their_module"
+    monkeypatch.setattr(place, Patched)
+    with pytest.raises(SuitkaiseError, match=f"^{package} has replaced Python's sockets or threads"):
+        Supervisor("app").start()
 
 
 @pytest.mark.parametrize("call, error", [("breakpoint()", "RuntimeError"), ("input()", "EOFError")])

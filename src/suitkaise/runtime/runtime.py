@@ -33,7 +33,7 @@ from suitkaise.messaging.router import in_worker_process, set_router
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.exit_functions import at_exit, expect_exit
-from suitkaise.platform.hidden_modules import refuse_hidden_modules
+from suitkaise.platform.hidden_modules import refuse_hidden_modules, refuse_patched_modules
 from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -70,6 +70,7 @@ class Runtime:
     def __init__(self) -> None:
         with contextlib.ExitStack() as made:  # undone if a later step fails, else by `close`
             refuse_hidden_modules()
+            refuse_patched_modules()
             made.callback(keep_reserve())
             self._home_lock = threading.Lock()
             log_queue = LogQueue()
