@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,8 +17,9 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.concept.group import current_worker
-from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageError
-from suitkaise.runtime import runtime, storage_service
+from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageDamaged, StorageError
+from suitkaise.runtime import runtime, storage_actor, storage_service
+from suitkaise.specs import SupervisorSpec
 from suitkaise.storage import connect
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.index import ALWAYS_INDEXED
@@ -424,6 +426,27 @@ def test_a_storage_that_cannot_be_opened_again_is_given_up_and_its_clients_are_t
         eventually(lambda: any("is given up: it could not be opened 3 times" in line for line in caplog.messages))
     finally:
         sktree.disconnect()
+
+
+class DiesAtItsStart(Process):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_start(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number, kind", [(signal.SIGKILL, StorageError), (signal.SIGBUS, StorageDamaged)])
+def test_a_storage_whose_actor_dies_at_its_start_is_told_as_damaged_only_if_reading_may_have_killed_it(
+    number: int, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declare(name: str, *arguments: Any, **options: Any) -> tuple[SupervisorSpec, socket.socket]:
+        return SupervisorSpec(name, DiesAtItsStart(number)), socket.socket()
+
+    monkeypatch.setattr(storage_actor, "declare", declare)
+    with pytest.raises(StorageError, match=f"cannot be opened: signal {number:d}") as refused:
+        sktree.connect(tmp_path / "state", durable=True)
+    assert type(refused.value) is kind
 
 
 class Stores(Process):

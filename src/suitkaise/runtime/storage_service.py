@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from suitkaise.errors import ChildStartFailed, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.events import ChildStarted, ChildStartFailure, Event
-from suitkaise.exits import Crashed
+from suitkaise.exits import Crashed, Signaled
 from suitkaise.messaging.answer import Answer
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
@@ -298,13 +299,19 @@ def _forget_former_owners(directory: str) -> None:
         logger.warning("storage entries of workers of an earlier program were not removed: %s", error)
 
 
+_OF_DAMAGE = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)  # by which an engine that reads damaged files may die
+
+
 def _explained(directory: str, failed: ChildStartFailed) -> StorageError:
     """Return the error that the actor had, or tell how it ended."""
     reason = failed.reason
     if isinstance(reason, Crashed) and isinstance(reason.error, StorageError):
         return reason.error
+    told = f"the storage in {directory} cannot be opened: {reason}"
+    if not (isinstance(reason, Signaled) and reason.signal in _OF_DAMAGE):
+        return StorageError(told, path=directory)
     return StorageDamaged(
-        f"the storage in {directory} cannot be opened: {reason}. If it is damaged, move the directory away, connect to "
-        "a new one, and tree.restore(file) what tree.snapshot(file) has saved",
+        f"{told}. If it is damaged, move the directory away, connect to a new one, and tree.restore(file) what "
+        "tree.snapshot(file) has saved",
         path=directory,
     )
