@@ -93,7 +93,7 @@ class AfterLoop(WrittenHook):
     kind = "AfterLoop"
 
     def __init__(self, add_for_next: bool = False) -> None:
-        self.add_for_next = checked_flag(type(self).__name__, "add_for_next", add_for_next)
+        self.add_for_next: bool = checked_flag(type(self).__name__, "add_for_next", add_for_next)
 
 
 class OnFinish(WrittenHook):
