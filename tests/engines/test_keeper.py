@@ -250,6 +250,17 @@ def test_a_keeper_ends_if_the_program_ends_before_the_settings_are_sent() -> Non
     assert launched.program.wait(SOON) == 0
 
 
+def test_a_keeper_ends_quietly_if_the_program_has_ended_and_removed_its_directory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    board = os.memfd_create("board")
+    launched = start_keeper(str(tmp_path / "removed"), board, [], 1.0, for_commands=False)
+    os.close(board)
+    launched.sock.close()
+    assert launched.program.wait(SOON) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_no_keeper_is_launched_early_where_the_runtime_is_loaded_already() -> None:
     importlib.import_module("suitkaise.runtime.runtime")
     with keeper_process.launched_early():

@@ -402,7 +402,10 @@ def main(descriptor: int) -> None:
     directory, preload, orphan_timeout, for_commands = marshal.loads(data)
     [board] = descriptors
     os.set_inheritable(board, False)
-    lock = hold(directory)
+    try:
+        lock = hold(directory)
+    except FileNotFoundError:  # the hub has ended meanwhile, and removed it
+        os._exit(0)
     become_subreaper()
     if for_commands:
         os.environ[MARK] = directory
