@@ -337,6 +337,30 @@ def test_a_worker_that_stays_in_a_hook_when_its_threads_have_given_up_is_ended_a
     assert "gave up" in str(reason)
 
 
+def watches_its_thread(what: str) -> Any:
+    def call(worker: Any) -> str:
+        try:
+            getattr(worker, what)(worker.thread)
+        except TypeError as error:
+            return str(error)
+        return "nothing failed"
+
+    return call
+
+
+@KINDS
+def test_a_worker_that_monitors_or_links_its_thread_is_told_that_only_the_ref_can(cls: Any, tmp_path: Path) -> None:
+    with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:
+        worker = running["worker"]
+        worker.ask(("start", Noting, str(tmp_path)))
+        for what in ("monitor", "link"):
+            assert worker.ask(("call", watches_its_thread(what))) == (
+                f"{what} takes the ref of a worker of the tree, and 'app/worker/noting' is a background thread; "
+                "its ref.monitor() tells its end"
+            )
+        assert worker.incarnation == 1
+
+
 @KINDS
 def test_what_is_no_thread_or_cannot_start_is_an_error_of_the_call_alone(cls: Any, tmp_path: Path) -> None:
     with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:

@@ -282,4 +282,9 @@ class WorkerLinks:
 def _path_of(what: str, ref: Any) -> str:
     if not isinstance(ref, WorkerRef):
         raise TypeError(f"{what} takes the ref of a worker, which whereis(path) returns, not {ref!r}")
+    if ref._router is not router():
+        raise TypeError(
+            f"{what} takes the ref of a worker of the tree, and {ref.path!r} is a background thread; its ref.monitor() "
+            "tells its end"
+        )
     return ref.path

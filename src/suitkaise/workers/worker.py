@@ -565,7 +565,7 @@ class Worker(Startable, metaclass=WorkerType):
         (rule 60). After a restart a new monitor is needed, as in Erlang: the new incarnation is another process.
 
         Raises:
-            TypeError: this is no ref (as with `demonitor`, `link` and `unlink`).
+            TypeError: this is no ref, or that of a background thread (as with `demonitor`, `link` and `unlink`).
             RuntimeError: this worker has no `on_receive`.
         """
         context = self._require_address("monitor()")
