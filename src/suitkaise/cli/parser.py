@@ -107,7 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out if one tree runs"
+_PATH = "the worker or supervisor, such as app/jobs/worker-1; the tree's name may be left out where one tree has it"
 _DIRECTORY = "that of sktree.connect(DIRECTORY, durable=True)"
 _EPILOG = """exit codes: 0 clean, 1 failed, 2 wrong usage or declaration, 3 no running tree was reached,
 4 it runs already, 128+n ended by signal n"""

@@ -165,7 +165,7 @@ def walk(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def find(path: str | None, programs: list[Program], silent: list[str]) -> Target:
     """Return what is at `path`; None or an empty path is for the only tree that runs.
 
-    The path begins with the name of a tree. Where one tree alone runs, that name may be left out.
+    The path begins with the name of a tree. That name may be left out where one tree alone has such a worker.
 
     Raises:
         NotRunning: nothing is there.
