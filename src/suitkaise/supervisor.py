@@ -25,6 +25,7 @@ class Supervisor(SupervisorSpec):
         max_restarts: restarts that are allowed within `max_seconds` (default 3; `math.inf`: any number; rule 28).
         max_seconds: the length of that window, in seconds (default 5.0).
         auto_shutdown: `"never"` (default), `"any_significant"` or `"all_significant"` (rules 47-49).
+        engine: `Ray(...)`, to run the processes below it on a cluster (default None: as the supervisor above).
         restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
         log_dir: a directory in which each worker of the tree gets a file of its own with what it prints and logs, and
             what happens to it; for the root of a tree alone (default None: no files).
@@ -134,15 +135,16 @@ class DynamicSupervisor(DynamicSupervisorSpec, Supervisor):
 
     The children have no order: they start in parallel, are restarted independently of each other, and are stopped all
     at once. A child is forgotten when it ends and is not to be restarted, when `terminate_child` stops it, and when it
-    raises `Ignore`. So there are no stopped children: `restart_child` and `delete_child` find none; `recall` restarts
-    a child that runs. A dynamic supervisor that is restarted is empty again (rule 40). A child without an id or a name
-    gets a number that is not used again: `fetch-1`, `fetch-2`.
+    raises `Ignore`. So none is stopped, and `restart_child` and `delete_child` are for those that were given up alone
+    (rule 78); `recall` restarts a child that runs. A dynamic supervisor that is restarted is empty again (rule 40). A
+    child without an id or a name gets a number that is not used again: `fetch-1`, `fetch-2`.
 
     Args:
         name: as in `Supervisor`.
         max_children: the largest number of children, those that are being restarted included (default None: no
             limit); `start_child` raises `MaxChildren` beyond it.
         max_restarts, max_seconds: as in `Supervisor`, for all its children together (rules 28-30).
+        engine: as in `Supervisor`.
         restart, shutdown, significant: as in `Child`, for a supervisor that is itself a child.
         log_dir, log_max_bytes, log_backups: as in `Supervisor`.
 
