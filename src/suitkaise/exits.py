@@ -52,7 +52,7 @@ KILL_REF = "ref.kill()"
 
 @dataclass(frozen=True, slots=True)
 class Normal(ExitReason):
-    """The worker has finished: all its loops are done, or it called `rejoin()`."""
+    """The worker has finished: all its loops are done, or it called `rejoin()` or `sys.exit()`."""
 
     clean: ClassVar[bool] = True
 

@@ -153,7 +153,10 @@ class Worker(Startable, metaclass=WorkerType):
         """Called after each loop; `last_loop_time` is then the time of this loop."""
 
     def on_finish(self) -> Awaitable[None] | None:
-        """Called once before a clean end: after the last loop, on a stop request, on SIGTERM."""
+        """Called once before a clean end: after the last loop, on a stop request, on SIGTERM.
+
+        `sys.exit()` in a hook, and `force_finish()`, end the worker without it.
+        """
 
     def on_receive(self, message: Any) -> Any:
         """Called between loops with each message of `tell` and `ask`; an asker gets the returned value.
