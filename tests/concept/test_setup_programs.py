@@ -135,6 +135,23 @@ def test_a_module_that_can_be_imported_serves_with_its_own_globals(tmp_path: Pat
     assert done.stdout == "20 at import parts\n(1, 20, 'at import', 'parts')\n"
 
 
+def test_the_blocks_of_a_module_that_was_loaded_by_hand_share_its_globals_with_the_function(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(
+        IMPORTS + "counter = 0\n\n\ndef main():\n    global counter\n    counter += 10\n\n\n"
+        "with ProcessSetup() as setup:\n    with OnStart():\n        start = 1\n"
+        "    with OnFinish():\n        print(start, counter, flush=True)\n"
+    )
+    text = """
+        import importlib.util, sys
+
+        spec = importlib.util.spec_from_file_location("plugins.counting", "plugin.py")
+        sys.modules["plugins.counting"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.finished("process", module.main, module.setup, join_after=2)
+    """
+    assert run_program(textwrap.dedent(text), cwd=tmp_path).check().stdout == "1 20\n"
+
+
 CRASHES = program(
     """
     from suitkaise import WorkerFailed

@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any, Never
 
 from suitkaise.concept.blocks import Block
-from suitkaise.messaging.definitions import MAIN
+from suitkaise.messaging.definitions import is_module_by_value
 from suitkaise.records import dataclass
 
 __all__ = ["BoundBlock", "BuiltSetup", "Hook"]
@@ -112,9 +112,8 @@ class BuiltSetup:
         if factory is None:
             return BuiltSetup, (None, *rest)
         name, code = factory.__module__, factory.__code__
-        module = sys.modules.get(name)
-        is_importable = name not in MAIN and getattr(module, "__spec__", None) is not None
-        if is_importable and vars(module) is factory.__globals__:
+        module: Any = sys.modules.get(name)
+        if not is_module_by_value(name) and getattr(module, "__dict__", None) is factory.__globals__:
             return _built_in_module, (name, code, *rest)
         lines = None if os.path.exists(code.co_filename) else linecache.getlines(code.co_filename)
         return _built_by_value, (factory, lines, *rest)
