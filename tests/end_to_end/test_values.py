@@ -147,6 +147,12 @@ print("done")
     assert run_program([sys.executable, "-c", program]).check().stdout == "done\n"
 
 
+def test_what_a_file_defines_that_runpy_runs_under_a_name_of_its_own_goes_by_value(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"{PLUGIN}\ntest_shop()\n", encoding="utf-8")
+    program = f"import runpy\nrunpy.run_path({str(tmp_path / 'shop.py')!r})\nprint('done')"
+    assert run_program(program).check().stdout == "done\n"
+
+
 @pytest.mark.parametrize("folder", ["tests", "test"])  # Python has a package `test`
 def test_a_test_whose_module_pytest_has_loaded_by_hand_has_workers(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder / "shop").mkdir(parents=True)

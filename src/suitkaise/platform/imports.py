@@ -39,8 +39,8 @@ def can_be_imported(name: str) -> bool:
     if name.partition(".")[0] in _EVERYWHERE:
         return True
     places = _places_of(getattr(sys.modules.get(name), "__spec__", None))
-    if not places:
-        return True  # a part of Python, an extension, or what only its own importer can tell
+    if not places:  # a part of Python, an extension, or what only its own importer can tell; or `<run_path>` of runpy
+        return not name.startswith("<")
     parent, path = name.rpartition(".")[0], None
     if parent:
         path = getattr(sys.modules.get(parent), "__path__", None)
