@@ -449,6 +449,24 @@ def test_a_storage_whose_actor_dies_at_its_start_is_told_as_damaged_only_if_read
     assert type(refused.value) is kind
 
 
+class CleansUp(Process):
+    def __init__(self, given: Tree) -> None:
+        self.given = given
+
+    def on_receive(self, name: str) -> dict[str, Any]:
+        self.given.add(name, 1, path="entries", metadata={"remove_on_process_join": True})
+        self.cleanup()
+        return self.given.get_all_from("entries")
+
+
+def test_cleanup_removes_what_the_worker_has_stored_through_another_handle_than_its_own() -> None:
+    try:
+        with Supervisor("app", CleansUp(sktree.connect())).start() as running:
+            assert running["cleans_up"].ask("removed", timeout=20.0) == {}
+    finally:
+        sktree.disconnect()
+
+
 class Stores(Process):
     restart = "transient"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -409,7 +410,9 @@ class Worker(Startable, metaclass=WorkerType):
 
     def cleanup(self) -> None:
         """Remove this worker's storage entries that are marked `remove_on_process_join`."""
-        self._require_context("cleanup()").cleanup(None if self._worker_tree is _NOT_OPEN else self._worker_tree)
+        context = self._require_context("cleanup()")
+        if self._worker_tree is not _NOT_OPEN or "suitkaise.storage.tree" in sys.modules:  # it may own entries
+            context.cleanup(self.tree)
 
     get_current_loop: ClassVar[CurrentLoop] = CurrentLoop()
     """`current_loop`, as an attribute and as a call: `f"{self.get_current_loop}"`, `self.get_current_loop()`.
