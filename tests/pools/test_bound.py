@@ -186,6 +186,8 @@ def test_a_pool_names_what_other_pools_call_by_another_name() -> None:
     with create_pool("thread", abs, 1) as pool:
         with pytest.raises(AttributeError, match=r"'BoundPool' object has no attribute 'join'; use pool.shutdown\(\)"):
             pool.join()  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"has no attribute 'starmap'; use pool.map\(firsts, seconds\)$"):
+            pool.starmap([(1,)])  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match=r"'ThreadPool' object has no attribute 'apply_async'; use pool.subm"):
             pool.executor.apply_async(abs)  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):

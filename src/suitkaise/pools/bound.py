@@ -26,6 +26,9 @@ _UNUSED = (
 )  # fmt: skip
 """The options of a worker class that would change what its workers do in a tree, and that a pool does not carry out."""
 
+_OTHER_NAMES = {name: here.replace("function, ", "") for name, here in OTHER_NAMES.items()}
+"""What pools of other libraries have, by the name that a pool with a function has for it."""
+
 
 def create_pool(
     kind: Literal["process", "thread"], func_or_worker: Any, size: int | None = None, **options: Any
@@ -193,7 +196,7 @@ class BoundPool:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, OTHER_NAMES, "pool")
+            raise no_attribute(self, name, _OTHER_NAMES, "pool")
 
     def __enter__(self) -> Self:
         return self
