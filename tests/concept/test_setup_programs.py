@@ -337,7 +337,10 @@ def test_a_program_from_standard_input_is_told_what_is_missing() -> None:
     text = "import sys\nfrom suitkaise.concept.setup import ProcessSetup\nwith ProcessSetup() as setup:\n    pass\n"
     code = f"import subprocess, sys\nsubprocess.run([sys.executable], input={text!r}, text=True)"
     done = run_program(code)
-    assert "its source cannot be read; put the setup into a file or a notebook cell, or write a class" in done.stderr
+    assert (
+        "its source cannot be read; put the setup into a file, or a notebook cell without %%time, or write a class"
+        in done.stderr
+    )
 
 
 SPARES = program(

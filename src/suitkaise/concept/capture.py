@@ -99,7 +99,7 @@ def with_statement_of(frame: types.FrameType) -> WithStatement:
     """
     filename = frame.f_code.co_filename
     position = _position_of(frame)
-    problem = "its source cannot be read; put the setup into a file or a notebook cell"
+    problem = "its source cannot be read; put the setup into a file, or a notebook cell without %%time"
     for text, may_differ in _texts_of(frame):
         try:
             source = _parsed(filename, text)
