@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Self
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ProcessSetup
-from suitkaise.errors import no_attribute
+from suitkaise.errors import ChildNotFound, no_attribute
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.specs.options import checked_id, checked_intensity
 from suitkaise.status import Status
@@ -201,7 +202,8 @@ class CrossProcessing(WorkerGroup):
             DeadlockError: a process kills itself.
         """
         ref = self._live_ref(name)  # first: without one, no supervisor is to be started
-        self._supervisor().kill_child(ref.name)
+        with contextlib.suppress(ChildNotFound):  # a temporary one that has ended
+            self._supervisor().kill_child(ref.name)
 
     def get_process_result(self, name: str | WorkerRef, timeout: float | None = None) -> Any:
         """Wait until a process has ended for good; return what its last loop returned, or its `result()`.

@@ -425,6 +425,17 @@ def test_a_temporary_process_has_the_same_statuses_at_its_end_as_others(xp: Cros
     assert {name: xp.get_status(name) for name in ends} == ends
 
 
+def test_orders_to_a_temporary_process_that_has_ended_are_those_to_any_other_but_no_recall(xp: CrossProcessing) -> None:
+    process = xp.create_process("done", product, args=(1,), kwargs={"restart": "temporary", "join_after": 1})
+    process.join(LIMIT)
+    eventually(lambda: "done" not in xp.list_processes())
+    xp.rejoin(process, timeout=LIMIT)
+    xp.kill("done")
+    assert xp.get_status("done") == Status.FINISHED
+    with pytest.raises(ChildNotFound, match=r"no worker at 'xprocess[^']*/done' any more: it has ended"):
+        xp.recall("done")
+
+
 def test_join_all_returns_the_statuses_of_the_temporary_processes_that_it_has_waited_for(xp: CrossProcessing) -> None:
     xp.create_process("once", product, args=(1,), kwargs={"restart": "temporary", "join_in": 2.0})
     assert xp.join_all(timeout=LIMIT) == {"once": Status.FINISHED}

@@ -224,7 +224,8 @@ class WorkerGroup:
         if own is not None and current_path() == ref.path:
             own.rejoin()
             return
-        ref.rejoin()
+        with contextlib.suppress(ChildNotFound):  # a temporary one that has ended
+            ref.rejoin()
         ref.join(timeout)
 
     def _result(self, worker: str | WorkerRef, timeout: float | None) -> Any:

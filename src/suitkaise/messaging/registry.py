@@ -93,7 +93,8 @@ class Registry:
         except KeyError:
             if self._closed:
                 raise RuntimeGone(f"no tree runs in this program, so there is no worker {path!r}", path=path) from None
-            raise ChildNotFound(f"no worker at {path!r}", path=path) from None
+            ended = "" if self._removed.get(path) is None else " any more: it has ended"
+            raise ChildNotFound(f"no worker at {path!r}{ended}", path=path) from None
 
     def removed_below(self, path: str) -> list[str]:
         """Return the paths of the children that were removed lately from the supervisor at `path`."""
