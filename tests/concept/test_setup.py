@@ -98,6 +98,19 @@ def test_any_keywords_get_what_the_blocks_assign() -> None:
     assert got == [(1, {"bus": "bus", "x": 1, "y": [2], "z": 3, "count": 1})]
 
 
+def test_any_keywords_come_in_the_same_order_at_each_start() -> None:
+    got: list[list[str]] = []
+
+    def main(**rest: Any) -> None:
+        got.append(list(rest))
+
+    with ProcessSetup() as setup:
+        with OnStart():
+            h = g = f = e = d = c = b = a = 1
+    run(setup, main)
+    assert got == [list("abcdefgh")]
+
+
 @pytest.mark.parametrize("add_for_next", [False, True])
 def test_after_loop_adds_to_the_next_loop_if_it_is_asked_to(add_for_next: bool) -> None:
     got: list[Any] = []

@@ -87,12 +87,12 @@ class Values:
             found.update(self._added(bound, bound.hook.added))
         return found
 
-    def _flowing(self, block: Block) -> set[str]:
+    def _flowing(self, block: Block) -> list[str]:
         """Return the names of a block that go to the function without `add`."""
         names = self._named.intersection(block.names)
         if self._takes_any:
             names = names.union(block.results)
-        return names - self._given - self._positional
+        return sorted(names - self._given - self._positional)  # a `**kwargs` is to have the same order in each start
 
     def _added(self, bound: BoundBlock, added: dict[str, Any]) -> dict[str, Any]:
         """Return what the function takes of the values that a block adds."""
