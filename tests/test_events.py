@@ -23,6 +23,12 @@ def test_an_event_keeps_the_time_at_which_it_happened() -> None:
     assert later.wall == pytest.approx(7e9, abs=60.0)
 
 
+def test_events_of_the_same_moment_have_the_same_time_so_that_logs_keep_their_order() -> None:
+    for _ in range(1000):
+        now = time.monotonic()
+        assert ChildRestarting("a/b", now, delay=0.5, used=1, allowed=3.0).wall == ChildStarted("a/b", now).wall
+
+
 def test_a_restart_of_any_number_counts_nothing_and_is_ready_for_json() -> None:
     event = ChildRestarting("a/b", 1.0, delay=0.5, used=1, allowed=float("inf"))
     assert str(event) == "a/b restarts in 0.5 s (any number is allowed)"

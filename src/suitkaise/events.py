@@ -11,6 +11,7 @@ import math
 import re
 import time
 from dataclasses import field
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import LONGEST_LINE, figure, one_line, shortened
@@ -42,6 +43,11 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=16)  # events of one moment have one time: sorted by it, they keep their order
+def _unix_time(at: float) -> float:
+    return at + time.time() - time.monotonic()
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """The base of all events; `path` names the worker or supervisor. Its text is one line, of at most 4 KiB.
@@ -58,7 +64,7 @@ class Event:
     wall: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "wall", self.at + time.time() - time.monotonic())
+        object.__setattr__(self, "wall", _unix_time(self.at))
 
     @property
     def level(self) -> str:
