@@ -258,6 +258,18 @@ def test_the_storage_can_be_looked_through_and_is_followed(opened: Open) -> None
     assert page.locator("#incidents").is_visible()
 
 
+def test_no_time_of_day_makes_a_formatter_of_its_own(opened: Open) -> None:
+    made = opened.page.evaluate("""async () => {
+        const { clock } = await import("/static/format.js"), own = Date.prototype.toLocaleTimeString;
+        let made = 0;
+        Date.prototype.toLocaleTimeString = function (...of) { made += 1; return own.apply(this, of); };
+        clock(0);
+        Date.prototype.toLocaleTimeString = own;
+        return made;
+    }""")
+    assert made == 0  # one for each line of a busy log took most of a processor
+
+
 @pytest.mark.parametrize("opened", [200], indirect=True)
 def test_two_hundred_workers_scroll_and_filter(opened: Open) -> None:
     page = opened.page

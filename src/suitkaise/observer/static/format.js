@@ -39,6 +39,8 @@ export function number(value) {
   return Number.isInteger(value) || value >= 100 ? String(Math.round(value)) : value.toFixed(1);
 }
 
-export const clock = (wall) => new Date(wall * 1000).toLocaleTimeString([], { hourCycle: "h23" });
+const CLOCK = new Intl.DateTimeFormat([], { hour: "numeric", minute: "numeric", second: "numeric", hourCycle: "h23" });
+
+export const clock = (wall) => CLOCK.format(wall * 1000);
 
 export const last = (path) => path.slice(path.lastIndexOf("/") + 1);
