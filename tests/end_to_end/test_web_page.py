@@ -258,6 +258,25 @@ def test_the_storage_can_be_looked_through_and_is_followed(opened: Open) -> None
     assert page.locator("#incidents").is_visible()
 
 
+def test_the_storage_of_a_program_that_has_ended_is_told_to_have_ended_with_it(opened: Open) -> None:
+    opened.program.send_signal(signal.SIGINT)
+    opened.page.wait_for_selector('#live:has-text("ended")', timeout=PATIENCE)
+    opened.page.get_by_role("tab", name="Storage").click()
+    opened.page.wait_for_selector("#storage:has-text('The program has ended, and its storage with it.')")
+
+
+def test_a_supervisor_that_is_stopped_has_neither_strategy_nor_budget(opened: Open) -> None:
+    page = opened.page
+    opened.row("app/many").click()
+    page.get_by_role("button", name="Stop").click()
+    page.locator("#ask .strong").click()
+    opened.expect("app/many", "stopped")
+    doing = opened.row("app/many").locator(".doing")
+    eventually(lambda: "one_for_one" not in doing.inner_text(), what="the supervisor without its strategy")
+    assert doing.inner_text() in ("", "shutdown")
+    assert not page.locator('.facts div:has(dt:text-is("Restart budget"))').is_visible()
+
+
 def test_no_time_of_day_makes_a_formatter_of_its_own(opened: Open) -> None:
     made = opened.page.evaluate("""async () => {
         const { clock } = await import("/static/format.js"), own = Date.prototype.toLocaleTimeString;

@@ -95,7 +95,7 @@ export function drawDetail() {
   fact("Restart", facts.restart);
   if (facts.kind === "supervisor") {
     fact("Strategy", facts.dynamic ? "dynamic" : facts.strategy);
-    fact("Restart budget", facts.max_restarts == null ? "any number" : `${Math.max(0, facts.max_restarts - facts.restarts_used)} of ${facts.max_restarts} left in ${facts.max_seconds} s`);
+    fact("Restart budget", facts.strategy == null ? "" : facts.max_restarts == null ? "any number" : `${Math.max(0, facts.max_restarts - facts.restarts_used)} of ${facts.max_restarts} left in ${facts.max_seconds} s`);
   } else {
     fact("Loops", figures.loops == null ? "" : figures.loops.toLocaleString("en"));
     fact("Last loop", figures.loops ? duration(figures.last) : "");

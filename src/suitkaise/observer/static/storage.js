@@ -36,6 +36,7 @@ function go(where) {
 async function look() {
   timer = 0;
   if (asked || !visible()) return;
+  if (store.ended) { text(parts.note, "The program has ended, and its storage with it."); return; }
   asked = true;
   const wanted = path;
   try {
@@ -48,7 +49,7 @@ async function look() {
   } catch { /* the connection is lost; the page says so */ }
   asked = false;
   if (wanted !== path) look();
-  else if (!store.ended) timer = setTimeout(look, EVERY);
+  else timer = setTimeout(look, EVERY);
 }
 
 function show(told) {

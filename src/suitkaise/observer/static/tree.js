@@ -144,7 +144,7 @@ function figure(cell, value, zero = false, hot = false) {
 
 function drawBudget({ cells }, facts) {
   const { doing } = cells, most = facts.max_restarts, used = facts.restarts_used ?? 0;
-  const words = facts.strategy === undefined ? "" : facts.dynamic ? "dynamic" : facts.strategy;
+  const words = facts.strategy == null ? "" : facts.dynamic ? "dynamic" : facts.strategy;
   const left = most == null ? "" : `${Math.max(0, most - used)} of ${most} left`;
   const key = `${words}|${left}`;
   if (doing.dataset.key === key) return;
