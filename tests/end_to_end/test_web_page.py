@@ -277,6 +277,33 @@ def test_a_supervisor_that_is_stopped_has_neither_strategy_nor_budget(opened: Op
     assert not page.locator('.facts div:has(dt:text-is("Restart budget"))').is_visible()
 
 
+def test_hours_of_failures_cost_the_page_neither_memory_nor_the_marks_of_its_timeline(opened: Open) -> None:
+    page = opened.page
+    session = page.context.new_cdp_session(page)
+
+    def nodes() -> int:
+        session.send("HeapProfiler.collectGarbage")
+        return int(session.send("Memory.getDOMCounters")["nodes"])
+
+    before = nodes()
+    marks = page.evaluate("""async () => {
+        const { now, store, take } = await import("/static/store.js"), { drawSide } = await import("/static/side.js");
+        const began = now(), path = "app/often", text = "ended", reason = "exit code 1", where = "";
+        for (let id = 100; id < 5000; id++) {
+            const at = began - 250 + id % 200;
+            const incident = { id, path, scope: "app", began: at, ended: at, reason, where, state: "down",
+                               reports: [], affected: [path], steps: [], more: 0 };
+            const event = { event: "child_exited", path, at, level: "error", text, reason, number: id };
+            take({ type: "changes", incidents: [incident], dropped: [id - 1], events: [event] });
+            if (id % 10 === 9) drawSide();
+        }
+        return store.marks.size;
+    }""")
+    assert 200 <= marks <= 215  # each second has one
+    assert nodes() - before < 2_000
+    assert "of 4,999" in page.locator("#count").inner_text()
+
+
 def test_no_time_of_day_makes_a_formatter_of_its_own(opened: Open) -> None:
     made = opened.page.evaluate("""async () => {
         const { clock } = await import("/static/format.js"), own = Date.prototype.toLocaleTimeString;

@@ -135,6 +135,18 @@ def test_only_changed_ones_are_told_again() -> None:
     assert [one["path"] for one in incidents.changed()] == ["other/x"]
 
 
+def test_a_worker_that_fails_all_the_time_hides_no_incident_of_another() -> None:
+    story = crash(Story(), "app/rare/x")
+    for _ in range(2 * KEPT):
+        crash(story, "app/often/x").tell("child_restarting", "app/often/x").tell("child_started", "app/often/x")
+    incidents = Incidents()
+    incidents.feed(story.events, story.reports)
+    kept = [one["id"] for one in incidents.whole()]
+    assert (len(kept), kept[0], kept[1]) == (KEPT, 1, KEPT + 3)
+    assert incidents.dropped() == list(range(2, KEPT + 3))  # its oldest ones
+    assert incidents.dropped() == []
+
+
 def test_all_of_it_is_bounded() -> None:
     incidents = Incidents()
     for number in range(KEPT + 20):

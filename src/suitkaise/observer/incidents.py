@@ -6,14 +6,14 @@ strategy stops and starts again, further failures, and, if the supervisor gives 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["KEPT", "MOST_STEPS", "Incident", "Incidents"]
 
 KEPT = 100
-"""How many incidents are kept; the oldest are dropped."""
+"""How many incidents are kept; of the worker that has the most, the oldest is dropped."""
 
 MOST_STEPS = 100
 """How many steps an incident shows; of further ones it tells the number."""
@@ -69,9 +69,10 @@ class Incidents:
     """The newest incidents of a program; `feed` takes its events in their order, as `EventHistory` tells them."""
 
     def __init__(self) -> None:
-        self._all: OrderedDict[int, Incident] = OrderedDict()
+        self._all: dict[int, Incident] = {}
         self._settling: dict[str, Incident] = {}
         self._changed: set[int] = set()
+        self._dropped: list[int] = []
         self._verdicts: dict[str, str] = {}
         self._next = 1
 
@@ -100,6 +101,11 @@ class Incidents:
         changed = [incident.to_dict() for id, incident in self._all.items() if id in self._changed]
         self._changed.clear()
         return changed
+
+    def dropped(self) -> list[int]:
+        """Return the ids of the incidents that were dropped since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     def whole(self) -> list[dict[str, Any]]:
         """Return all incidents, the newest last."""
@@ -159,7 +165,10 @@ class Incidents:
         self._next += 1
         self._all[incident.id] = incident
         if len(self._all) > KEPT:
-            _, oldest = self._all.popitem(last=False)
+            often, _ = Counter(one.path for one in self._all.values()).most_common(1)[0]
+            oldest = next(one for one in self._all.values() if one.path == often)
+            del self._all[oldest.id]
+            self._dropped.append(oldest.id)
             self._settling = {path: one for path, one in self._settling.items() if one is not oldest}
         return incident
 

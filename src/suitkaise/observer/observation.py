@@ -103,6 +103,7 @@ class Observation:
         elif not news["events"] and not last:
             return None
         message["incidents"] = self._incidents.changed()
+        message["dropped"] = self._incidents.dropped()
         return message
 
     def last_lines_of(self, path: str, most: int) -> int:

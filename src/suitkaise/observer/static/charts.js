@@ -92,7 +92,7 @@ export function chart(canvas, points, now, floor, format) {
 }
 
 // Failures above the line, starts below it.
-export function timeline(canvas, events, now) {
+export function timeline(canvas, marks, now) {
   const area = prepare(canvas);
   if (!area) return;
   const { pen, width, height } = area, span = 300, middle = 20;
@@ -108,11 +108,11 @@ export function timeline(canvas, events, now) {
     // The one beside the first would run into it where there is little room.
     if (minute !== 4 || width / 5 > 1.7 * pen.measureText(words).width) pen.fillText(words, x, height - 3);
   }
-  for (const event of events) {
-    const x = width - ((now - event.at) / span) * width;
+  for (const { at, failed } of marks) {
+    const x = width - ((now - at) / span) * width;
     if (x < 0) continue;
-    if (event.level === "error") { pen.fillStyle = colour("bad"); diamond(pen, x, middle - 10, 5); }
-    else if (event.event === "child_started") { pen.fillStyle = colour("good"); pen.beginPath(); pen.arc(x, middle + 7, 2.5, 0, 7); pen.fill(); }
+    if (failed) { pen.fillStyle = colour("bad"); diamond(pen, x, middle - 10, 5); }
+    else { pen.fillStyle = colour("good"); pen.beginPath(); pen.arc(x, middle + 7, 2.5, 0, 7); pen.fill(); }
   }
 }
 

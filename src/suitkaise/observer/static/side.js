@@ -39,17 +39,23 @@ export function beginSide(show) {
 }
 
 export function drawTimeline() {
-  if (!$("overview").hidden) timeline($("timeline"), store.events, now());
+  if (!$("overview").hidden) timeline($("timeline"), store.marks.values(), now());
 }
 
 export function drawSide() {
   if ($("overview").hidden) return;
   drawTimeline();
   drawNodes();
-  text($("count"), store.incidents.size ? String(store.incidents.size) : "");
+  text($("count"), counted([...store.incidents.keys()]));
   if (!$("incidents").hidden) drawIncidents($("incidents"), [...store.incidents.values()].reverse());
   else if (!$("events").hidden) drawEvents();
   else drawStorage();
+}
+
+// They are numbered from 1, and the older ones are not kept.
+function counted(ids) {
+  const all = Math.max(...ids);
+  return !ids.length ? "" : all > ids.length ? `${ids.length} of ${all.toLocaleString("en")}` : String(all);
 }
 
 // The machines of the cluster, if there is one: a lost one first.
@@ -78,6 +84,7 @@ function drawEvents() {
 
 // Incidents, newest first, as a list of cards that are kept between two draws. Used for one worker's incidents, too.
 export function drawIncidents(list, incidents, key = "") {
+  for (const [id, card] of cards) if (!store.incidents.has(card.number)) { cards.delete(id); opened.delete(id); }
   const wanted = incidents.map((incident) => {
     const id = `${key}#${incident.id}`;
     let card = cards.get(id);
@@ -86,7 +93,7 @@ export function drawIncidents(list, incidents, key = "") {
     return card.element;
   });
   if (!wanted.length) {
-    if (!list.querySelector(".none")) list.replaceChildren(h("li", { class: "none" }, "No incidents. Nothing has failed since this program was started."));
+    if (!list.querySelector(".none")) list.replaceChildren(h("li", { class: "none" }, "No incidents."));
     return;
   }
   list.querySelector(".none")?.remove();

@@ -2,10 +2,11 @@
 
 export const store = {
   program: null, rows: new Map(), order: [], figures: {}, incidents: new Map(), nodes: [], events: [], history: new Map(),
-  hits: new Map(), csrf: "", actions: false, ended: false, idle: false, skew: 0,
+  hits: new Map(), marks: new Map(), csrf: "", actions: false, ended: false, idle: false, skew: 0,
 };
 
-const KEPT = 300, EVENTS = 300, INCIDENTS = 100;
+const KEPT = 300, EVENTS = 300;
+const SPAN = 300; // seconds of the timeline
 const HIT = 2400;
 const FAILURES = { child_exited: "crashed", child_start_failure: "failed", child_abandoned: "abandoned" };
 
@@ -29,18 +30,23 @@ export function take(message) {
     store.figures = message.figures;
     for (const [path, figures] of Object.entries(message.figures)) remember(path, figures);
   }
-  for (const incident of message.incidents ?? []) {
-    store.incidents.set(incident.id, incident);
-    if (store.incidents.size > INCIDENTS) store.incidents.delete(store.incidents.keys().next().value);
-  }
+  for (const incident of message.incidents ?? []) store.incidents.set(incident.id, incident);
+  for (const id of message.dropped ?? []) store.incidents.delete(id);
   const fresh = (message.events ?? []).filter((event) => !event.path.startsWith("sktree") || event.level !== "info");
   store.events = store.events.concat(fresh).slice(-EVENTS);
+  fresh.forEach(mark);
+  for (const [key, { at }] of store.marks) if (at < now() - SPAN) store.marks.delete(key);
   if (message.type === "changes") {
     for (const event of fresh) {
       const word = event.level === "error" && FAILURES[event.event];
       if (word) store.hits.set(event.path, { word: /^killed|SIGKILL/.test(event.reason) ? "killed" : word, until: Date.now() + HIT });
     }
   }
+}
+
+// The timeline needs one failure and one start of each second, however many events there are.
+function mark({ event, level, at }) {
+  if (level === "error" || event === "child_started") store.marks.set(`${level} ${Math.floor(at)}`, { at, failed: level === "error" });
 }
 
 function remember(path, figures) {
