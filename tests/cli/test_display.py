@@ -97,6 +97,13 @@ def test_a_table_fits_the_terminal_and_keeps_what_matters_most(width: int, scree
     assert ("DOING" in shown.lines[0]) == (width >= 40)
 
 
+def test_the_names_of_a_deep_tree_can_be_read(screen: Callable[[int], Screen]) -> None:
+    shown = screen(80)
+    rows = [[f"{'│  ' * depth}└─ worker-{depth}", *ROWS[1][1:]] for depth in range(12)]
+    print_table(COLUMNS, rows)
+    assert [f"worker-{depth} " in shown.text for depth in range(12)] == [True] * 12
+
+
 def test_wide_characters_stand_in_line_on_a_terminal_and_in_a_pipe(
     screen: Callable[..., Screen], capsys: pytest.CaptureFixture[str]
 ) -> None:

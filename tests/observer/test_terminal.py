@@ -14,6 +14,7 @@ from suitkaise.observer.terminal import source as sources
 from suitkaise.observer.terminal.detail import detail_of
 from suitkaise.observer.terminal.lines import COLUMNS, Line, lines_of, to_rows
 from suitkaise.observer.terminal.source import SHOWN_AS_FAILED, Source
+from suitkaise.observer.words import with_room
 from tests.observer.told import Story, overview, supervisor, worker
 
 
@@ -109,6 +110,16 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     (line,) = [line for line in lines_of(observed(supervisor("app", evil)), 0.0) if line.path == "app/x"]
     assert "\x1b" not in line.doing
     assert "\n" not in line.doing
+
+
+@pytest.mark.parametrize("width", [16, 20, 25])
+def test_the_name_of_a_worker_deep_in_the_tree_has_room_in_a_narrow_terminal(width: int) -> None:
+    for depth in range(20):
+        line = "│  " * depth + "└─ worker"
+        shown = with_room(line, width)
+        assert len(shown) <= width
+        assert shown.endswith("└─ worker")
+        assert (shown == line) == (len(line) <= width)
 
 
 def test_the_detail_of_a_worker_tells_how_long_its_last_loop_took_however_long_that_was() -> None:

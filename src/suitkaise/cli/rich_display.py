@@ -20,7 +20,7 @@ from rich.text import Text
 
 from suitkaise.crashes import CrashReport
 from suitkaise.escapes import escaped, one_line
-from suitkaise.observer.words import mood
+from suitkaise.observer.words import GUIDES, mood, with_room
 
 if TYPE_CHECKING:
     from suitkaise.cli.display import Column
@@ -30,7 +30,7 @@ __all__ = ["print_details", "print_report", "print_stacks", "print_table"]
 _STYLES = {"good": "green", "bad": "bold red", "soon": "yellow", "": ""}
 _NARROWEST = {"name": 24, "text": 24, "end": 16}  # characters that a column gets before others are left out
 _GAP = 2
-_GUIDES = r"^[│├└─ ]+"
+_GUIDES = rf"^[{GUIDES}]+"
 _LONGEST = 300  # characters of a text in a table
 _FRAME = re.compile(r'^(?P<in>[ |]*File )(?P<file>"[^"]*")(?P<line>, line \d+)(?P<of>, in |, in$| in )?(?P<name>.*)$')
 _ERROR = re.compile(r"^(?P<bars>[ |]*)(?P<type>[A-Za-z_][\w.]*)(?P<text>: .*)?$")
@@ -54,7 +54,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
             overflow="fold" if column.kind == "text" else "ellipsis",
         )
     for row in rows:
-        shown.add_row(*(_cell(columns[one], row[one]) for one in kept))
+        shown.add_row(*(_cell(columns[one], row[one], console.width) for one in kept))
     console.print(shown)
 
 
@@ -72,11 +72,12 @@ def _columns_that_fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], 
     return kept
 
 
-def _cell(column: Column, text: str) -> Text:
+def _cell(column: Column, text: str, room: int) -> Text:
     match column.kind:
         case "status":
             return Text(text, _STYLES[mood(text)])
         case "name":
+            text = with_room(text, max(_NARROWEST["name"], room * 3 // 10))
             cell = Text(text, no_wrap=True, overflow="ellipsis")
             cell.highlight_regex(_GUIDES, "dim")
             return cell

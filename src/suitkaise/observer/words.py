@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from suitkaise.escapes import figure
 
-__all__ = ["Mood", "budget", "duration", "memory", "mood", "took"]
+__all__ = ["GUIDES", "Mood", "budget", "duration", "memory", "mood", "took", "with_room"]
 
 Mood = Literal["good", "bad", "soon", ""]
 
@@ -41,6 +41,22 @@ def strategy(facts: Mapping[str, Any]) -> str:
     'dynamic'
     """
     return "dynamic" if facts.get("dynamic") else facts.get("strategy", "")
+
+
+GUIDES = "│├└─… "
+"""The characters of the branch before a name."""
+
+
+def with_room(line: str, width: int) -> str:
+    """Return a line of a tree without outer steps of its branch, if they leave too little of the width to the name.
+
+    >>> with_room("│  │  │  └─ worker-0", 20), with_room("│  │  │  └─ worker-0", 16)
+    ('│  │  │  └─ worker-0', '…  └─ worker-0')
+    """
+    name = line.lstrip(GUIDES)
+    branch = line[: len(line) - len(name)]
+    room = width - min(len(name), width // 2)
+    return line if len(branch) <= room else f"…  {branch[len(branch) - room // 3 * 3 + 3 :]}{name}"
 
 
 def duration(seconds: float) -> str:

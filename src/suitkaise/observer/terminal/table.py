@@ -16,7 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from suitkaise.observer.terminal.lines import COLUMNS, Column, Line
-from suitkaise.observer.words import mood
+from suitkaise.observer.words import GUIDES, mood, with_room
 
 __all__ = ["Table"]
 
@@ -191,9 +191,9 @@ class Table(ScrollView, can_focus=True):
         dim = plain if under_cursor else self._tone("dim")
         tone = mood(line.state)
         state = self._tone(tone) if tone else dim
-        bare = line.name.lstrip("│├└─ ")
-        branch = line.name[: len(line.name) - len(bare)]
-        whole = _left(line.name, name, keep_end=not branch and bool(self.sort))
+        text = with_room(line.name, name)
+        branch = text[: len(text) - len(text.lstrip(GUIDES))]
+        whole = _left(text, name, keep_end=not branch and bool(self.sort))
         yield Segment(f" {whole[: len(branch)]}", dim)
         yield Segment(whole[len(branch) :] + " ", Style(bold=True) if line.kind == "supervisor" else plain)
         for column in columns:
