@@ -402,6 +402,12 @@ def test_walk_goes_through_many_entries_in_portions(tree: Tree) -> None:
     assert len(list(tree._reader.walk())) == tree._reader.count() == 3000
 
 
+def test_str_shows_a_value_of_several_lines_in_one(tree: Tree) -> None:
+    tree.add("rows", Rows(), path="odd")
+    assert str(tree).splitlines()[2:] == ["    rows = [[1]\\n [2]]"]
+    assert "<td>[[1]\\n [2]]</td>" in tree._repr_html_()
+
+
 def test_str_draws_the_tree(tree: Tree) -> None:
     tree.add("limit", 10, path="ui/settings")
     tree.add("text", "x" * 100, path="ui")
@@ -432,6 +438,13 @@ def test_str_shows_values_that_cannot_be_decoded_and_is_bounded(tree: Tree) -> N
 
 def explode() -> None:
     raise RuntimeError("cannot be made here")
+
+
+class Rows:
+    """A value that shows itself in several lines, as an array of NumPy."""
+
+    def __repr__(self) -> str:
+        return "[[1]\n [2]]"
 
 
 class Undecodable:

@@ -8,6 +8,7 @@ import itertools
 from typing import Protocol
 
 from suitkaise.errors import EntryNotFound
+from suitkaise.escapes import one_line
 from suitkaise.storage.backends.reader import Reader
 from suitkaise.storage.keys import is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
@@ -94,13 +95,13 @@ def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
 
 
 def short_value(record: bytes) -> str:
-    """Return the value's `repr`, cut if it is long; if the value cannot be decoded, the reason."""
+    """Return the value's `repr` in one line, cut if it is long; if the value cannot be decoded, the reason."""
     if not intact(record):
         return "<damaged>"
     try:
-        text = repr(value_of(record))
+        text = one_line(repr(value_of(record))[: _MAX_VALUE + 1])
     except Exception as error:
-        return f"<cannot be decoded here: {error}>"
+        return one_line(f"<cannot be decoded here: {error}>")
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
 
 
