@@ -55,7 +55,8 @@ def deep(levels):
 
 tree = Supervisor(
     "app", Supervisor("jobs", Child(Steady, copies=2), strategy="one_for_all"), Child(Failing, id="fails"),
-    Supervisor("many", Child(Idle, copies=COPIES)), *[deep(20), Keeper] * (COPIES == 1), max_restarts=50,
+    Supervisor("many", Child(Idle, copies=COPIES)), max_restarts=50,
+    *[deep(20), Keeper, Child(Failing, id="brief")] * (COPIES == 1),
 )
 """
 
@@ -256,6 +257,19 @@ def test_the_storage_can_be_looked_through_and_is_followed(opened: Open) -> None
     page.locator("#storage .folder", has_text="settings/").wait_for(timeout=PATIENCE)
     page.locator("#tab-storage").press("ArrowRight")
     assert page.locator("#incidents").is_visible()
+
+
+@pytest.mark.parametrize("opened", [1], indirect=True)
+def test_a_worker_that_is_gone_while_its_page_is_open_has_its_crash_and_no_actions(opened: Open) -> None:
+    page = opened.page
+    os.kill(opened.pid("app/brief"), signal.SIGKILL)  # it is temporary
+    opened.row("app/brief").wait_for(state="detached", timeout=PATIENCE)
+    page.wait_for_selector("#detail .where:has-text('gone process at app/brief')")
+    page.locator("#detail .incident", has_text="SIGKILL").wait_for(timeout=PATIENCE)
+    assert page.locator(".actions button").count() == 0
+    assert not page.locator('.facts div:has(dt:text-is("Pid"))').is_visible()
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement.dataset.path === 'app'")
 
 
 def test_the_storage_of_a_program_that_has_ended_is_told_to_have_ended_with_it(opened: Open) -> None:

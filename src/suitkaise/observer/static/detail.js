@@ -18,7 +18,7 @@ export function show(wanted, back) {
   if (!facts) return false;
   path = wanted;
   const box = $("detail");
-  parts = { glyph: glyph("idle"), state: h("span", { class: "word" }), facts: h("dl", { class: "facts" }), values: new Map(), charts: [], actions: null, incidents: h("ol") };
+  parts = { glyph: glyph("idle"), state: h("span", { class: "word" }), facts: h("dl", { class: "facts" }), values: new Map(), charts: [], actions: null, incidents: h("ol"), known: facts };
   const head = h("div", { class: "who-line" }, h("span", { class: "state" }, parts.glyph), h("h3", { tabindex: "-1" }, facts.id),
     h("button", { class: "plain", type: "button", "aria-label": "Back to the incidents", title: "Back (Esc)", onclick: back }, "✕"));
   box.replaceChildren(head, h("p", { class: "where" }, parts.state, ` ${facts.kind} at ${path}`), parts.facts);
@@ -80,9 +80,10 @@ function fact(name, value) {
 
 export function drawDetail() {
   if (!parts) return;
-  const facts = store.rows.get(path), figures = store.figures[path] ?? {};
-  if (!facts) { text(parts.state, "gone"); return; }
-  const { status } = shown(path), tone = toneOf(status), alive = facts.pid != null && !store.ended;
+  // One that is gone, as a temporary worker that has ended, is shown as it was.
+  const facts = parts.known = store.rows.get(path) ?? { ...parts.known, status: "gone", pid: null };
+  const gone = facts.status === "gone", figures = store.figures[path] ?? {};
+  const status = gone ? "gone" : shown(path).status, tone = toneOf(status), alive = facts.pid != null && !store.ended;
   attribute($("detail"), "data-tone", tone);
   setGlyph(parts.glyph, tone);
   text(parts.state, status);
@@ -107,7 +108,7 @@ export function drawDetail() {
   fact("Abandoned threads", facts.abandoned || "");
   fact("Last exit", facts.last_exit);
   drawCharts();
-  drawActions(facts, status);
+  drawActions(facts, gone);
   const incidents = [...store.incidents.values()].reverse().filter(concerns);
   drawIncidents(parts.incidents, incidents, path);
 }
@@ -117,10 +118,10 @@ function concerns(incident) {
   return [incident.path, ...incident.affected].some((one) => one === path || one.startsWith(`${path}/`));
 }
 
-function drawActions(facts, status) {
+function drawActions(facts, gone) {
   if (!parts.actions) return;
   const alive = facts.pid != null || ["starting", "restarting", "running"].includes(facts.status);
-  const wanted = alive ? ["restart", facts.status === "suspended" ? "resume" : "suspend", "stop"] : ["start"];
+  const wanted = gone ? [] : alive ? ["restart", facts.status === "suspended" ? "resume" : "suspend", "stop"] : ["start"];
   const key = wanted.join() + store.ended;
   if (parts.actions.dataset.key === key) return;
   parts.actions.dataset.key = key;

@@ -167,7 +167,7 @@ export function toggle(path, open = closed.has(path)) {
 
 export function focus(path) {
   const before = rows.get(view.current);
-  view.current = path;
+  view.current = path = rows.has(path) ? path : store.order[0];
   if (before) before.element.tabIndex = -1;
   const row = rows.get(path);
   if (row) { row.element.tabIndex = 0; row.element.focus({ preventScroll: false }); }
