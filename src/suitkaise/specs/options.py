@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -337,8 +336,8 @@ def is_encodable(text: str) -> bool:
 
 
 def path_text(value: Any) -> str | None:
-    """Return the path of a file, given as a text or an `os.PathLike`, as a text; None if no file can have this path."""
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    """Return the path of a file, given as a text or as a `Path`, as a text; None if no file can have this path."""
+    path = value.__fspath__() if hasattr(value, "__fspath__") and not isinstance(value, type) else value
     return path if isinstance(path, str) and path and "\0" not in path and is_encodable(path) else None
 
 
