@@ -11,7 +11,6 @@ import math
 import re
 import time
 from dataclasses import field
-from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import LONGEST_LINE, figure, one_line, shortened
@@ -43,9 +42,16 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=16)  # events of one moment have one time: sorted by it, they keep their order
+_offset = 0.0  # Unix time less monotonic time
+
+
 def _unix_time(at: float) -> float:
-    return at + time.time() - time.monotonic()
+    """Return a monotonic time as Unix time, in the same order: so small differences of the clocks are left out."""
+    global _offset
+    offset = time.time() - time.monotonic()
+    if abs(offset - _offset) > 1e-4:
+        _offset = offset
+    return at + _offset
 
 
 @dataclass(frozen=True, slots=True)

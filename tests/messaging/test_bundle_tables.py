@@ -63,6 +63,19 @@ def test_a_definition_is_sent_once_over_a_connection(value: Any, definition: Any
     assert codec.loads(first) == codec.loads(second) == value
 
 
+class Taken:
+    """Only for the next test."""
+
+
+def takes() -> type[Taken]:
+    return Taken
+
+
+def test_a_bundle_is_the_same_after_pickle_has_taken_the_first_instance_apart() -> None:
+    first = sent(Known(), [takes, Taken()])  # pickle keeps the names of the slots in the class
+    assert first.count(bundle(takes)) == 1
+
+
 def test_another_connection_gets_what_it_lacks_and_no_more() -> None:
     known, other = Known(), Known()
     sent(known, Point(1))

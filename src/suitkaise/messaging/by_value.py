@@ -238,7 +238,7 @@ def _body_of(cls: type) -> dict[str, Any]:
     return {
         name: kept.get(name, value)
         for name, value in vars(cls).items()
-        if name not in ("__dict__", "__weakref__", "__annotate_func__")
+        if name not in ("__dict__", "__weakref__", "__annotate_func__", "__slotnames__")
         and not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
     }
 
