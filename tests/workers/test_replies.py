@@ -86,8 +86,25 @@ def test_a_future_that_fails_is_an_error_of_the_ask_and_not_of_the_worker(harnes
 def test_a_future_that_is_cancelled_is_an_error_of_the_ask(harness: Harness) -> None:
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
     (asked,) = answers(harness, lambda worker: future, then=future.cancel)
-    with pytest.raises(concurrent.futures.CancelledError, match="'tree/worker' has cancelled the answer"):
+    with pytest.raises(WorkerFailed, match="^CancelledError: 'tree/worker' has cancelled the answer"):
         asked.get()
+
+
+def test_an_answer_that_is_cancelled_does_not_cancel_the_task_that_awaits_it(harness: Harness) -> None:
+    cancelled: concurrent.futures.Future[None] = concurrent.futures.Future()
+    cancelled.cancel()
+
+    def wait(worker: Any) -> None:
+        raise Reject(concurrent.futures.CancelledError("a task of a pool"))
+
+    async def text_of(answer: Any) -> str:
+        with pytest.raises(WorkerFailed) as failed:
+            await answer
+        return str(failed.value)
+
+    returned, raised = answers(harness, lambda worker: cancelled, wait)
+    assert asyncio.run(text_of(returned)) == "CancelledError: 'tree/worker' has cancelled the answer"
+    assert asyncio.run(text_of(raised)) == "CancelledError: a task of a pool"
 
 
 def test_a_rejection_in_a_future_gives_the_asker_its_error(harness: Harness) -> None:
@@ -332,7 +349,7 @@ def test_an_async_worker_may_return_a_task(harness: Harness) -> None:
     one.tell("end")
     assert one.run().reason == Normal()
     assert other.get() == "hello"
-    with pytest.raises(concurrent.futures.CancelledError):
+    with pytest.raises(WorkerFailed, match="'tree/worker' has cancelled the answer"):
         never.get()
     with pytest.raises(WorkerDead, match="died before it answered"):  # and not that its task was cancelled
         late.get()

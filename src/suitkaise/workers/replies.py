@@ -68,7 +68,7 @@ class Replies:
         if isinstance(future, Answer) and not future.cancelled():
             send_answer(message, *future.outcome())
         elif future.cancelled():
-            message.fail(concurrent.futures.CancelledError(f"{self._path!r} has cancelled the answer"))
+            self.fail(message, concurrent.futures.CancelledError(f"{self._path!r} has cancelled the answer"))
         elif (error := future.exception()) is not None:
             self.fail(message, error)
         else:
@@ -80,9 +80,9 @@ class Replies:
         message.fail(with_note(portable, text))
 
     def _of_the_ask(self, error: BaseException | type[BaseException] | str) -> Exception:
-        """Return the error for the asker, which a `SystemExit` would end."""
+        """Return the error for the asker, which a `SystemExit` would end, and a `CancelledError` while it awaits."""
         error = error.error if isinstance(error, Reject) else Reject(error).error  # a class is called, as by `raise`
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, concurrent.futures.CancelledError):
             return error
         return WorkerFailed(f"{type(error).__name__}: {text_of(error)}", path=self._path)
 
