@@ -281,3 +281,44 @@ def test_ctrl_c_ends_a_program_whose_tasks_never_end() -> None:
             program.wait(timeout=40)
     assert [program.left_behind for program in programs] == [[], [], []]
     assert "Exception ignored" not in "".join(program.stderr for program in programs)
+
+
+TWICE = """
+import contextlib, logging, os, threading, time
+from suitkaise.pools import ProcessPool
+from suitkaise.runtime import running_tree
+
+logging.basicConfig(level=logging.INFO)
+running_tree.REPEAT = 0.0
+
+def stuck():
+    print("begun", flush=True)
+    threading.Event().wait()
+
+def use():
+    with ProcessPool(1) as pool:
+        pool.submit(stuck).result()
+
+def held():
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+with ProcessPool(1) as other:
+    print(other.submit(len, "one").result(), flush=True)
+    before, deadline = held(), time.monotonic() + 20
+    with contextlib.suppress(KeyboardInterrupt):
+        use()
+    while held() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print("goes on with", other.submit(len, "four").result(), held() <= before, held(), before, flush=True)
+"""
+
+
+def test_a_program_that_goes_on_after_a_second_ctrl_c_has_nothing_of_the_pool() -> None:
+    with start_program(TWICE) as program:
+        program.expect("begun")
+        program.send_signal(signal.SIGINT)
+        eventually(lambda: "supervisor stops its children" in program.stderr)
+        program.send_signal(signal.SIGINT)
+        program.expect("goes on with 4 True")
+        program.wait(timeout=40)
+    assert program.left_behind == []

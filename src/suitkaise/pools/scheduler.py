@@ -194,14 +194,16 @@ class Scheduler:
                 return
             self._ended = True
             assert self._reactor is not None
-            self._running.stop()
-            self._reactor.close()
-            with self.lock:
-                for worker in self._workers:
-                    worker.close()
-                self._workers.clear()
-                self._idle.clear()
-            live.discard(self)
+            try:
+                self._running.stop()
+            finally:  # also after a second Ctrl-C, in a program that goes on
+                self._reactor.close()
+                with self.lock:
+                    for worker in self._workers:
+                        worker.close()
+                    self._workers.clear()
+                    self._idle.clear()
+                live.discard(self)
 
     def _break_without_workers(self) -> None:
         self._break(f"no worker could be started: {self._last_failure}", self._last_failure)
