@@ -101,6 +101,8 @@ def test_the_modules_of_the_api_are_there_without_an_import_of_their_own() -> No
         ("StorageFull", "use `from suitkaise.errors import StorageFull`"),
         ("ChildStarted", "use `from suitkaise.events import ChildStarted`"),
         ("Actor", "derive from Process or Thread"),
+        ("AsyncProcess", "hooks of a Process or Thread may be `async def`"),
+        ("ChildSpec", "use Child"),
         ("Queue", "workers send each other messages: ref.tell(message), ref.ask(message)"),
         ("create_thread", "use `from suitkaise.skthreading import create_thread`"),
     ],

@@ -200,8 +200,11 @@ def __getattr__(name: str) -> Any:
 
 _OTHER_NAMES = {
     **dict.fromkeys(("Actor", "GenServer", "SKProcess", "Worker"), "derive from Process or Thread"),
+    **dict.fromkeys(("AsyncProcess", "AsyncThread", "AsyncWorker"), "hooks of a Process or Thread may be `async def`"),
     **dict.fromkeys(("Pipe", "Queue"), "workers send each other messages: ref.tell(message), ref.ask(message)"),
     **dict.fromkeys(("Array", "Lock", "Manager", "Value"), "workers share values in sktree.connect()"),
+    "ActorRef": "use WorkerRef",
+    "ChildSpec": "use Child",
     "create_pool": "use `from suitkaise.pools import create_pool`",
     "create_process": "use xp.create_process, of xp = suitkaise.xprocess.CrossProcessing()",
     "create_thread": "use `from suitkaise.skthreading import create_thread`",
