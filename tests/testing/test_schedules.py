@@ -27,7 +27,7 @@ from tests.testing.schedules import Schedule, Work, play, random_schedule
 from tests.testing.shrinking import as_code, fault_of, shrunk
 
 BLOCKS = 6
-EACH = int(os.environ.get("SUITKAISE_SHORT_SCHEDULES", "4800")) // BLOCKS
+EACH = int(os.environ.get("SUITKAISE_SHORT_SCHEDULES", "3000")) // BLOCKS
 MANY = int(os.environ.get("SUITKAISE_SCHEDULES", "100000"))
 
 
