@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, DynamicSupervisor, Process, Supervisor, Thread, pools
+from suitkaise import Child, ChildAlreadyStarted, DynamicSupervisor, Process, RunningTree, Supervisor, Thread, pools
+from suitkaise.messaging.protocol import AdminAction
 from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
@@ -55,6 +57,14 @@ class HasBackgroundInAProcess(Process):
         return self.ref_of_thread.ask(message, 10)[0]
 
 
+class WaitsAtItsStart(Thread):
+    def __init__(self, go_on: threading.Event) -> None:
+        self.go_on = go_on
+
+    def on_start(self) -> None:
+        self.go_on.wait(10)
+
+
 def read() -> str:
     return REQUEST.get()
 
@@ -63,6 +73,11 @@ def in_context(value: str, function: Any) -> Any:
     context = contextvars.copy_context()
     context.run(REQUEST.set, value)
     return context.run(function)
+
+
+def requested_start(running: RunningTree, child: Child) -> Any:
+    """Request a start, as `start_child` does; return the answer without waiting for it."""
+    return running._administer("", AdminAction.START_CHILD, child)
 
 
 def test_a_declared_thread_has_the_context_of_the_caller_that_started_the_tree() -> None:
@@ -94,6 +109,34 @@ def test_a_thread_that_start_child_starts_has_the_context_of_that_caller() -> No
         assert ref.ask("read", 10)[0] == "of start_child"
         below = in_context("of start_child", lambda: running.start_child(Child(Supervisor("more", Reads), id="more")))
         assert running[f"{below.path}/reads".partition("/")[2]].ask("read", 10)[0] == "of start_child"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one declaration", "two declarations"])
+def test_of_two_callers_that_start_a_child_with_one_id_its_thread_has_the_context_of_the_one_that_succeeds(
+    same: bool,
+) -> None:
+    child, go_on = Child(Reads, id="one"), threading.Event()
+    other = child if same else Child(Reads, id="one")
+    with in_context("of the tree", Supervisor("app").start) as running:
+        requested_start(running, Child(WaitsAtItsStart, args=(go_on,)))
+        first = in_context("of the first", lambda: requested_start(running, child))
+        second = in_context("of the second", lambda: requested_start(running, other))
+        go_on.set()
+        assert first.get(10).ask("read", 10)[0] == "of the first"
+        with pytest.raises(ChildAlreadyStarted):
+            second.get(10)
+        running.recall("one")
+        assert running["one"].ask("read", 10)[0] == "of the first"
+
+
+def test_a_child_whose_start_waits_for_the_end_of_another_one_with_its_id_has_the_context_of_its_own_caller() -> None:
+    go_on = threading.Event()
+    with in_context("of the tree", Supervisor("app", Child(Reads, id="one", restart="temporary")).start) as running:
+        requested_start(running, Child(WaitsAtItsStart, args=(go_on,)))
+        running._administer("", AdminAction.TERMINATE_CHILD, "one")
+        again = in_context("of start_child", lambda: requested_start(running, Child(Reads, id="one")))
+        go_on.set()
+        assert again.get(10).ask("read", 10)[0] == "of start_child"
 
 
 def test_the_context_of_a_removed_child_is_not_kept() -> None:

@@ -124,6 +124,7 @@ class Executor:
                 case Start(child, incarnation, previous):
                     serial = next(self._env.serials)
                     recalled = self._recalled(child.id, previous)
+                    self.interface.note_caller(child)
                     context = self.interface.context_of(child.id)
                     self._start(Launch.of(child, f"{self.path}/{child.id}", incarnation, serial, recalled, context))
                 case Stop(id, _) if id in self._handles:  # else its start has failed, and `Exited` follows

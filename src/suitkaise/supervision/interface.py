@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,6 +71,7 @@ class SupervisorInterface:
         self.suspended: set[str] = set()
         self.context: contextvars.Context = context  # of the caller that has started this supervisor
         self.contexts: dict[str, contextvars.Context] = {}  # of the callers of `start_child`
+        self._callers: dict[int, contextvars.Context] = {}  # of requests that wait, by the `id()` of their declaration
         self._drain: float | None = None  # of an order to stop all children
         self._drains: PendingOrders[float] = PendingOrders()  # of orders to stop one child
         self._kills: PendingOrders[str] = PendingOrders()  # why orders are about to stop a child by a kill
@@ -217,6 +219,12 @@ class SupervisorInterface:
         else:
             self.handles[id].stop(self.drain_of(id))
 
+    def note_caller(self, child: Child) -> None:
+        """Keep the context variables of the caller whose request to start this child is being served, if one is."""
+        caller = self._callers.get(id(child))
+        if caller is not None:
+            self.contexts[child.id] = caller
+
     def context_of(self, id: str) -> contextvars.Context:
         """Return the context variables of the caller that has started this child, alone or with the supervisor."""
         return self.contexts.get(id, self.context)
@@ -227,8 +235,10 @@ class SupervisorInterface:
         return self._drain if drain is None else drain
 
     def _start_child(self, answer: Answer[Any], child: Child) -> None:
+        child = copy.copy(child)  # its own: several requests with one id, or one declaration, may wait
+        self._callers[id(child)] = contextvars.copy_context()
+        answer.when_done(lambda done: self._callers.pop(id(child), None))
         if child.id not in self.policy:
-            self.contexts[child.id] = contextvars.copy_context()
             answer.when_done(lambda done: self._unprepare(child) if done.exception() is not None else None)
             prepare(self._env, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
@@ -236,7 +246,6 @@ class SupervisorInterface:
     def _unprepare(self, child: Child) -> None:
         """Make the engines forget what was prepared for a child that was not started."""
         if child.id not in self.policy:
-            self.contexts.pop(child.id, None)
             unprepare(self._env, f"{self.path}/{child.id}", child.what)
 
     def _suspend(self, id: str, on: bool) -> None:
