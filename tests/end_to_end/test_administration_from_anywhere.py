@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from concurrent.futures import Future, wait
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from suitkaise import (
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from tests.sample_workers import CountingProcess, CountingThread, Echo, EchoThread
-from tests.support import eventually
+from tests.support import eventually, in_background, interrupted_at_each_line
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -257,13 +258,27 @@ def test_a_supervisor_is_suspended_by_suspending_its_workers():
         assert [str(line.status) for line in running.which_children("team")] == ["running", "running"]
 
 
+def test_a_worker_that_is_suspended_and_resumed_at_the_same_time_is_what_its_status_tells():
+    with Supervisor("tree", EchoThread).start() as running:
+        mailbox = running._root.handles["echo_thread"].mailbox
+        resumed: list[Future[None]] = []
+
+        def resume_meanwhile():
+            resumed.append(in_background(lambda: running.resume("echo_thread")))
+            wait(resumed, timeout=0.1)  # it may have to wait for the end of `suspend`
+
+        for _ in interrupted_at_each_line(lambda: lambda: running.suspend("echo_thread"), resume_meanwhile):
+            resumed.pop().result(15)
+            assert (str(running["echo_thread"].status) == "suspended") == mailbox.suspended
+
+
 def test_s64_the_suspension_of_a_removed_child_is_not_kept():
     with Supervisor("tree", DynamicSupervisor("team")).start() as running:
         for _ in range(3):
             id = running.start_child(EchoThread, under="team").name
             running.suspend(f"team/{id}")
             running.terminate_child(f"team/{id}")
-        assert not running._root.child("team").suspended
+        assert not running._root.child("team").handles  # which know it
 
 
 def on_the_board(path):

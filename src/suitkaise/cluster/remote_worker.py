@@ -101,6 +101,7 @@ class RemoteWorker:
         self.ready: Future[int] = Future()
         self.launch = launch
         self.checkpoint: Payload | None = None
+        self.suspended: bool = False
         self.recycle: Callable[[], None] = lambda: None
         self.number: int = launch.incarnation.serial
         self.node: Sender | None = None
@@ -206,6 +207,7 @@ class RemoteWorker:
         """Suspend the worker after its current loop, or resume it."""
         with self._lock:
             if not self._over:
+                self.suspended = on
                 self._send(Suspend(self.number, on))
 
     def kill(self, why: str) -> None:

@@ -205,6 +205,8 @@ class Handle(Protocol):
     """Resolves exactly once, when the incarnation has ended."""
     ready: Future[int]
     """Resolves with the pid when `on_start` has returned; never, if `on_start` does not return."""
+    suspended: bool
+    """Whether the worker was told to pause between its loops; a supervisor never is, but its workers."""
 
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Send a message to the worker, first in, first out; see `Receiver.deliver`."""

@@ -98,6 +98,7 @@ class ProcessHandle:
         self.ready: Future[int] = Future()
         self.launch = launch
         self.checkpoint: Payload | None = None
+        self.suspended: bool = False
         self._context = context
         self._recipe = recipe
         self._stops_last = bool(getattr(launch.recipe.target, "_stops_last", False))
@@ -210,6 +211,7 @@ class ProcessHandle:
         """Suspend the worker after its current loop, or resume it."""
         with self._lock:
             if not self._over:
+                self.suspended = on
                 self._ring = URGENT if on else 1
                 self._send(SuspendWorker(on), force=True)
 

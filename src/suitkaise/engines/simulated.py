@@ -136,6 +136,7 @@ class SimulatedHandle:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.checkpoint: Payload | None = None
+        self.suspended: bool = False
         self.inbox: Inbox = Inbox(Slot(memoryview(bytearray(SLOT_BYTES))))
         self.on_room: Callable[[int], None] = lambda dropped: None
         self.launch = launch
@@ -189,7 +190,8 @@ class SimulatedHandle:
             )
 
     def suspend(self, on: bool) -> None:
-        """Do nothing: a script has no loops."""
+        """Note it: a script has no loops."""
+        self.suspended = on
 
     def snapshot(self) -> SlotView | None:
         """Return the phase that the script is in; None after its end."""

@@ -90,6 +90,7 @@ class ThreadHandle:
         self.exited: Future[Exit] = Future()
         self.ready: Future[int] = Future()
         self.checkpoint: Payload | None = None
+        self.suspended: bool = False
         self._context = context
         self._launch = launch
         self._abandoned = engine._abandoned
@@ -153,6 +154,7 @@ class ThreadHandle:
         """Suspend the worker after its current loop, or resume it."""
         with self._lock:
             if not self.mailbox.is_shut:
+                self.suspended = on
                 self.mailbox.suspend(on)
 
     def trace(self, report: Callable[[dict[str, Any]], None] | None) -> None:

@@ -203,7 +203,6 @@ class Executor:
             address.detach(reason, None)
             self.interface.tell(failed)
             return
-        self.interface.suspended.discard(id)
         self._handles[id] = handle
         self._ended.discard(id)
         address.attach(handle)
@@ -215,7 +214,7 @@ class Executor:
 
     def _watch(self, launch: Launch, worker: WorkerHandle) -> None:
         """Watch the limits of a worker, or have them watched on the machine that it runs on."""
-        id, number, suspended, env = launch.child.id, launch.number, self.interface.suspended, self._env
+        id, number, env = launch.child.id, launch.number, self._env
 
         def recycle() -> None:
             self.interface.recycle(id, number)
@@ -223,7 +222,7 @@ class Executor:
         if hasattr(worker, "recycle"):  # an `isinstance` of a protocol takes 8 us, at each start
             cast("WatchedElsewhere", worker).recycle = recycle
             return
-        watch(launch.child, worker, env.clock, env.call_at, lambda: id in suspended)
+        watch(launch.child, worker, env.clock, env.call_at, lambda: worker.suspended)
         if (limit := launch.child.max_memory) is not None:
             MemoryWatch(limit, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
 
@@ -317,7 +316,6 @@ class Executor:
 
     def _forget(self, id: str, last_status: Status | None = None) -> None:
         self._ended.discard(id)
-        self.interface.suspended.discard(id)
         self.interface.contexts.pop(id, None)
         self._checkpoints.pop(id, None)
         self._began.pop(id, None)

@@ -68,7 +68,7 @@ class SupervisorInterface:
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
         self.handles: dict[str, Handle] = {}  # of the children that are alive
         self.ends: dict[str, Exited | Ignored] = {}  # that others may know of, and that the policy has not handled yet
-        self.suspended: set[str] = set()
+        self.suspended: bool = False
         self.context: contextvars.Context = context  # of the caller that has started this supervisor
         self.contexts: dict[str, contextvars.Context] = {}  # of the callers of `start_child`
         self._callers: dict[int, contextvars.Context] = {}  # of requests that wait, by the `id()` of their declaration
@@ -145,7 +145,9 @@ class SupervisorInterface:
         if info.status is Status.RUNNING and below is not None:
             # Below a running one, a supervisor may be stopping by itself: it gave up, for example.
             return info.status if below.policy.phase is SupervisorPhase.RUNNING else Status.STOPPING
-        return Status.SUSPENDED if info.status is Status.RUNNING and info.id in self.suspended else info.status
+        handle = self.handles.get(info.id)
+        suspended = info.status is Status.RUNNING and handle is not None and handle.suspended
+        return Status.SUSPENDED if suspended else info.status
 
     def which_children(self) -> list[ChildLine]:
         """Return the children in start order (rule 20)."""
@@ -250,13 +252,8 @@ class SupervisorInterface:
 
     def _suspend(self, id: str, on: bool) -> None:
         handle = self.handles.get(id)
-        if handle is None:
-            return
-        if on and not isinstance(handle, SupervisorInterface):
-            self.suspended.add(id)
-        else:
-            self.suspended.discard(id)
-        handle.suspend(on)
+        if handle is not None:
+            handle.suspend(on)
 
     def control(self, kind: ControlKind, id: str, drain: float | None = None) -> Answer[Any]:
         """Carry out a request of a ref of the child: `kill`, `rejoin` or `recall`."""
