@@ -194,6 +194,22 @@ def test_an_initializer_runs_first_in_each_worker(either: Pool) -> None:
         assert [pool.submit(recall).result(30) for _ in range(5)] == [7] * 5
 
 
+def test_each_process_gets_the_arguments_of_the_initializer_as_they_were_when_the_pool_was_made(
+    one_runtime_for_all: None,
+) -> None:
+    def remember(settings: dict[str, list[int]]) -> None:
+        threading.current_thread().remembered = settings  # type: ignore[attr-defined]
+
+    def recall() -> Any:
+        return threading.current_thread().remembered  # type: ignore[attr-defined]
+
+    settings = {"steps": [1]}
+    with ProcessPool(1, initializer=remember, initargs=(settings,), max_tasks_per_worker=1) as pool:
+        assert pool.submit(recall).result(30) == {"steps": [1]}
+        settings["steps"].append(2)
+        assert pool.submit(recall).result(30) == {"steps": [1]}  # in the next process
+
+
 async def _later() -> None: ...
 
 

@@ -22,7 +22,7 @@ from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, Thread
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number, refuse_unknown
-from suitkaise.specs.recipe import is_async_function, is_generator_function, signature_of
+from suitkaise.specs.recipe import is_async_function, is_generator_function, signature_of, snapshot
 
 __all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
@@ -79,6 +79,8 @@ class Pool(Executor, ABC):
             checked_count("max_tasks_per_worker", max_tasks_per_worker)
         self._limits = _checked(Limits(timeout, retries))
         first = checked_initializer(initializer, initargs)
+        if self._kind == "process":  # a worker that starts later gets what the first one got
+            first = initializer, snapshot(first[1])
         self._scheduler = Scheduler(
             f"{self._kind}-pool-{next(_numbers)}" if name is None else checked_id(name, type(self).__name__),
             workers,
