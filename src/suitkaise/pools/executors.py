@@ -264,7 +264,8 @@ class ProcessPool(Pool):
     """A `concurrent.futures.Executor` of processes that no task can break.
 
     A worker that dies is replaced, and its task is tried again or fails alone, with the cause. Nothing else is touched.
-    Functions, arguments and results travel as messages do; the functions of a script need no main guard.
+    Functions, arguments and results travel as messages do; the functions of a script need no main guard. A task is
+    packed when a worker is about to take it: change none of its arguments until it is done.
 
     >>> with ProcessPool(2) as pool:
     ...     print(list(pool.map(pow, [2, 3], [5, 2])))
