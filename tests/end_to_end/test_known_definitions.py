@@ -219,3 +219,58 @@ with ProcessPool(1) as pool, Supervisor("tree", Runs, Supervisor("more", Runs), 
 def test_what_a_known_function_or_class_uses_and_was_defined_again_arrives_with_the_next_message() -> None:
     told = run_program(DEFINED_AGAIN).check().stdout.splitlines()
     assert told == ["{'first'}", "{'second'}", "{'third'}", "{'fourth'}", "{'fourth'}"]
+
+
+DEFINED_LATE = """
+from suitkaise import Process, Supervisor
+from suitkaise.pools import ProcessPool
+
+class Runs(Process):
+    def on_receive(self, message):
+        return message()
+
+class Job:
+    def run(self):
+        return helper()
+
+    __call__ = run
+
+def work():
+    return Missing.text()
+
+def outcome(call):
+    try:
+        return call()
+    except NameError as error:
+        return str(error)
+
+def results():
+    return {outcome(lambda: run(message)) for run in (running["runs"].ask, in_pool) for message in (Job(), work)}
+
+def in_pool(message):
+    return pool.submit(message).result()
+
+with ProcessPool(1) as pool, Supervisor("tree", Runs).start() as running:
+    print(sorted(results()))
+
+    def helper():
+        return "found"
+
+    class Missing:
+        @staticmethod
+        def text():
+            return helper()
+
+    print(sorted(results()))
+
+    def helper():
+        return "defined again"
+
+    print(sorted(results()))
+"""
+
+
+def test_what_a_known_function_or_class_uses_and_was_defined_only_later_arrives_with_the_next_message() -> None:
+    told = run_program(DEFINED_LATE).check().stdout.splitlines()
+    missing = ["name 'Missing' is not defined", "name 'helper' is not defined"]
+    assert told == [str(missing), "['found']", "['defined again']"]

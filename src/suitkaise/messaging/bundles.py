@@ -68,7 +68,7 @@ def bundle_of(definition: Any) -> tuple[str, bytes] | None:
 
 
 def defined_again(definition: Any) -> Sequence[Any]:
-    """Return the classes and functions that have the names now of others that a definition uses and that were sent.
+    """Return the classes and functions that have names now that a definition uses, and had others or none when sent.
 
     A process that knows the definition may not know these, and would use the older ones; so they go along with it.
     """
@@ -162,7 +162,7 @@ class _Used:
                 self._first += map(first.get, known)
 
     def replaced(self) -> list[Any]:
-        """Return the definitions that have the name of another one now."""
+        """Return the definitions that have the name of another one now, or a name that was free."""
         now: list[Any] = []
         for get, names in self._names:
             now += map(get, names)

@@ -88,9 +88,10 @@ def _reduce_function(function: types.FunctionType) -> Any:
     code = function.__code__
     home = definitions.home_of(function.__module__)
     scope = function.__globals__
-    used = {name: scope[name] for name in parts._extract_code_globals(code) if name in scope}
+    names = parts._extract_code_globals(code)
+    used = {name: scope[name] for name in names if name in scope}
     if scope is definitions.namespace(home):
-        definitions.note_sent(home, used)
+        definitions.note_sent(home, names, scope)
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
     attributes = {

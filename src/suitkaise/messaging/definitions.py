@@ -101,7 +101,7 @@ _importable: dict[str, bool] = {}
 _namespaces: dict[Home, dict[str, Any]] = {}
 
 _first_sent: dict[Home, dict[str, Any]] = {}
-"""The definitions that were the first to leave this process under their global names."""
+"""The definitions that were the first to leave this process under their global names; None for a name then free."""
 
 MAIN = frozenset({"__main__", "__mp_main__", None})
 """The modules whose definitions no receiver can import: multiprocessing runs `__main__` under the second name."""
@@ -235,16 +235,16 @@ def is_definition(value: Any) -> bool:
 _KINDS = type, types.FunctionType, functools._lru_cache_wrapper
 
 
-def note_sent(home: Home, values: Mapping[str, Any]) -> None:
-    """Record the definitions among the values of these globals, each the first time that its name is used."""
+def note_sent(home: Home, names: Iterable[str], scope: Mapping[str, Any]) -> None:
+    """Record the definitions among these globals, and the names that are free, each the first time that it is used."""
     first = first_sent(home)
-    for name, value in values.items():
-        if name not in first and is_definition(value):
-            first[name] = value
+    for name in names:
+        if name not in first and (is_definition(scope[name]) if name in scope else not hasattr(builtins, name)):
+            first[name] = scope.get(name)
 
 
 def first_sent(home: Home) -> dict[str, Any]:
-    """Return the definitions that were the first to be sent under the global names of a module."""
+    """Return the first definitions that were sent under the global names of a module; None where there was none yet."""
     return _first_sent.setdefault(home, {})
 
 
