@@ -86,7 +86,7 @@ def test_a_future_that_fails_is_an_error_of_the_ask_and_not_of_the_worker(harnes
 def test_a_future_that_is_cancelled_is_an_error_of_the_ask(harness: Harness) -> None:
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
     (asked,) = answers(harness, lambda worker: future, then=future.cancel)
-    with pytest.raises(WorkerFailed, match="^CancelledError: 'tree/worker' has cancelled the answer"):
+    with pytest.raises(WorkerFailed, match=r"^CancelledError: 'tree/worker' has cancelled the answer"):
         asked.get()
 
 
