@@ -274,3 +274,105 @@ def test_what_a_known_function_or_class_uses_and_was_defined_only_later_arrives_
     told = run_program(DEFINED_LATE).check().stdout.splitlines()
     missing = ["name 'Missing' is not defined", "name 'helper' is not defined"]
     assert told == [str(missing), "['found']", "['defined again']"]
+
+
+CHANGED = """
+from suitkaise.pools import ProcessPool
+
+RATE = 10
+OPTIONS = {"step": 1}
+CACHE = {}
+OWN = "of the program"
+LARGE = {"a", "set"}
+
+def rate():
+    return RATE
+
+def step():
+    return OPTIONS["step"]
+
+def late():
+    return LATE
+
+def cached(key):
+    CACHE[key] = True
+    return len(CACHE), RATE
+
+def own(value=None):
+    global OWN
+    OWN = value or OWN
+    return OWN
+
+def drop():
+    global LARGE
+    LARGE = None
+
+class Job:
+    def __call__(self):
+        return RATE
+
+def outcome(function, *args):
+    try:
+        return pool.submit(function, *args).result()
+    except NameError as error:
+        return str(error)
+
+def told():
+    return [outcome(one) for one in (rate, lambda: RATE, Job(), step, lambda: OPTIONS["step"], late, lambda: LATE)]
+
+with ProcessPool(1) as pool:
+    print(*told(), outcome(cached, "a"), outcome(own, "of the worker"), outcome(drop))
+    RATE = 20
+    OPTIONS["step"] = 2
+    LATE = 3
+    OWN = "changed by the program"
+    LARGE = {"another"}
+    print(*told(), outcome(cached, "b"), outcome(own), outcome(lambda: LARGE))
+    RATE = 10
+    OPTIONS = {"step": 5}
+    LATE = None
+
+    def rate():
+        return RATE, "in a new function"
+
+    print(*told(), outcome(cached, "c"), outcome(own))
+"""
+
+
+def test_a_changed_global_arrives_with_the_next_task_and_what_a_worker_has_set_is_its_own() -> (
+    None
+):
+    told = run_program(CHANGED).check().stdout.splitlines()
+    missing = "name 'LATE' is not defined"
+    assert told == [
+        f"10 10 10 1 1 {missing} {missing} (1, 10) of the worker None",
+        "20 20 20 2 2 3 3 (2, 20) of the worker None",
+        "(10, 'in a new function') 10 10 5 5 None None (3, 10) of the worker",
+    ]
+
+
+OLDER = """
+from suitkaise import sktree
+from suitkaise.pools import ProcessPool
+
+RATE = 10
+
+class Job:
+    def __call__(self):
+        return RATE
+
+def run(path):
+    return tree.get(path, path="")(), RATE
+
+tree = sktree.connect()
+with ProcessPool(1) as pool:
+    pool.submit(Job()).result()
+    for RATE in (20, 30):
+        tree.add_to_root(f"job-{RATE}", Job())
+        print(pool.submit(run, f"job-{RATE}").result())
+    print(pool.submit(run, "job-20").result())
+"""
+
+
+def test_a_stored_value_brings_no_older_global_back() -> None:
+    assert run_program(OLDER).check().stdout.splitlines() == ["(20, 20)", "(30, 30)", "(30, 30)"]

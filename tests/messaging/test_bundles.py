@@ -62,7 +62,7 @@ class Checked:
 
 def bundle(definition: Any) -> bytes:
     """Return the bytes that travel with a value of this definition."""
-    _, (_, data) = reduce_to_bundle(definition)
+    _, (_, data, *_) = reduce_to_bundle(definition)
     assert isinstance(data, bytes)
     return data
 

@@ -9,23 +9,21 @@ connection they are sent once, see `bundle_tables`.
 from __future__ import annotations
 
 import enum
-import functools
 import io
 import itertools
-import logging
 import pickle
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, is_
 from typing import Any
 
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
-from suitkaise.messaging import definitions
+from suitkaise.messaging import changed_globals, definitions
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import Home
-from suitkaise.messaging.reducers import REDUCERS
+from suitkaise.messaging.fingerprints import fingerprint, is_stable
 
 __all__ = [
     "bundle_of",
@@ -50,7 +48,8 @@ def reduce_to_bundle(definition: Any) -> Any:
     if found is None:
         return None
     newer = [one for one in map(bundle_of, defined_again(definition)) if one is not None]
-    return definition_with, ((*found, newer) if newer else found)
+    changed_at = _bundles[id(definition)].changed_at
+    return definition_with, ((*found, newer, changed_at) if newer or changed_at else found)
 
 
 def bundle_of(definition: Any) -> tuple[str, bytes] | None:
@@ -82,17 +81,19 @@ def defined_again(definition: Any) -> Sequence[Any]:
     return found
 
 
-def definition_with(key: str, data: bytes, newer: Sequence[tuple[str, bytes]] = ()) -> Any:
+def definition_with(key: str, data: bytes, newer: Sequence[tuple[str, bytes]] = (), changed_at: int = 0) -> Any:
     """Return the class or function with this key, from its bundle if this process does not know it.
 
     Args:
         key: of the definition.
         data: its bundle.
         newer: the keys and bundles of those that it uses and that were `defined_again`.
+        changed_at: when (nanoseconds) the sender last changed a global that it had sent with it before.
     """
     found = definitions.known(key)
-    if found is None or not definitions.is_finished(key):
+    if found is None or not definitions.is_finished(key) or _changes.get(key, 0) < changed_at:
         found = pickle.loads(data)
+        _changes[key] = changed_at
     for one in newer:
         definition_with(*one)
     return found
@@ -134,7 +135,10 @@ class _Bundle:
         self.data = buffer.getvalue()
         self.is_current = _Snapshot(pickler.sent).is_current
         """Returns whether encoding the definition again would give the same."""
-        self.used: _Used = _Used(sent for sent in pickler.sent if not isinstance(sent, type))
+        used = _used_by(sent for sent in pickler.sent if not isinstance(sent, type))
+        self.used: _Used = _Used(used)
+        self.changed_at: int = max((changed_globals.last_change(*one) for one in used.items()), default=0)
+        """When (nanoseconds) a global that it uses was last changed after it had been sent; 0: never."""
 
 
 _bundles: dict[int, _Bundle] = {}
@@ -144,15 +148,24 @@ _arrived: dict[str, bytes] = {}
 """From keys to the bundles that have come from other processes: one for each class and function of `__main__`."""
 
 
+_changes: dict[str, int] = {}
+"""From keys of definitions that have arrived to the last change (nanoseconds) of a global that came with them."""
+
+
+def _used_by(functions: Iterable[types.FunctionType]) -> dict[Home, set[str]]:
+    """Return the names of the globals that functions use, of each module."""
+    used: dict[Home, set[str]] = {}
+    for function in functions:
+        home = definitions.home_of(function.__module__)
+        if function.__globals__ is definitions.namespace(home):
+            used.setdefault(home, set()).update(parts._extract_code_globals(function.__code__))
+    return used
+
+
 class _Used:
     """The classes and functions that functions use as globals, compared with those that were sent first."""
 
-    def __init__(self, functions: Iterable[types.FunctionType]) -> None:
-        used: dict[Home, set[str]] = {}
-        for function in functions:
-            home = definitions.home_of(function.__module__)
-            if function.__globals__ is definitions.namespace(home):
-                used.setdefault(home, set()).update(parts._extract_code_globals(function.__code__))
+    def __init__(self, used: Mapping[Home, set[str]]) -> None:
         self._names: list[tuple[Callable[[str], Any], list[str]]] = []
         self._first: list[Any] = []
         for home, names in used.items():
@@ -196,7 +209,7 @@ class _Snapshot:
             *((scopes[number].get, tuple(names)) for number, names in used.items() if names),
         ]
         self._values = self._now()
-        self._prints = [(index, _print(value)) for index, value in enumerate(self._values) if not _is_stable(value)]
+        self._prints = [(index, fingerprint(value)) for index, value in enumerate(self._values) if not is_stable(value)]
 
     def is_current(self) -> bool:
         """Return whether all of it is as it was."""
@@ -205,7 +218,7 @@ class _Snapshot:
         now = self._now()
         if len(now) != len(self._values) or not all(map(is_, now, self._values)):
             return False
-        return all(_print(now[index]) == print_ for index, print_ in self._prints)
+        return all(fingerprint(now[index]) == print_ for index, print_ in self._prints)
 
     def _now(self) -> list[Any]:
         now = list(itertools.chain.from_iterable(map(_FIXED, self._functions)))
@@ -247,48 +260,3 @@ def _parts(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:
             yield None
-
-
-_STABLE: tuple[type, ...] = (
-    type(None), bool, int, float, complex, str, bytes, type, types.FunctionType, types.BuiltinFunctionType,
-    types.ModuleType, types.CodeType, types.MemberDescriptorType, types.GetSetDescriptorType,
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
-    types.GenericAlias, types.UnionType, property, classmethod, staticmethod, functools.cached_property,
-    functools.partialmethod, re.Pattern, logging.Logger,
-)  # fmt: skip
-
-
-def _is_stable(value: Any) -> bool:
-    """Return whether a value stays what it is, or is a definition whose own state is compared."""
-    if type(value) in (tuple, frozenset):
-        return all(map(_is_stable, value))
-    return isinstance(value, _STABLE) or type(value) in REDUCERS
-
-
-class _Printer(pickle.Pickler):
-    """Encodes a value only to compare the bytes: what is a definition is told by its id."""
-
-    def reducer_override(self, value: Any) -> Any:
-        definition = isinstance(value, type | types.FunctionType)
-        if type(value) in REDUCERS or (definition and definitions.is_by_value(value)):
-            return _number, (id(value),)
-        return NotImplemented
-
-
-def _number(number: int) -> int:
-    return number
-
-
-_CONTAINERS = frozenset({list, dict, set})
-
-
-def _print(value: Any) -> object:
-    """Return something that equals that of another value if the two are the same; or nothing else."""
-    if type(value) in _CONTAINERS and not value:
-        return type(value)
-    buffer = io.BytesIO()
-    try:
-        _Printer(buffer, _PROTOCOL).dump(value)
-    except Exception:
-        return object()
-    return buffer.getvalue()

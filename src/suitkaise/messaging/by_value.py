@@ -22,7 +22,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import msgspec
 from cloudpickle import cloudpickle as parts
 
-from suitkaise.messaging import definitions
+from suitkaise.messaging import changed_globals, definitions
 from suitkaise.messaging.definitions import Home
 from suitkaise.messaging.reducers import REDUCERS, reduce_exception, slots_of
 
@@ -90,8 +90,10 @@ def _reduce_function(function: types.FunctionType) -> Any:
     scope = function.__globals__
     names = parts._extract_code_globals(code)
     used = {name: scope[name] for name in names if name in scope}
+    changed: dict[str, int] = {}
     if scope is definitions.namespace(home):
         definitions.note_sent(home, names, scope)
+        changed = changed_globals.changes_among(home, names, scope)
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
     attributes = {
@@ -103,7 +105,7 @@ def _reduce_function(function: types.FunctionType) -> Any:
         attributes["__type_params__"] = function.__type_params__
     name = definitions.top_name(function)
     globals_ = {**_names_in(function.__annotations__, scope), **used}
-    state = key, name, home, attributes, dict(vars(function)), cells, globals_, submodules
+    state = key, name, home, attributes, dict(vars(function)), cells, globals_, changed, submodules
     made_from = key, code, home, definitions.scope_key(function), definitions.cell_keys(function, key)
     return _make_function, made_from, state, None, None, _fill_function
 
@@ -122,8 +124,10 @@ def _make_function(key: str, code: types.CodeType, home: Home, scope_key: str | 
 
 
 def _fill_function(function: Any, state: Any) -> None:
-    key, name, home, attributes, extra, cells, globals_, _ = state
+    key, name, home, attributes, extra, cells, globals_, changed, _ = state
     if definitions.is_finished(key):
+        if definitions.in_worker():
+            changed_globals.take(home, {name: globals_[name] for name in changed if name in globals_}, changed)
         return
     for attribute, value in attributes.items():
         setattr(function, attribute, value)
@@ -132,10 +136,13 @@ def _fill_function(function: Any, state: Any) -> None:
         if not _contents(cell):  # otherwise another function shares it
             for value in contents:
                 cell.cell_contents = value
-    scope = function.__globals__
-    for used, value in globals_.items():
-        definitions.bind(scope, used, value)
-    definitions.finish(key, function, name, definitions.namespace(home))
+    scope = definitions.namespace(home)
+    if function.__globals__ is scope:
+        changed_globals.take(home, globals_, changed)
+    else:
+        for used, value in globals_.items():
+            definitions.bind(function.__globals__, used, value)
+    definitions.finish(key, function, name, scope)
 
 
 def _contents(cell: types.CellType) -> tuple[Any, ...]:

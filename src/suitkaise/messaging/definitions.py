@@ -10,7 +10,8 @@ the program's own class, as with plain pickle.
 All functions of a module share one dict of globals in each process. For the program's `__main__` that is, in a worker,
 the dict of the worker's `__main__` (see `enter_program`), which fills with what arrives; so pickle, typing and mock
 find everything there. A global that a function brings is bound where its name is still free. Only a newer definition
-of the same name (a notebook's cell that was run again) replaces an older one; no other value of the receiver changes.
+of the same name (a notebook's cell that was run again) replaces an older one, and a changed value one that has arrived
+before (see `changed_globals`); no other value of the receiver changes.
 Functions that `exec` has made, those of attrs for example, have globals of their own, and share them where they arrive.
 """
 
@@ -42,6 +43,7 @@ __all__ = [
     "finish",
     "first_sent",
     "home_of",
+    "in_worker",
     "is_at_top_level",
     "is_by_value",
     "is_definition",
@@ -141,6 +143,11 @@ def enter_program(name: str, names: Mapping[str, str]) -> None:
     main.__spec__ = importlib.machinery.ModuleSpec(f"{package}.__main__" if package else "__main__", None)
     vars(main).update(names, __builtins__=builtins)
     sys.modules["__main__"] = main
+
+
+def in_worker() -> bool:
+    """Return whether this process has the program's code from others."""
+    return _in_worker
 
 
 def home_of(module: str | None) -> Home:
