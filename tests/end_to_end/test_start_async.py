@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, ChildStartFailed, Process, Supervisor
+from suitkaise import Child, ChildStartFailed, Process, Shutdown, Supervisor
 from suitkaise.runtime import runtime
 from tests.support import eventually, run_program
 
@@ -161,6 +163,45 @@ def test_a_cancellation_in_the_block_stops_the_tree_first(tmp_path: Path) -> Non
 
     asyncio.run(main())
     assert runtime.current() is None
+
+
+def test_a_tree_starts_and_stops_while_all_threads_of_the_loops_executor_are_busy(tmp_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        started = threading.Event()
+        starting = loop.run_in_executor(None, started.wait, 20)
+        async with Supervisor("tree", Slow(tmp_path, 0.01)).start_async() as running:
+            started.set()
+            joining = loop.run_in_executor(None, running["slow"].join, 20)
+        assert await starting
+        assert isinstance(await joining, Shutdown)
+
+    asyncio.run(main())
+    assert runtime.current() is None
+
+
+def test_the_end_of_asyncio_run_waits_for_a_stop_that_is_under_way(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def use() -> None:
+            async with Supervisor("tree", Child(Lingers, args=(tmp_path,), shutdown=30.0)).start_async():
+                pass
+            raise AssertionError("not reached")
+
+        async def finish() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                (tmp_path / "enough").touch()
+
+        using, finishing = asyncio.ensure_future(use()), asyncio.ensure_future(finish())
+        using.add_done_callback(lambda _: ended.append(runtime.current()))
+        await until(tmp_path / "finishes")
+        assert not finishing.done()
+
+    ended: list[Any] = []
+    asyncio.run(main())
+    assert ended == [None]
 
 
 class Lingers(Process):

@@ -421,10 +421,12 @@ def stop_former(name: str) -> None:
 
 
 async def run_in_thread_shielded(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in a thread of the loop's default executor. If cancelled, raise once the call has returned."""
+    """Call a function in a thread. If cancelled, raise once the call has returned."""
     import asyncio  # 35 ms
 
-    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    from suitkaise.runtime.start import in_thread
+
+    call = in_thread(function, *args)
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:

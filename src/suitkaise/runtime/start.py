@@ -6,19 +6,25 @@ What a start imports, it imports itself: 0.1 s and more at the first one, for wh
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from suitkaise.platform.flag import Flag
 from suitkaise.specs import SupervisorSpec
 
 if TYPE_CHECKING:
+    import asyncio
+
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.runtime import Runtime
     from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["AsyncStart", "added", "start"]
+__all__ = ["AsyncStart", "added", "in_thread", "start"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -53,7 +59,7 @@ def start(tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait) -> R
 class AsyncStart:
     """The start of a tree from an event loop: enter it or await it, and the tree starts.
 
-    Threads of the loop's default executor wait for the start and for the stop.
+    Threads of their own wait for the start and for the stop.
     """
 
     def __init__(self, tree: SupervisorSpec) -> None:
@@ -65,7 +71,7 @@ class AsyncStart:
     async def __aenter__(self) -> RunningTree:
         import asyncio  # 35 ms
 
-        starting = asyncio.ensure_future(asyncio.to_thread(start, self._tree, self._wait))
+        starting = in_thread(start, self._tree, self._wait)
         try:
             self._running = await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -74,7 +80,7 @@ class AsyncStart:
             self._give_up()
             await wait_until_done(starting)
             if not starting.cancelled() and starting.exception() is None:  # the tree had started already
-                await wait_until_done(asyncio.ensure_future(asyncio.to_thread(starting.result().stop)))
+                await wait_until_done(in_thread(starting.result().stop))
             raise
         return self._running
 
@@ -103,3 +109,21 @@ class AsyncStart:
 
 class _GivenUp(Exception):
     """The task that starts the tree was cancelled."""
+
+
+def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """Call a function in a thread of its own: those of the loop's default executor may all wait for workers to end.
+
+    The future is no task: `asyncio.run` does not cancel it at its end.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    executor = ThreadPoolExecutor(1, thread_name_prefix="suitkaise-async")
+    try:
+        return loop.run_in_executor(executor, lambda: context.run(function, *args, **kwargs))
+    except RuntimeError:  # no thread is left, but the default executor may have one
+        return loop.run_in_executor(None, lambda: context.run(function, *args, **kwargs))
+    finally:
+        executor.shutdown(wait=False)  # when the function has returned
