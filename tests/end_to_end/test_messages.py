@@ -96,6 +96,17 @@ def test_an_answer_can_be_awaited(running, id):
     assert asyncio.run(main()) == [0, 1, 2]
 
 
+def test_asyncio_wait_takes_tasks_of_answers_and_refuses_the_answers(running):
+    async def main():
+        answers = {running["echo"].ask_future(n) for n in range(3)}
+        with pytest.raises(TypeError, match=r"asyncio\.ensure_future\(answer\)"):
+            await asyncio.wait(answers, timeout=10)
+        done, _ = await asyncio.wait(map(asyncio.ensure_future, answers), timeout=10)
+        return {task.result() for task in done}
+
+    assert asyncio.run(main()) == {0, 1, 2}
+
+
 @both
 def test_a_proxy_calls_methods_and_reads_attributes(running, id):
     proxy = running[id].proxy()

@@ -117,7 +117,13 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         return True
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already."""
+        """Call `fn(answer)` in the thread for callbacks when the answer is there, or at once if it is there already.
+
+        Raises:
+            TypeError: this is `asyncio.wait`, which would wait for ever.
+        """
+        if getattr(fn, "__module__", "") == "asyncio.tasks":
+            raise TypeError("asyncio.wait takes tasks, and an answer is none; give it asyncio.ensure_future(answer)")
         if self.done() or getattr(fn, "__module__", "") == "asyncio.futures":  # which only wakes its event loop
             super().add_done_callback(fn)
         else:
