@@ -32,7 +32,7 @@ from suitkaise import (
     WorkerDead,
     WorkerFailed,
 )
-from tests.support import eventually, wait_gone
+from tests.support import eventually, in_background, wait_gone
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -201,6 +201,43 @@ def test_the_tree_may_declare_the_supervisor_of_its_tasks(tmp_path: Path) -> Non
         with pytest.raises(MaxChildren):
             second.get(15)
         first.cancel()
+
+
+class Gated(Process):
+    """Is up when the file `gate` exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_start(self) -> None:
+        (self.folder / "starts").touch()
+        eventually((self.folder / "gate").exists, timeout=20)
+
+
+def test_the_first_tasks_do_not_hold_up_their_caller_while_another_child_starts(tmp_path: Path) -> None:
+    with Supervisor("app").start() as running:
+        starting = in_background(lambda: running.start_child(Gated(tmp_path)))
+        eventually((tmp_path / "starts").exists)
+        first, second, third = running.task(add, 1), running.task(announce_and_wait, tmp_path), running.task(fail, "x")
+        assert second.cancel()
+        assert not starting.done()
+        (tmp_path / "gate").touch()
+        assert first.get(15) == 1
+        with pytest.raises(WorkerFailed, match="LookupError"):
+            third.get(15)
+        assert starting.result(15).status == "running"
+        assert [line.id for line in running.which_children("tasks")] == []
+
+
+def test_tasks_that_wait_for_their_supervisor_when_the_tree_is_stopped_have_failed(tmp_path: Path) -> None:
+    with Supervisor("app").start() as running:
+        starting = in_background(lambda: running.start_child(Gated(tmp_path)))
+        eventually((tmp_path / "starts").exists)
+        task = running.task(add, 1)
+        assert not starting.done()
+        running.stop()
+    with pytest.raises(WorkerDead):
+        task.get(15)
 
 
 def test_another_child_of_that_name_is_in_the_way() -> None:

@@ -6,6 +6,8 @@ crash is reported as that of any worker.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import itertools
 import os
 import threading
@@ -17,6 +19,7 @@ from suitkaise.errors import (
     AskTimeout,
     ChildAlreadyPresent,
     ChildAlreadyStarted,
+    ChildNotFound,
     SpecError,
     SuitkaiseError,
     WorkerFailed,
@@ -39,6 +42,9 @@ T = TypeVar("T")
 
 SUPERVISOR = "tasks"
 """The id of the dynamic supervisor of the tasks, right below the root."""
+
+_MOMENT = 0.1
+"""Seconds for which the first task may hold up its caller: the root is busy while another child starts or stops."""
 
 
 class Task(Answer[T], Generic[T]):
@@ -81,6 +87,20 @@ class Task(Answer[T], Generic[T]):
         except SuitkaiseError:  # the tree has ended, and with it the task
             return
 
+    def begin_when(self, added: Answer[Any], child: Child) -> None:
+        """Begin when the supervisor of the tasks is there, or get the error why it is not."""
+        context = contextvars.copy_context()  # of the caller, in whose trace the process starts
+
+        def begin() -> None:
+            try:
+                _check(added)
+                if not self.cancelled():
+                    self.begin(child)
+            except SuitkaiseError as error:
+                self.settle(False, Payload(error))
+
+        added.add_done_callback(lambda done: context.run(begin))  # by which the arguments may be pickled
+
     def begin(self, child: Child) -> None:
         """Have the child started, and its result passed on, without waiting for either."""
         started = self._tree._administer(SUPERVISOR, AdminAction.START_CHILD, child)
@@ -114,7 +134,7 @@ class Tasks:
     def __init__(self, tree: Administration) -> None:
         self._tree = tree
         self._lock = threading.RLock()  # a signal handler may start a task, too
-        self._ready = False
+        self._added: Answer[Any] | None = None
         self._numbers = itertools.count(1)
 
     def start(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
@@ -127,27 +147,41 @@ class Tasks:
         plain = Child(function, args=args, kwargs=kwargs)  # which checks the function and its arguments
         if plain.kind != "process" or not isinstance(plain.what, Recipe) or isinstance(plain.what.target, type):
             raise SpecError(f"a task is a function that is called once, not {function!r}")
-        self._supervise()
+        added = self._supervise()
         id = f"{plain.id}-{next(self._numbers)}"
         worker = Recipe(once(function), (function, snapshot(args), snapshot(kwargs)))
         task: Task[Any] = Task(self._tree, id)
-        task.begin(Child(worker, id=id, restart="temporary"))
+        child = Child(worker, id=id, restart="temporary")
+        if added.done():
+            _check(added)
+            task.begin(child)
+        else:
+            task.begin_when(added, child)
         return task
 
-    def _supervise(self) -> None:
-        """Add the supervisor of the tasks, unless the tree has declared one."""
+    def _supervise(self) -> Answer[Any]:
+        """Have the supervisor of the tasks added, unless there is one; return the answer to that."""
         with self._lock:
-            if self._ready:
-                return
-            try:
-                self._tree.start_child(DynamicSupervisorSpec(SUPERVISOR))
-            except (ChildAlreadyStarted, ChildAlreadyPresent) as error:
-                if not isinstance(self._tree.get_child_spec(SUPERVISOR).what, DynamicSupervisorSpec):
-                    raise SpecError(
-                        f"{self._tree.path!r} has a child {SUPERVISOR!r}, which is no DynamicSupervisor, and tasks "
-                        "need one of that name; rename the child"
-                    ) from error
-            self._ready = True
+            if self._added is None or (self._added.done() and self._added.exception(0) is not None):
+                self._added = self._add()
+                with contextlib.suppress(TimeoutError):
+                    self._added.exception(_MOMENT)
+            return self._added
+
+    def _add(self) -> Answer[Any]:
+        try:
+            there = self._tree.get_child_spec(SUPERVISOR)
+        except ChildNotFound:
+            supervisor = Child(DynamicSupervisorSpec(SUPERVISOR))
+            return self._tree._administer("", AdminAction.START_CHILD, supervisor)
+        if not isinstance(there.what, DynamicSupervisorSpec):
+            raise SpecError(
+                f"{self._tree.path!r} has a child {SUPERVISOR!r}, which is no DynamicSupervisor, and tasks "
+                "need one of that name; rename the child"
+            )
+        answer: Answer[Any] = Answer()
+        answer.set_result(None)
+        return answer
 
     def stream(
         self, function: Callable[[A], T], items: Iterable[A], limit: int | None, timeout: float | None
@@ -180,3 +214,9 @@ class Tasks:
             del failure  # its traceback refers to this frame
             for task in tasks:
                 task.cancel()
+
+
+def _check(added: Answer[Any]) -> None:
+    """Raise the error why the supervisor of the tasks was not added, unless another caller has added it."""
+    with contextlib.suppress(ChildAlreadyStarted, ChildAlreadyPresent):
+        added.result(0)
