@@ -123,6 +123,17 @@ def test_a_declaration_that_is_used_as_if_it_ran_tells_how_it_is_started() -> No
         tree.fly()
 
 
+def test_a_start_in_an_event_loop_that_is_not_awaited_tells_how_to_await_it() -> None:
+    starting: Any = Supervisor("app").start_async()
+    told = r"running = await tree\.start_async\(\)"
+    with pytest.raises(TypeError, match=told), starting:
+        pass
+    with pytest.raises(TypeError, match=told):
+        starting["worker"]
+    with pytest.raises(AttributeError, match=rf"no attribute 'stop'; .*{told}"):
+        starting.stop()
+
+
 @pytest.mark.parametrize("name, hint", [("add", ""), ("task", "; the program that has started the tree calls .*")])
 def test_a_method_that_the_ref_of_a_supervisor_does_not_have_points_to_no_proxy(name: str, hint: str) -> None:
     with (

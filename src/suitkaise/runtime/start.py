@@ -9,8 +9,9 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from suitkaise.errors import no_attribute
 from suitkaise.platform.flag import Flag
 from suitkaise.specs import SupervisorSpec
 
@@ -93,6 +94,19 @@ class AsyncStart:
         assert self._running is not None
         await self._running.__aexit__(kind, error, traceback)
 
+    if not TYPE_CHECKING:  # for a start that is not awaited; a type checker knows that it is not
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name, {}, "", f"; {_AWAIT}")
+
+        def __getitem__(self, path: str) -> NoReturn:
+            raise TypeError(_AWAIT)
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(_AWAIT)
+
+        __exit__ = None
+
     def _wait(self, up: Flag) -> None:
         """Wait, in a thread, until the tree has started or its start is cancelled."""
         self._up = up
@@ -105,6 +119,9 @@ class AsyncStart:
         self._given_up = True
         if self._up is not None:
             self._up.set()
+
+
+_AWAIT = "the tree is not started yet: async with tree.start_async() as running, or running = await tree.start_async()"
 
 
 class _GivenUp(Exception):
