@@ -259,6 +259,13 @@ def test_what_is_no_function_is_no_task(running: RunningTree, what: Any) -> None
         running.task(what)
 
 
+def test_a_coroutine_is_no_task_and_the_error_asks_for_its_function(running: RunningTree) -> None:
+    coroutine: Any = add_later(1, 2)
+    with pytest.raises(SpecError, match="was a function called instead of being passed"):
+        running.task(coroutine)
+    coroutine.close()
+
+
 def names(**given: int) -> list[str]:
     return sorted(given)
 

@@ -229,8 +229,9 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 
 
 def if_called(what: Any) -> str:
-    """Return what follows in an error about None, which most functions return."""
-    return " (was a function called instead of being passed?)" if what is None else ""
+    """Return what follows in an error about None, which most functions return, and about what only a call makes."""
+    made = what is None or inspect.iscoroutine(what) or inspect.isgenerator(what) or inspect.isasyncgen(what)
+    return " (was a function called instead of being passed?)" if made else ""
 
 
 def check_recipe(recipe: Recipe) -> None:
