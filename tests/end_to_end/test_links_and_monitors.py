@@ -402,6 +402,27 @@ class TrapsForAWhile(Linking, Process):
         return super().on_receive(message)
 
 
+class Trapping:
+    trap_exits = True
+
+
+class TrapsByAMixin(Trapping, Linking, Process):
+    pass
+
+
+class TrapsByAMixinInAThread(Trapping, Linking, Thread):
+    pass
+
+
+@pytest.mark.parametrize("kind", [TrapsByAMixin, TrapsByAMixinInAThread])
+def test_s60_a_worker_traps_exits_by_a_mixin(kind: type) -> None:
+    with two((kind, InProcess)) as running:
+        running["a"].ask(("link", "tree/b"))
+        running["b"].tell("die")
+        assert received(running) == [LinkedExit(running["b"], Signaled(9))]
+        assert running["a"].incarnation == 1
+
+
 @pytest.mark.parametrize("kind", [TrapsInConstructor, TrapsInOnStart, TrapsInOnStartOfAThread])
 def test_s60_a_worker_may_trap_exits_by_an_assignment(kind: type) -> None:
     with two((kind, InProcess)) as running:

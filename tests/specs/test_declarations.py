@@ -170,7 +170,26 @@ def test_s05_trap_exits_is_true_or_false_in_the_class_and_in_the_constructor(val
     with pytest.raises(SpecError, match=wrong):
         type("Assigns", (Thread,), {"trap_exits": value})
     with pytest.raises(SpecError, match=wrong):
+        type("Assigns", (type("Mixin", (), {"trap_exits": value}), Thread), {})
+    with pytest.raises(SpecError, match=wrong):
         Assigns()
+
+
+def test_trap_exits_of_a_mixin_holds_as_that_of_the_class_does() -> None:
+    class Trapping:
+        trap_exits = True
+
+    class Watch(Trapping, Thread):
+        pass
+
+    class Loud(Watch):
+        pass
+
+    class Quiet(Trapping, Thread):
+        trap_exits = False
+
+    assert [kind._traps_exits for kind in (Watch, Loud, Quiet)] == [True, True, False]
+    assert [kind().trap_exits for kind in (Watch, Loud, Quiet)] == [True, True, False]
 
 
 @pytest.mark.parametrize("on", [True, False])

@@ -491,6 +491,8 @@ def test_name_and_tree_may_be_redefined_in_a_class_body() -> None:
 def test_a_background_that_is_no_thread_is_refused_at_the_class_statement(background: Any, wrong: str) -> None:
     with pytest.raises(SpecError, match=wrong):
         type(Process)("Careless", (Process,), {"background": background})
+    with pytest.raises(SpecError, match=wrong):
+        type(Process)("Careless", (type("Mixin", (), {"background": background}), Process), {})
 
 
 def test_a_background_may_have_functions_thread_classes_threads_and_children() -> None:

@@ -25,6 +25,7 @@ from suitkaise.workers.worker_type import (
     ReadOnly,
     TrapExits,
     WorkerType,
+    gives,
     overridable,
     refuse_other_name,
 )
@@ -109,10 +110,10 @@ class Worker(Startable, metaclass=WorkerType):
         if "num_loops" in vars(cls):  # moved, so that the property `num_loops` still gives the number of the `Child`
             cls._num_loops = vars(cls)["num_loops"]
             del cls.num_loops
-        if "trap_exits" in vars(cls):  # moved likewise
-            cls._traps_exits = checked_flag(cls.__name__, "trap_exits", vars(cls)["trap_exits"])
-            del cls.trap_exits
-        if "background" in vars(cls):
+        if gives(cls, "trap_exits"):  # moved likewise
+            cls._traps_exits = checked_flag(cls.__name__, "trap_exits", cls.trap_exits)
+            cls.trap_exits = TrapExits()  # type: ignore[assignment]  # before the value of a mixin
+        if gives(cls, "background"):
             background_children(cls.__name__, cls.background)
 
     @classmethod

@@ -23,6 +23,7 @@ __all__ = [
     "WorkerType",
     "check_attributes",
     "differs_from_class",
+    "gives",
     "overridable",
     "refuse_other_name",
 ]
@@ -240,6 +241,12 @@ def check_attributes(worker: Any) -> None:
             raise AttributeError(
                 f"{cls.__name__}.{name} is assigned, and nothing would call it: define the hook {name} in the class"
             )
+
+
+def gives(cls: type, name: str) -> bool:
+    """Return whether a worker class itself, or a mixin of it, gives the attribute its value."""
+    giver = next(base for base in cls.__mro__ if name in vars(base))
+    return giver is cls or not isinstance(giver, WorkerType)
 
 
 def differs_from_class(worker: Any, name: str) -> bool:
