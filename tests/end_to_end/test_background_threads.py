@@ -651,3 +651,24 @@ def test_no_thread_is_started_when_the_worker_ends(tmp_path: Path) -> None:
     with Supervisor("app", StartsTooLate(tmp_path / "error")).start() as running:
         assert running["starts_too_late"].join(15) == Normal()
     assert (tmp_path / "error").read_text() == "'app/starts_too_late' ends, so it can start no background thread"
+
+
+class EndsAtOnce(Thread):
+    restart = "temporary"
+
+    def __init__(self, workers: list[Any]) -> None:
+        self.workers = workers
+
+    def on_start(self) -> None:
+        self.workers.append(self)
+
+    def loop(self) -> None:
+        self.rejoin()
+
+
+def test_no_thread_is_started_when_the_worker_has_ended_without_having_had_one() -> None:
+    workers: list[Any] = []
+    with Supervisor("app", EndsAtOnce(workers), Supervisor("others")).start() as running:
+        assert running["ends_at_once"].join(15) == Normal()
+        with pytest.raises(WorkerDead, match="'app/ends_at_once' ends, so it can start no background thread"):
+            workers[0].start_thread(stay_for_ever)

@@ -350,6 +350,7 @@ class Lifecycle:
         """Stop the background threads, in the time that the worker's end leaves; a part of `on_finish` on the board."""
         background, grace = self.context.background, self.incarnation.grace
         if not background.in_use:
+            background.close(0.0)
             return
         if self.outcome is not None:
             self._slot.seconds[PHASE] = _clock() + _ON_FINISH
