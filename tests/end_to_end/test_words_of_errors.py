@@ -13,6 +13,7 @@ import pytest
 from suitkaise import (
     Child,
     ChildStartFailed,
+    NotSerializable,
     Process,
     SpecError,
     SpecWarning,
@@ -283,6 +284,28 @@ def test_a_running_tree_names_what_other_libraries_call_by_another_name() -> Non
                 getattr(running, name)
         with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
             running.other  # type: ignore[attr-defined]  # noqa: B018
+
+
+class HandsOut(Process):
+    def on_receive(self, message: Any) -> Any:
+        return self.send_after(60.0, message) if message == "timer" else self.tree.watch(message)
+
+
+def test_what_belongs_to_one_process_tells_so_when_it_is_sent_to_another_one() -> None:
+    with Supervisor("app", HandsOut).start() as running, running.events() as events:
+        worker = running["hands_out"]
+        for sent, words in (
+            (running, r"a running tree belongs to its program; others find its supervisor by whereis\('app'\)"),
+            (events, "the events of a tree are read in the program that runs it; send the events"),
+        ):
+            with pytest.raises(NotSerializable, match=rf"message: .*{words}"):
+                worker.tell(sent)
+        for asked, words in (
+            ("timer", "a timer belongs to the worker that has set it, and can be cancelled there only"),
+            ("path", r"a watch belongs to the process that has opened it; call tree\.watch in the other one"),
+        ):
+            with pytest.raises(NotSerializable, match=rf"answer: .*{words}"):
+                worker.ask(asked)
 
 
 def test_a_ref_names_what_other_libraries_call_by_another_name() -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import NoReturn
 
 from suitkaise.events import Event, SupervisorStopped
 from suitkaise.messaging.answer import checked_timeout
@@ -52,6 +53,9 @@ class Subscription:
         self._lock = threading.RLock()
         self._closed = False
         self._awaiting: list[Callable[[], object]] = []  # each wakes a thread or a task
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the events of a tree are read in the program that runs it; send the events")
 
     def put(self, event: Event) -> None:
         """Add an event, if it belongs to the subscription's part of the tree."""

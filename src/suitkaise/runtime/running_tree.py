@@ -81,6 +81,9 @@ class RunningTree(Administration):
         newest[self.name] = self
         supervisor.exited.add_done_callback(self._on_exit)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a running tree belongs to its program; others find its supervisor by whereis({self.name!r})")
+
     def _on_exit(self, exited: Future[Exit]) -> None:
         self._reason = exited.result().reason
         self._ended.set()

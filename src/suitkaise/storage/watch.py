@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -102,6 +102,9 @@ class Watch:
         sock = getattr(self, "_sock", None)
         if sock is not None:
             sock.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch belongs to the process that has opened it; call tree.watch in the other one")
 
     @property
     def revision(self) -> int:

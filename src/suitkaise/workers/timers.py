@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.mailbox import Mailbox
@@ -107,6 +107,9 @@ class Timer:
         self._active = True
         self._on_its_way = False
         self._handle: TimerHandle | None = call_at(self._due, self._fire)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a timer belongs to the worker that has set it, and can be cancelled there only")
 
     @property
     def active(self) -> bool:
