@@ -19,7 +19,7 @@ class Status(StrEnum):
 
     - `created`: declared, and not started yet; `starting`: its `on_start` runs, or its process is being started.
     - `running`; `suspended`: held after its loop until it is resumed; `stopping`: it was asked to stop.
-    - `restarting`: it has ended, and is about to be started again, perhaps after a delay.
+    - `restarting`: it has ended, and is being restarted, perhaps after a delay; its `on_start` may run already.
     - It has ended: `finished` (by itself), `stopped` (by an order), `crashed`, `killed`, `hung`; `ignored`: its
       `on_start` raised `Ignore`; `failed`: it needed more restarts than its `max_restarts` allows; a supervisor that
       gave up, or has ended because of a significant child that failed.
