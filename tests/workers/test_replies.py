@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -248,6 +249,16 @@ def test_an_error_after_reply_to_is_a_crash_as_always(harness: Harness) -> None:
     assert isinstance(one.run().reason, Crashed)
     with pytest.raises(LookupError, match="of the handler"):
         asked.get()
+
+
+def test_no_answer_is_wanted_once_the_asker_waits_no_longer() -> None:
+    replies = Replies("app/library")
+
+    def wanted(deadline: float | None) -> bool:
+        return replies.defer(Message("message", Payload("Emma"), lambda ok, answer: None, deadline=deadline)).wanted
+
+    now = time.monotonic()
+    assert [wanted(now - 1.0), wanted(now + 600.0), wanted(None)] == [False, True, True]
 
 
 def test_a_told_message_has_no_asker(harness: Harness) -> None:

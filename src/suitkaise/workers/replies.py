@@ -7,6 +7,7 @@ the worker answers. A worker that ends with answers still to come tells `WorkerD
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -121,8 +122,12 @@ class ReplyTo:
 
     @property
     def wanted(self) -> bool:
-        """Whether an answer is still expected: the message was asked, not answered yet, and the worker lives."""
-        return self._replies.waits(self._message)
+        """Whether an answer is still expected: the message was asked and not answered yet, and the worker lives.
+
+        That of an `ask` is expected until its `timeout`.
+        """
+        deadline = self._message.deadline
+        return self._replies.waits(self._message) and (deadline is None or time.monotonic() <= deadline)
 
     def reply(self, value: Any = None) -> None:
         """Give the asker this value. Only the first answer counts; a message that was told has no asker."""
