@@ -1,4 +1,7 @@
-"""Patterns of paths and topics: `*` and `?` match within one part, `**` matches any number of whole parts."""
+"""Patterns of paths and topics: `*` and `?` match within one part, `**` matches any number of whole parts.
+
+A `**` at the end matches at least one.
+"""
 
 from __future__ import annotations
 
