@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread
+from suitkaise import Child, Ignore, Process, Supervisor, Thread
 from suitkaise.cli.command import UsageError
 from suitkaise.cli.health import CONNECTIONS, _Handler, _Server, checked_address, health, readiness
 from suitkaise.events import Event
@@ -130,6 +130,17 @@ def test_another_user_may_ask_whether_the_program_is_healthy_and_nothing_else(tm
         eventually(lambda: down(url) == {})
         program.send_signal(signal.SIGTERM)
         assert program.wait() == 0
+
+
+class Declines(Thread):
+    def on_start(self) -> None:
+        raise Ignore
+
+
+def test_a_child_that_has_declined_to_run_leaves_the_program_ready() -> None:
+    with Supervisor("app", Declines).start() as running:
+        assert running["declines"].status == "ignored"
+        assert readiness() == {}
 
 
 def test_a_permanent_child_that_is_stopped_makes_the_program_unready(tmp_path: Path) -> None:

@@ -145,9 +145,10 @@ def health() -> dict[str, str]:
 
 
 def readiness() -> dict[str, str]:
-    """Return the status of each permanent child, and of each supervisor, that does not run; nothing if all do.
+    """Return the status of each permanent child, worker or supervisor, that does not run; nothing if all do.
 
-    What runs on a node that is lost is not ready either, whether it still runs there or not.
+    What runs on a node that is lost is not ready either, whether it still runs there or not. A child that has declined
+    to run is as it should be.
     """
     runtime = runtimes.current()
     trees = [] if runtime is None else runtime.overview()["trees"]
@@ -157,7 +158,8 @@ def readiness() -> dict[str, str]:
         one["path"]: "its node is lost" if one.get("node_lost") else one["status"]
         for tree in trees
         for one in walk(tree)
-        if one.get("restart", "permanent") == "permanent" and (one["status"] != Status.RUNNING or one.get("node_lost"))
+        if one.get("restart", "permanent") == "permanent"
+        and (one["status"] not in (Status.RUNNING, Status.IGNORED) or one.get("node_lost"))
     }
 
 
