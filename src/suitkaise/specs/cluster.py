@@ -22,7 +22,7 @@ SPREADS = ("spread", "pack")
 class Place:
     """Where a worker runs on a cluster: an option of a `Child`, or the default of a `Ray(place=...)`.
 
-    A worker is placed anew at each start, among the nodes that are there then.
+    A worker comes back to its node at each restart; once that is gone, it is placed anew, among those that are there.
 
     Args:
         node: the name, the address or the id of the node that it must run on, as `ray.nodes()` lists them (default
