@@ -224,7 +224,7 @@ class Child(Declaration):
         concurrency: how many messages an async worker without `loop` handles at once (default 1). They start in their
             order; a stop waits for those that run, within the `shutdown` time.
         mailbox: `Bounded(n, on_full=...)`: how many messages may wait for the worker, and what happens to one more
-            (rule 84; default None: no bound but that of the bytes which wait).
+            (rule 84; default None: no bound but that of the bytes which wait; for a thread none at all).
         keep_children: whether the processes that the worker has started are left running when it ends (default False:
             they end with it, rule 73). Only for process workers.
         max_memory: the memory that the worker and all processes below it may use together: `"200 MiB"`, `"1.5 GiB"`, or

@@ -51,13 +51,14 @@ class Worker(Startable, metaclass=WorkerType):
     same: `on_start` may be written `__onstart__` or `__on_start__`, `loop` may be written `__loop__`, and so on.
 
     Hooks, and public methods that proxies call, may be `async def`. The worker then has an event loop. All hooks run in
-    that loop, one at a time and in the same task, so a plain hook may start a task, too. The worker's tasks go on while
-    a hook awaits something, while the worker waits for messages, and while it is suspended. The time that a hook
-    awaits counts as the hook's time (rule 55). A stop waits for a hook that awaits something, as for any hook
-    (rule 42); use `await self.wait_async(seconds)` for a sleep that a stop ends. After `result` or a crash, the
-    remaining tasks are cancelled and awaited for at most the child's `shutdown` seconds; then the event loop is closed.
-    A failed task that nothing awaits is reported in the log `suitkaise.worker`; in an `asyncio.TaskGroup` that is open
-    from `on_start` to `on_finish`, a failed task ends the worker.
+    that loop, one at a time and in the same task, so a plain hook may start a task, too. (With `concurrency`, each
+    handler of a message runs in a task of its own, beside others.) The worker's tasks go on while a hook awaits
+    something, while the worker waits for messages, and while it is suspended. The time that a hook awaits counts as the
+    hook's time (rule 55). A stop waits for a hook that awaits something, as for any hook (rule 42); use
+    `await self.wait_async(seconds)` for a sleep that a stop ends. After `result` or a crash, the remaining tasks are
+    cancelled and awaited for at most the child's `shutdown` seconds; then the event loop is closed. A failed task that
+    nothing awaits is reported in the log `suitkaise.worker`; in an `asyncio.TaskGroup` that is open from `on_start` to
+    `on_finish`, a failed task ends the worker.
     """
 
     _worker_hooks: ClassVar[tuple[str, ...]] = HOOKS
