@@ -192,6 +192,19 @@ def test_json_logs_have_the_keys_of_what_workers_log(tmp_path: Path) -> None:
     assert (sold["path"], sold["item"], sold["left"], sold["level"]) == ("app/once", "cup", [1, 2], "info")
 
 
+def test_a_record_of_others_may_have_an_event_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import logging\nfrom suitkaise import Process, Supervisor\n"
+        "class Once(Process):\n    restart, significant, num_loops = 'temporary', True, 1\n"
+        "    def loop(self):\n"
+        "        logging.getLogger('shop').info('a cup was sold', extra={'event': 'sale', 'item': 'cup'})\n"
+        "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+    )
+    finished = run_program([*RUN, "--json", "app.py"], cwd=tmp_path).check()
+    (sold,) = [line for line in map(json.loads, finished.stderr.splitlines()) if line["logger"] == "shop"]
+    assert (sold["event"], sold["item"]) == ("a cup was sold", "cup")
+
+
 def test_a_root_that_gives_up_ends_the_program_with_exit_code_1(tmp_path: Path) -> None:
     source = HEADER + (
         "class Bad(Process):\n    def loop(self):\n        raise ValueError('no good')\n"

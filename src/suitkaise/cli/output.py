@@ -51,9 +51,10 @@ def _plain(value: Any, default: Callable[[Any], str]) -> Any:
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        from suitkaise.messaging.logs import attributes_of  # loaded by then: a tree runs
+        from suitkaise.events import Event  # loaded by then: a tree runs
+        from suitkaise.messaging.logs import attributes_of
 
-        event = getattr(record, "event", None)
+        event = getattr(record, "event", None)  # a record of others may have an attribute of this name, too
         fields: dict[str, Any] = {
             "time": record.created,
             "level": record.levelname.lower(),
@@ -61,7 +62,7 @@ class _JsonFormatter(logging.Formatter):
         }
         fields |= (
             event.to_dict() | {"report_type": event.report_type}
-            if event is not None
+            if isinstance(event, Event)
             else {**attributes_of(record), **fields, "event": record.getMessage(), "pid": record.process}
         )
         if record.exc_info:
