@@ -94,6 +94,12 @@ def test_a_method_that_is_made_of_another_one_is_called() -> None:
         assert running["count"].proxy(Count).add_five() == 5
 
 
+def test_a_timeout_without_a_class_which_would_limit_nothing_is_refused() -> None:
+    proxy: Any = WorkerRef("app/count").proxy
+    with pytest.raises(TypeError, match=r"without the class, write get\(timeout\)"):
+        proxy(timeout=0.5)
+
+
 @pytest.mark.parametrize("wrong", [Count(), "Count", 3], ids=["a worker", "a name", "a number"])
 def test_what_is_no_class_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match="proxy takes the class of the worker, not "):

@@ -192,7 +192,7 @@ class WorkerRef:
                 `await` waits until it is cancelled.
 
         Raises:
-            TypeError: `cls` is no class, or `timeout` no such time.
+            TypeError: `cls` is no class, `timeout` no such time, or given without `cls`.
 
         >>> from suitkaise import Supervisor, Thread
         >>> class Count(Thread):
@@ -207,7 +207,11 @@ class WorkerRef:
         ...     print(count.add(2) + 1, count.total, running["count"].proxy().add(3).get())
         3 2 5
         """
-        return WorkerProxy(self) if cls is None else TypedProxy(self, cls, timeout)
+        if cls is not None:
+            return TypedProxy(self, cls, timeout)
+        if timeout != DEFAULT_TIMEOUT:
+            raise TypeError("proxy: timeout is for proxy(cls, timeout=...); without the class, write get(timeout)")
+        return WorkerProxy(self)
 
     def _ask(self, kind: MessageKind, body: Payload, timeout: float | None = None) -> Answer[Any]:
         answer: Answer[Any] = Answer()
