@@ -244,9 +244,10 @@ class WorkerRef:
 
     # ------------------------------------------------------------ control
     def kill(self) -> None:
-        """Kill the worker now. That is a fault: its supervisor restarts it by its rules. Threads cannot be killed.
+        """Kill the worker now. That is a fault: its supervisor restarts it by its rules.
 
-        What the caller sends afterwards is for the next incarnation.
+        What the caller sends afterwards is for the next incarnation. A thread cannot be killed: it is abandoned, and
+        the next incarnation takes its place (rule 59).
         """
         self._router.request(RequestKind.KILL, self.path).get()
         self._router.leave(self.path)
