@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from suitkaise.cli import dispatch
 from suitkaise.cli.completion import commands_of
 from suitkaise.cli.parser import PROFILE_FORMATS, make_parser
 from suitkaise.cli.profile_formats import FORMATS
+from tests.support import mypy_errors
 
 HEAVY = (
     "asyncio cloudpickle dataclasses inspect logging msgspec multiprocessing numpy pathlib psutil pykka socket sqlite3 "
@@ -85,6 +89,28 @@ def test_each_public_name_has_one_home_and_is_the_object_of_that_module() -> Non
     assert sorted(homes) == sorted(set(suitkaise.__all__) - {"__version__"})
     assert suitkaise.Supervisor is suitkaise.Supervisor
     assert set(suitkaise.__all__) <= set(dir(suitkaise))
+
+
+def test_type_checkers_are_told_the_home_of_each_public_name() -> None:
+    source = ast.parse(Path(suitkaise.__file__).read_text())
+    block = next(node for node in source.body if isinstance(node, ast.If))  # if TYPE_CHECKING
+    told = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    homes = {name: home for home, names in suitkaise._HOMES.items() for name in names.split()}
+    assert told == homes | dict.fromkeys(suitkaise._MODULES, "suitkaise")
+
+
+def test_type_checkers_refuse_a_name_that_is_not_there(tmp_path: Path) -> None:
+    program = """
+    import suitkaise
+    from suitkaise import Supervizor
+    from suitkaise.pools import ProccessPool
+    suitkaise.whereiss
+    """
+    assert [error.partition(";")[0] for error in mypy_errors(textwrap.dedent(program), tmp_path)] == [
+        'Module "suitkaise" has no attribute "Supervizor"',
+        'Module "suitkaise.pools" has no attribute "ProccessPool"',
+        'Module has no attribute "whereiss"',
+    ]
 
 
 def test_the_modules_of_the_api_are_there_without_an_import_of_their_own() -> None:

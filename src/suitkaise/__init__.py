@@ -8,9 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from suitkaise import errors as errors
+    from suitkaise import events as events
+    from suitkaise import exits as exits
     from suitkaise import pools as pools
     from suitkaise import skglobals as skglobals
     from suitkaise import skthreading as skthreading
+    from suitkaise import sktree as sktree
     from suitkaise import xprocess as xprocess
     from suitkaise.crashes import CrashReport
     from suitkaise.errors import (
@@ -67,6 +71,8 @@ if TYPE_CHECKING:
     from suitkaise.workers.command import Command
     from suitkaise.workers.incarnation import Recalled
     from suitkaise.workers.loop_report import LoopTimeReport
+    from suitkaise.workers.replies import ReplyTo
+    from suitkaise.workers.timers import Timer
     from suitkaise.workers.worker import Process, Thread
 
 __version__ = "0.1.0"
@@ -185,17 +191,19 @@ _HOMES = {
 """The module of each public name. It is loaded when the name is first used: no program uses all of them."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"suitkaise.{name}")
-    for home, names in _HOMES.items():
-        if name in names.split():
-            value = globals()[name] = getattr(importlib.import_module(home), name)
-            return value
-    hint = _hint(name)
-    if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":  # Python tells no text of an AttributeError
-        raise ImportError(f"cannot import name {name!r} from 'suitkaise'; {hint}", name="suitkaise")
-    raise AttributeError(f"module 'suitkaise' has no attribute {name!r}{hint and f'; {hint}'}")
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"suitkaise.{name}")
+        for home, names in _HOMES.items():
+            if name in names.split():
+                value = globals()[name] = getattr(importlib.import_module(home), name)
+                return value
+        hint = _hint(name)
+        if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":  # Python tells no text of an AttributeError
+            raise ImportError(f"cannot import name {name!r} from 'suitkaise'; {hint}", name="suitkaise")
+        raise AttributeError(f"module 'suitkaise' has no attribute {name!r}{hint and f'; {hint}'}")
 
 
 _OTHER_NAMES = {

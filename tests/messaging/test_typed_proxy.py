@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mypy import api
 
 from suitkaise import AskTimeout, DeadlockError, Supervisor, Thread, WorkerProxy, WorkerRef
 from suitkaise.messaging import codec
-from tests.support import ROOT
+from tests.support import mypy_errors
 
 RELEASE = threading.Event()
 
@@ -178,13 +177,8 @@ BAD = """
 
 
 def test_mypy_knows_the_methods_of_the_class(tmp_path: Path) -> None:
-    file = tmp_path / "uses_a_proxy.py"
-    file.write_text(GOOD + BAD)
-    options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache'}"]
-    output, problems, _ = api.run([*options, str(file)])
-    assert problems == ""
-    errors = [line.partition("error: ")[2] for line in output.splitlines() if "error: " in line]
-    assert len(errors) == 3, output
+    errors = mypy_errors(GOOD + BAD, tmp_path)
+    assert len(errors) == 3, errors
     assert 'Argument 1 to "add" of "Count" has incompatible type "str"' in errors[0]
     assert '"Count" has no attribute "addd"' in errors[1]
     assert 'Unexpected keyword argument "often"' in errors[2]

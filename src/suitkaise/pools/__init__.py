@@ -35,7 +35,9 @@ _MODULES = {
 """Where each name is: a worker of a pool imports this package, and needs none of them."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"suitkaise.pools.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'suitkaise.pools' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker is to know the names that there are
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(importlib.import_module(f"suitkaise.pools.{_MODULES[name]}"), name)
+        raise AttributeError(f"module 'suitkaise.pools' has no attribute {name!r}")
