@@ -115,6 +115,24 @@ def test_an_async_method_is_awaited() -> None:
         assert asyncio.run(main()) == 3
 
 
+def test_the_call_of_an_async_method_is_a_coroutine_as_the_class_has_it() -> None:
+    with Supervisor("app", Count).start() as running:
+        count = running["count"].proxy(Count)
+
+        async def main() -> list[int]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(count.later(number)) for number in range(3)]
+            return [task.result() for task in tasks]
+
+        assert asyncio.run(main()) == [0, 1, 2]
+        assert asyncio.run(count.later(4)) == 4
+
+
+def test_a_call_of_an_async_method_that_is_not_awaited_is_told_by_python() -> None:
+    with Supervisor("app", Count).start() as running, pytest.warns(RuntimeWarning, match="'later' was never awaited"):
+        running["count"].proxy(Count).later(1)
+
+
 def test_wrong_names_and_arguments_are_errors_of_the_caller() -> None:
     with Supervisor("app", Count).start() as running:
         count: Any = running["count"].proxy(Count)

@@ -59,10 +59,13 @@ class TypedProxy:
 def _method(ref: Askable, name: str, timeout: float | None, *, awaited: bool) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if awaited:
-            return ref._ask("call", Payload((name, args, kwargs)))
+            return value_of(ref._ask("call", Payload((name, args, kwargs))))
         return _ask_and_wait(ref, "call", (name, args, kwargs), timeout)
 
-    call.__name__ = name
+    async def value_of(answer: Answer[Any]) -> Any:  # a coroutine, as what the class's own method returns
+        return await answer
+
+    call.__name__ = value_of.__qualname__ = name  # which Python tells if the coroutine is not awaited
     return call
 
 
