@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
+import json
 import os
 import select
 import signal
@@ -48,6 +49,7 @@ __all__ = [
     "mypy_errors",
     "only_root",
     "processes_with_variable",
+    "pyright_errors",
     "run_program",
     "send_signal",
     "small_file_system",
@@ -156,6 +158,17 @@ def mypy_errors(program: str, folder: Path) -> list[str]:
     output, problems, _ = api.run([*options, str(file)])
     assert problems == ""
     return [line.partition("error: ")[2] for line in output.splitlines() if "error: " in line]
+
+
+def pyright_errors(program: str, folder: Path) -> list[str]:
+    """Return the errors that pyright, as strict as it can be, finds in a program, which is written into the folder."""
+    pytest.importorskip("pyright")
+    file = folder / "typed_program.py"
+    file.write_text(program)
+    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(folder)]
+    output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).stdout
+    return [found["message"].splitlines()[0] for found in json.loads(output)["generalDiagnostics"]]
 
 
 def in_background(what: Callable[[], Any]) -> Future[Any]:

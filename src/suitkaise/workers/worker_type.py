@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 from suitkaise.errors import SpecError
 from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.options import checked_flag
-from suitkaise.specs.recipe import Kind, Recipe, overrides, record, snapshot
+from suitkaise.specs.recipe import Kind, Recipe, Startable, overrides, record, snapshot
 from suitkaise.specs.spellings import HOOKS, make_mro, spellings_of
 
 __all__ = [
@@ -53,6 +53,7 @@ OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "lo
 _HOOKS = frozenset(HOOKS)
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Startable)
 
 
 class _Start:
@@ -81,7 +82,8 @@ class WorkerType(abc.ABCMeta):
     if not TYPE_CHECKING:
         start = _Start()
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    # With `-> Any`, pyright would take each worker for `Any`, and read no constructor.
+    def __call__(cls: type[W], *args: Any, **kwargs: Any) -> W:  # type: ignore[misc]
         if "target" in kwargs and cls.__module__.startswith("suitkaise."):
             name = getattr(kwargs["target"], "__name__", "function")
             way = (
@@ -94,7 +96,7 @@ class WorkerType(abc.ABCMeta):
         recipe = Recipe(cls, args, kwargs, kind) if kind == "thread" else Recipe(
             cls, snapshot(args), snapshot(kwargs), kind
         )  # fmt: skip
-        worker = super().__call__(*args, **kwargs)
+        worker: W = super().__call__(*args, **kwargs)  # type: ignore[misc]
         check_attributes(worker)
         record(worker, recipe)
         return worker
