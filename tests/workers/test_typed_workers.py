@@ -38,3 +38,20 @@ def test_a_worker_has_the_type_of_its_class(tmp_path: Path) -> None:
 def test_the_arguments_of_a_worker_class_are_checked(tmp_path: Path) -> None:
     assert len(mypy_errors(MADE + MADE_WRONGLY, tmp_path)) == 4
     assert len(pyright_errors(MADE + MADE_WRONGLY, tmp_path)) == 4
+
+
+LOOPS = """
+from suitkaise import Process
+from suitkaise.skthreading import SKThread
+
+class Three(Process):
+    num_loops = 3
+
+class Twice(SKThread):
+    num_loops = 2
+"""
+
+
+def test_a_class_may_set_its_number_of_loops(tmp_path: Path) -> None:
+    assert mypy_errors(LOOPS, tmp_path) == []
+    assert pyright_errors(LOOPS, tmp_path) == []

@@ -292,20 +292,25 @@ class Worker(Startable, metaclass=WorkerType):
             "num_loops": _loops_wanted(self), "remove_on_process_join": True,
         }  # fmt: skip
 
-    @property
-    def num_loops(self) -> float:
+    if TYPE_CHECKING:  # a class may assign it
+        num_loops: float
         """The number of loops after which the worker finishes; `math.inf`: never.
 
         Set it with `super().__init__(num_loops=...)`, in the class body, or with `Child(..., join_after=...)`.
         """
-        return _loops_wanted(self)
+    else:
 
-    @num_loops.setter
-    def num_loops(self, value: Any) -> None:
-        raise AttributeError(
-            f"{type(self).__name__}.num_loops cannot be set here; use super().__init__(num_loops={value!r}), "
-            "or num_loops = ... in the class, or Child(..., join_after=...)"
-        )
+        @property
+        def num_loops(self) -> float:
+            """The number of loops after which the worker finishes; `math.inf`: never."""
+            return _loops_wanted(self)
+
+        @num_loops.setter
+        def num_loops(self, value: Any) -> None:
+            raise AttributeError(
+                f"{type(self).__name__}.num_loops cannot be set here; use super().__init__(num_loops={value!r}), "
+                "or num_loops = ... in the class, or Child(..., join_after=...)"
+            )
 
     if TYPE_CHECKING:  # a class or an instance may assign it
         trap_exits: bool = False
