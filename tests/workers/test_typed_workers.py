@@ -55,3 +55,30 @@ class Twice(SKThread):
 def test_a_class_may_set_its_number_of_loops(tmp_path: Path) -> None:
     assert mypy_errors(LOOPS, tmp_path) == []
     assert pyright_errors(LOOPS, tmp_path) == []
+
+
+READS = """
+from suitkaise import Process
+
+class Reads(Process):
+    def loop(self) -> int:
+        if self.recalled is not None:
+            return self.recalled.attempt
+        return self.current_loop + self.get_current_loop() + (self.pid or 0)
+"""
+
+SETS = """
+class Sets(Process):
+    def loop(self) -> None:
+        self.current_loop = 3
+        self.pid = None
+        self.recalled = None
+        self.ref = self.ref
+"""
+
+
+def test_what_the_runtime_gives_can_be_read_and_not_set(tmp_path: Path) -> None:
+    assert mypy_errors(READS, tmp_path) == []
+    assert pyright_errors(READS, tmp_path) == []
+    assert len(mypy_errors(READS + SETS, tmp_path)) == 4
+    assert len(pyright_errors(READS + SETS, tmp_path)) == 4

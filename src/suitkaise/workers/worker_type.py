@@ -119,7 +119,7 @@ class ReadOnly(Generic[T]):
     def __get__(self, worker: object | None, cls: type) -> Self | T:
         return self if worker is None else self._read(worker)
 
-    def __set__(self, worker: object, value: Any) -> Never:
+    def __set__(self, worker: object, value: Never) -> Never:
         _refuse(type(worker), self.__name__)
 
 
@@ -176,7 +176,7 @@ class CurrentLoop:
     def __get__(self, worker: Any, cls: type) -> Self | LoopNumber:
         return self if worker is None else LoopNumber(worker.current_loop)
 
-    def __set__(self, worker: object, value: Any) -> Never:
+    def __set__(self, worker: object, value: Never) -> Never:
         _refuse(type(worker), "get_current_loop")
 
     def __call__(self) -> int:
