@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
@@ -223,6 +223,17 @@ class RunningTree(Administration):
         self._check_hub()
         return self._tasks.start(function, args, kwargs)
 
+    @overload
+    def stream(
+        self,
+        function: Callable[[A], Coroutine[Any, Any, T]],
+        items: Iterable[A],
+        *,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Generator[T, None, None]: ...
+
+    @overload
     def stream(
         self,
         function: Callable[[A], T],
@@ -230,7 +241,16 @@ class RunningTree(Administration):
         *,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]: ...
+
+    def stream(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Any, None, None]:
         """Yield `function(item)` for each item, in their order; each call is a task of its own, see `task`.
 
         Items are taken only as tasks can begin. The first error of a task is raised, and then, or when the iterator is

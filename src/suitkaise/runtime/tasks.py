@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from suitkaise.errors import (
@@ -185,14 +185,16 @@ class Tasks:
 
     def stream(
         self, function: Callable[[A], T], items: Iterable[A], limit: int | None, timeout: float | None
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Yield the values of the function for the items, in order; at most `limit` tasks are there at a time."""
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise SpecError(f"stream: limit must be a whole number >= 1, or None, not {limit!r}")
         checked_timeout(timeout)
         return self._stream(function, iter(items), limit or len(os.sched_getaffinity(0)), timeout)
 
-    def _stream(self, function: Callable[[A], T], items: Iterator[A], limit: int, timeout: float | None) -> Iterator[T]:
+    def _stream(
+        self, function: Callable[[A], T], items: Iterator[A], limit: int, timeout: float | None
+    ) -> Generator[T, None, None]:
         tasks: deque[Task[T]] = deque()
         failure: Exception | None = None  # of the next item: it comes at its place, after the values before
         try:
