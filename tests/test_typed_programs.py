@@ -23,8 +23,33 @@ def use(running: RunningTree) -> None:
     roots.close()
 """
 
+WAIT = """
+from suitkaise import WorkerRef
+from suitkaise.testing import wait_until
 
-@pytest.mark.parametrize("program", [pytest.param(STREAM, id="a stream of async functions, that is closed")])
+def pid_of(ref: WorkerRef) -> int:
+    wait_until(ref.is_alive)
+    return wait_until(lambda: ref.pid)
+"""
+
+UPDATE = """
+from suitkaise import skglobals, sktree
+
+skglobals.update("colours", lambda old: [*old, "blue"])
+skglobals.update("colours", ["red"])
+sktree.connect().update("number", lambda old: old + 1, "")
+sktree.connect().select_all_with({}, "").update(lambda old: old + 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(STREAM, id="a stream of async functions, that is closed"),
+        pytest.param(WAIT, id="a wait for what is None before"),
+        pytest.param(UPDATE, id="an update by a function"),
+    ],
+)
 def test_type_checkers_find_no_error_in_a_right_program(program: str, tmp_path: Path) -> None:
     assert mypy_errors(program, tmp_path) == []
     assert pyright_errors(program, tmp_path) == []

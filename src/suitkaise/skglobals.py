@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise import sktree
@@ -77,7 +78,7 @@ def get(name: str, default: Any = _NOTHING) -> Any:
     return tree.get(name, _ROOT) if default is _NOTHING else tree.get(name, _ROOT, default)
 
 
-def update(name: str, value: Any) -> Any:
+def update(name: str, value: Callable[[Any], object] | object) -> Any:
     """Replace the value of a global; return the new value.
 
     Args:

@@ -67,7 +67,7 @@ class Selection:
         """Return the present values of the entries, in order, without those of entries that are gone."""
         return [decoded(entry.path, entry.name, record) for entry, record in self._present()]
 
-    def update(self, value: Any) -> int:
+    def update(self, value: Callable[[Any], object] | object) -> int:
         """Replace the value of each entry; the metadata stay. Each entry by itself is updated atomically.
 
         Args:

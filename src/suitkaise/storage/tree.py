@@ -233,7 +233,7 @@ class Tree:
     def update(
         self,
         name: str,
-        value: Any,
+        value: Callable[[Any], object] | object,
         path: str | None = None,
         metadata: Mapping[str, object] | None = None,
         *,

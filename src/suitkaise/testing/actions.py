@@ -26,7 +26,7 @@ T = TypeVar("T")
 _OVER = frozenset({"finished", "crashed", "killed", "hung", "failed", "stopped", "ignored", "abandoned"})
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+def wait_until(condition: Callable[[], T | None], timeout: float = 10.0, *, what: str = "") -> T:
     """Return the first true value of `condition()`.
 
     Args:
