@@ -53,3 +53,29 @@ sktree.connect().select_all_with({}, "").update(lambda old: old + 1)
 def test_type_checkers_find_no_error_in_a_right_program(program: str, tmp_path: Path) -> None:
     assert mypy_errors(program, tmp_path) == []
     assert pyright_errors(program, tmp_path) == []
+
+
+POOL = """
+from typing import Any
+from suitkaise import skthreading
+from suitkaise.pools import BoundPool, create_pool
+from suitkaise.xprocess import CrossProcessing
+
+def use(xp: CrossProcessing, chosen: dict[str, Any]) -> BoundPool:
+    create_pool("process", abs, 2, timeout=3, retries=0, initializer=print, initargs=("up",), name="pool")
+    xp.create_pool(abs, 2, max_tasks_per_worker=9, **chosen)
+    return skthreading.create_pool(abs, timeout=None).options(timeout=3.0)
+"""
+
+POOL_WITH_WRONG_OPTIONS = """
+create_pool("process", abs, processes=3)
+skthreading.create_pool(abs, timeout="soon")
+skthreading.create_pool(abs).options(tries=2)
+"""
+
+
+def test_type_checkers_know_the_options_of_a_pool(tmp_path: Path) -> None:
+    assert mypy_errors(POOL, tmp_path) == []
+    assert pyright_errors(POOL, tmp_path) == []
+    assert len(mypy_errors(POOL + POOL_WITH_WRONG_OPTIONS, tmp_path)) == 3
+    assert len(pyright_errors(POOL + POOL_WITH_WRONG_OPTIONS, tmp_path)) == 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Unpack
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
@@ -22,6 +22,7 @@ from suitkaise.workers.worker import Thread
 
 if TYPE_CHECKING:
     from suitkaise.pools import BoundPool
+    from suitkaise.pools.executors import PoolOptions
 
 __all__ = [
     "AfterLoop",
@@ -161,7 +162,7 @@ def create_thread(
     return _threads._create(Call("create_thread", what, name, func, setup, args, kwargs, unknown))
 
 
-def create_pool(func_or_worker: Any, size: int | None = None, **options: Any) -> BoundPool:
+def create_pool(func_or_worker: Any, size: int | None = None, **options: Unpack[PoolOptions]) -> BoundPool:
     """Make a pool of threads: see `suitkaise.pools.create_pool`."""
     from suitkaise.pools import create_pool
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, NoReturn, Self, Unpack
 
 from suitkaise.concept.declare import Call
 from suitkaise.concept.group import WorkerGroup, this_worker
@@ -22,6 +22,7 @@ from suitkaise.workers.worker import Process
 
 if TYPE_CHECKING:
     from suitkaise.pools import BoundPool
+    from suitkaise.pools.executors import PoolOptions
 
 __all__ = ["AfterLoop", "BeforeLoop", "CrossProcessing", "OnFinish", "OnStart", "Process", "ProcessSetup"]
 
@@ -112,7 +113,7 @@ class CrossProcessing(WorkerGroup):
         _check_made(self, "create_process")
         return self._create(Call("create_process", what, name, func, setup, args, kwargs, unknown))
 
-    def create_pool(self, func_or_worker: Any, size: int | None = None, **options: Any) -> BoundPool:
+    def create_pool(self, func_or_worker: Any, size: int | None = None, **options: Unpack[PoolOptions]) -> BoundPool:
         """Make a pool of processes: see `suitkaise.pools.create_pool`."""
         _check_made(self, "create_pool")
         from suitkaise.pools import create_pool

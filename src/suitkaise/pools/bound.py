@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack
 
 from suitkaise.errors import no_attribute
 from suitkaise.pools.batches import iterators
 from suitkaise.pools.errors import OTHER_NAMES
-from suitkaise.pools.executors import Pool, ProcessPool, ThreadPool, checked_count, checked_initializer
+from suitkaise.pools.executors import Pool, PoolOptions, ProcessPool, ThreadPool, checked_count, checked_initializer
 from suitkaise.pools.runners import Hosted, host
 from suitkaise.specs import Child
+from suitkaise.specs.options import NOT_GIVEN
 from suitkaise.specs.recipe import Recipe, Startable
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.worker import Worker
@@ -31,7 +32,7 @@ _OTHER_NAMES = {name: here.replace("function, ", "") for name, here in OTHER_NAM
 
 
 def create_pool(
-    kind: Literal["process", "thread"], func_or_worker: Any, size: int | None = None, **options: Any
+    kind: Literal["process", "thread"], func_or_worker: Any, size: int | None = None, **options: Unpack[PoolOptions]
 ) -> BoundPool:
     """Make a pool whose workers all do one thing.
 
@@ -185,9 +186,9 @@ class BoundPool:
         """Return the results of tasks that were submitted, see `Pool.results`."""
         return self._pool.results(futures, ordered=ordered, timeout=timeout, progress=progress)
 
-    def options(self, **limits: Any) -> BoundPool:
+    def options(self, *, timeout: float | None = NOT_GIVEN, retries: int = NOT_GIVEN) -> BoundPool:
         """Return this pool with another `timeout` or `retries`, see `Pool.options`."""
-        return BoundPool(self._function, self._pool.options(**limits))
+        return BoundPool(self._function, self._pool.options(timeout=timeout, retries=retries))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, and end the workers, see `Pool.shutdown`."""

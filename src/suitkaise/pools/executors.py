@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Self, TypedDict, TypeVar
 
 from suitkaise.errors import no_attribute
 from suitkaise.messaging.answer import checked_timeout
@@ -24,7 +24,7 @@ from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number, refuse_unknown
 from suitkaise.specs.recipe import is_async_function, is_generator_function, signature_of, snapshot
 
-__all__ = ["Pool", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
+__all__ = ["Pool", "PoolOptions", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +37,17 @@ _OPTIONS = (
 
 _AHEAD = 16
 """How many tasks for each worker `imap` submits ahead of the results that were taken."""
+
+
+class PoolOptions(TypedDict, total=False):
+    """The options of a `Pool` besides its size, for the functions that pass them on."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    max_tasks_per_worker: int | None
+    timeout: float | None
+    retries: int
+    name: str | None
 
 
 class Pool(Executor, ABC):
