@@ -339,9 +339,7 @@ with ProcessPool(1) as pool:
 """
 
 
-def test_a_changed_global_arrives_with_the_next_task_and_what_a_worker_has_set_is_its_own() -> (
-    None
-):
+def test_a_changed_global_arrives_with_the_next_task_and_what_a_worker_has_set_is_its_own() -> None:
     told = run_program(CHANGED).check().stdout.splitlines()
     missing = "name 'LATE' is not defined"
     assert told == [
