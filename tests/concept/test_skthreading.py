@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -26,6 +26,8 @@ from suitkaise.messaging import removed
 from suitkaise.messaging.supervisor_ref import SupervisorRef
 from suitkaise.skthreading import SKThread, create_thread
 from tests.support import eventually, in_background
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -133,6 +135,15 @@ def test_loop_infinitely_loops_until_the_thread_is_asked_to_rejoin(cls: type[Loo
     assert notes[:4] == ["start", "before", "loop", "after"]
     assert notes[-2:] == ["after", "finish"]
     assert skthreading.get_status(thread) == Status.FINISHED
+
+
+@pytest.mark.parametrize("keyword", ["func", "setup"])
+def test_a_generic_class_is_the_worker_whatever_its_type_parameters(keyword: str) -> None:
+    class Box(SKThread, Generic[T]):
+        def loop(self) -> int:
+            return 4
+
+    assert skthreading.get_thread_result(create_thread(**{keyword: Box[int]}), 15) == 4
 
 
 def test_without_a_limit_a_function_loops_until_it_is_asked_to_rejoin() -> None:

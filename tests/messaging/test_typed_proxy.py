@@ -8,7 +8,7 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from suitkaise.messaging import codec
 from tests.support import mypy_errors
 
 RELEASE = threading.Event()
+
+T = TypeVar("T")
 
 
 class Count(Thread):
@@ -58,6 +60,13 @@ class Count(Thread):
         RELEASE.wait(30)
 
     def _private(self) -> None: ...
+
+
+class Box(Thread, Generic[T]):
+    """Is generic."""
+
+    def put(self, thing: T) -> list[T]:
+        return [thing]
 
 
 def test_calls_and_attributes_wait_for_the_answer() -> None:
@@ -113,6 +122,11 @@ def test_an_async_method_is_awaited() -> None:
             return await count.later(1) + await count.later(2)
 
         assert asyncio.run(main()) == 3
+
+
+def test_a_generic_class_may_have_type_parameters() -> None:
+    with Supervisor("app", Box[int]).start() as running:
+        assert running["box"].proxy(Box[int]).put(3) == [3]
 
 
 def test_the_call_of_an_async_method_is_a_coroutine_as_the_class_has_it() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import pytest
 
 from suitkaise import Process, Reject, Thread
 from suitkaise.pools import TaskFailed, create_pool
 from tests.pools import tasks
+
+T = TypeVar("T")
 
 
 class Count(Process):
@@ -198,3 +200,15 @@ def test_a_pool_names_what_other_pools_call_by_another_name() -> None:
 def test_a_name_that_no_supervisor_can_have_is_refused_at_once(name: Any) -> None:
     with pytest.raises(ValueError, match=r"^ThreadPool"):
         create_pool("thread", abs, 2, name=name)
+
+
+class Box(Thread, Generic[T]):
+    """Keeps nothing."""
+
+    def on_receive(self, message: T) -> list[T]:
+        return [message]
+
+
+def test_a_generic_class_is_the_worker_whatever_its_type_parameters() -> None:
+    with create_pool("thread", Box[int], 1) as pool:
+        assert pool.submit(3).result() == [3]

@@ -28,6 +28,7 @@ from suitkaise.specs.recipe import (
     is_async_function,
     recipe_of,
     signature_of,
+    without_parameters,
 )
 from suitkaise.workers.worker import Process, Thread, Worker
 
@@ -129,8 +130,9 @@ def _arguments_of(call: Call) -> tuple[Call, str | None, Any, Any]:
     if name is not None and call.name is not None:
         raise TypeError(f"{call.function}() got name twice: {name!r} and {call.name!r}")
     name = call.name if name is None else name
-    if not rest and call.func is None and _is_worker(call.setup):  # a worker with a loop of its own needs no function
-        return call, name, call.setup, None
+    setup = without_parameters(call.setup)
+    if not rest and call.func is None and _is_worker(setup):  # a worker with a loop of its own needs no function
+        return call, name, setup, None
     found = {"func": call.func, "setup": call.setup, "args": call.args, "kwargs": call.kwargs}
     for keyword, fits in _POSITIONS.items():
         if rest and fits(rest[0]):
@@ -143,7 +145,7 @@ def _arguments_of(call: Call) -> tuple[Call, str | None, Any, Any]:
             f"{call.function}() takes a name, a function or worker, a setup, args and kwargs, not {call.what!r}"
         )
     call = replace(call, args=found["args"], kwargs=found["kwargs"])
-    return call, name, found["func"], found["setup"]
+    return call, name, without_parameters(found["func"]), without_parameters(found["setup"])
 
 
 _POSITIONS: dict[str, Callable[[Any], bool]] = {

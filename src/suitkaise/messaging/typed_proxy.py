@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 from suitkaise.messaging.answer import Answer, checked_timeout, refuse_own_ask
 from suitkaise.messaging.ask_timeout import limited
 from suitkaise.messaging.messages import MessageKind, Payload
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.recipe import is_async_function, without_parameters
 
 __all__ = ["Askable", "TypedProxy"]
 
@@ -32,6 +32,7 @@ class TypedProxy:
     """
 
     def __init__(self, ref: Askable, cls: type, timeout: float | None) -> None:
+        cls = without_parameters(cls)
         if not isinstance(cls, type):
             raise TypeError(f"proxy takes the class of the worker, not {cls!r}")
         checked_timeout(timeout)

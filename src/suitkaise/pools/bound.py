@@ -14,7 +14,7 @@ from suitkaise.pools.executors import Pool, PoolOptions, ProcessPool, ThreadPool
 from suitkaise.pools.runners import Hosted, host
 from suitkaise.specs import Child
 from suitkaise.specs.options import NOT_GIVEN
-from suitkaise.specs.recipe import Recipe, Startable
+from suitkaise.specs.recipe import Recipe, Startable, without_parameters
 from suitkaise.workers.hooks import is_async
 from suitkaise.workers.worker import Worker
 
@@ -55,7 +55,7 @@ def create_pool(
         raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
     if size is not None:
         checked_count("size", size)
-    function = func_or_worker
+    function = without_parameters(func_or_worker)
     if isinstance(function, Startable) or (isinstance(function, type) and issubclass(function, Startable)):
         recipe = _checked_worker(kind, function)
         own = checked_initializer(options.pop("initializer", None), options.pop("initargs", ()))
