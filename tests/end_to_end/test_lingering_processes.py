@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -48,6 +49,25 @@ def test_a_process_that_is_cut_off_by_its_shutdown_time_is_logged(caplog: pytest
     [cut] = [one.message for one in caplog.records if "has not ended" in one.message]
     assert cut.startswith("'tree/lingers' has finished, but its process has not ended")
     assert cut.endswith("it is killed: shutdown timeout")
+
+
+class Starts(Process):
+    """Starts a program that does not end when it is asked to."""
+
+    def on_start(self) -> None:
+        deaf = "trap '' TERM; echo deaf; exec sleep 1000"
+        program = subprocess.Popen(["sh", "-c", deaf], stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        program.stdout.readline()
+
+
+def test_a_process_that_waits_for_one_that_it_has_started_is_told_as_that(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "suitkaise")
+    with Supervisor("tree", Child(Starts, shutdown=0.3)).start() as running:
+        running["starts"].rejoin()
+        running["starts"].join(30)
+    [cut] = [one.message for one in caplog.records if "has not ended" in one.message]
+    assert "a process that it has started" in cut
 
 
 @pytest.mark.parametrize(

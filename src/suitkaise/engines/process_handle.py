@@ -245,8 +245,8 @@ class ProcessHandle:
             by_hand = why in (KILL_CHILD, KILL_REF)
             if self._outcome is not None and self._kill_reason is None and not by_hand:
                 logger.warning(
-                    "%r has finished, but its process has not ended (a thread that is no daemon, an exit handler); "
-                    "it is killed: %s", self.launch.path, why,
+                    "%r has finished, but its process has not ended (a thread that is no daemon, a process that it has "
+                    "started, an exit handler); it is killed: %s", self.launch.path, why,
                 )  # fmt: skip
             self._kill_reason = self._kill_reason or Killed(why)
             self.process.signal(signal.SIGKILL)
