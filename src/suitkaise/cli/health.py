@@ -145,7 +145,7 @@ def health() -> dict[str, str]:
 
 
 def readiness() -> dict[str, str]:
-    """Return the status of each permanent child, worker or supervisor, that does not run; nothing if all do.
+    """Return the status of each root and each permanent child that does not run; nothing if all do.
 
     What runs on a node that is lost is not ready either, whether it still runs there or not. A child that has declined
     to run is as it should be.
