@@ -100,7 +100,8 @@ class CrossProcessing(WorkerGroup):
             args: the positional arguments of the function (or of the worker's class).
             kwargs: its keyword arguments. The options of `Child` among them configure the process instead: `join_in`,
                 `join_after` (or `num_loops`), `restart`, `max_restarts`, `max_seconds`, `loop_timeout` and the other
-                limits, `backoff`, `shutdown`, `spares`, `drain`, `env`, `keep_children`, `max_memory`.
+                limits, `backoff`, `shutdown`, `spares`, `early_restart`, `drain`, `env`, `keep_children`, `max_memory`,
+                `mailbox`, `concurrency`, `place`, `user`, `group`.
             unknown: other keywords are refused; the error says where they belong.
 
         Raises:
