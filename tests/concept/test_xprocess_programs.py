@@ -120,6 +120,7 @@ def test_a_second_ctrl_c_kills() -> None:
             break
         program.wait()
         wait_gone(worker)
+    assert "xprocess/worker did not stop cleanly: killed (a second Ctrl-C)" in program.stderr
     assert "finished" not in program.stdout
     assert program.left_behind == []
 

@@ -62,7 +62,7 @@ def _wait_for_all() -> None:
         try:
             group.shutdown()
         except KeyboardInterrupt:
-            group._kill()
+            group._kill("a second Ctrl-C")
             group.shutdown()
 
 

@@ -326,10 +326,10 @@ class WorkerGroup:
             self._kept_removed[name] = gone, ask(RequestKind.RESULT, path), ask(RequestKind.STATS, path).get()
         return names
 
-    def _kill(self) -> None:
-        """Kill all, now."""
-        if self._is_up and self._path is not None:
-            SupervisorRef(self._path).kill()
+    def _kill(self, why: str) -> None:
+        """Kill all, now; only the program that has started the supervisor does that."""
+        if self._running is not None:
+            self._running._root.kill(why)
 
 
 _owned: weakref.WeakValueDictionary[str, WorkerGroup] = weakref.WeakValueDictionary()
