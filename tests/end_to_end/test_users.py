@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
+from suitkaise.errors import StorageError
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
 from tests.support import eventually, send_signal
@@ -66,6 +68,23 @@ def test_it_reaches_other_workers_and_the_storage_and_so_does_its_next_incarnati
             assert ref.ask("storage", timeout=15.0) is True
             send_signal(ref, signal.SIGKILL)
             next_exit(events)
+
+
+class ConnectsAnew(Process):
+    """Does to the storage what needs a connection that was not made when the worker was still root."""
+
+    def on_receive(self, message: str) -> None:
+        if message == "watch":
+            self.tree.watch("users")
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(self.tree.add, "by", self.pid, path="users").result()
+
+
+@pytest.mark.parametrize("what", ["watch", "write in a thread"])
+def test_what_its_user_may_not_reach_is_an_error_at_once(what: str) -> None:
+    with Supervisor("app", Child(ConnectsAnew, user="nobody", restart="temporary")).start() as running:
+        with pytest.raises(StorageError, match="cannot be reached: Permission denied; this process runs as user 65534"):
+            running["connects_anew"].ask(what, timeout=15.0)
 
 
 class CrashesAsNobody(Process):

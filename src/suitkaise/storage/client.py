@@ -489,7 +489,8 @@ def _open_connection(directory: str, client: bytes, timeout: float) -> tuple[soc
 
     Raises:
         StorageGone: the listening socket is gone.
-        StorageError: another user listens there; or the server that keeps the store is away.
+        StorageError: another user listens there; this process may not connect; or the server that keeps the store is
+            away.
         BlockingIOError: no answer within `timeout` seconds.
         OSError, WireError: the connection broke.
     """
@@ -522,7 +523,7 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
 
     Raises:
         StorageGone: the listening socket is gone.
-        StorageError: another user listens there.
+        StorageError: another user listens there; or this process may not connect.
         OSError: the connection failed; `BlockingIOError`: not in time.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -541,6 +542,14 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
     except UntrustedServer as error:
         sock.close()
         raise StorageError(str(error.strerror), path=directory) from error
+    except PermissionError as error:
+        sock.close()
+        raise StorageError(
+            f"the storage in {directory} cannot be reached: {error.strerror}; this process runs as user "
+            f"{os.geteuid()}, and the storage is for another user. A worker that has another user uses it by the "
+            "connection that its own thread has made before, which is lost if the storage actor dies",
+            path=directory,
+        ) from error
     except BaseException:
         sock.close()
         raise
