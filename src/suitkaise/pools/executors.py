@@ -59,7 +59,7 @@ class Pool(Executor, ABC):
             a row, and no worker runs, the pool is broken.
         max_tasks_per_worker: how many tasks a worker runs before a new one takes its place (default None: any number).
         timeout: seconds that one attempt of a task may take (default None: no limit). A worker whose task takes longer
-            is killed; for a chunk of `map`, the limit is that of all its items together.
+            is killed; a chunk of `map` may take that time for each of its items.
         retries: how often a task is tried again after its worker died or took too long (default 2; 0: never run a task
             twice). A task that raises an exception is not tried again. A task that has ended its worker at each
             attempt fails with `TaskFailed`, alone.
