@@ -245,7 +245,10 @@ class CrossProcessing(WorkerGroup):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.shutdown()
+        running = self._running
+        after_ctrl_c = kind is not None and issubclass(kind, KeyboardInterrupt)
+        with running._killed_by_ctrl_c() if running is not None and after_ctrl_c else contextlib.nullcontext():
+            self.shutdown()
 
 
 _OTHER_NAMES = {

@@ -90,6 +90,7 @@ import logging, sys, time
 from suitkaise import Process, Supervisor
 from suitkaise.pools import ProcessPool
 from suitkaise.runtime import running_tree
+from suitkaise.xprocess import CrossProcessing
 
 logging.basicConfig(level=logging.INFO)
 running_tree.REPEAT = float(sys.argv[2])
@@ -103,6 +104,11 @@ if sys.argv[1] == "tree":
     with Supervisor("app", Works).start():
         print("up", flush=True)
         time.sleep(600)
+elif sys.argv[1] == "processes":
+    with CrossProcessing() as xp:
+        xp.create_process(Works)
+        print("up", flush=True)
+        time.sleep(600)
 else:
     with ProcessPool(1) as pool:
         future = pool.submit(Works.loop, None)
@@ -112,7 +118,7 @@ else:
 
 
 @pytest.mark.parametrize("repeat, why", [("0.0", "a second Ctrl-C"), ("60.0", "shutdown timeout")])
-@pytest.mark.parametrize("what", ["pool", "tree"])
+@pytest.mark.parametrize("what", ["pool", "processes", "tree"])
 def test_s70_a_second_ctrl_c_kills_the_workers_of_a_block_that_the_first_one_has_ended(
     what: str, repeat: str, why: str
 ) -> None:
