@@ -518,6 +518,7 @@ def test_threads_end_with_a_worker_that_ends_in_another_way(cls: Any, how: str, 
             assert pid is not None
             wait_gone(pid)
         eventually(lambda: not threads_below("app/worker"))
+        assert [report.path for report in running.crashes()] == ([] if how == "force" else ["app/worker"])
 
 
 def threads_below(path: str) -> list[str]:

@@ -76,10 +76,14 @@ class BackgroundSupervisor:
 
     def stop(self, seconds: float) -> None:
         """Ask all threads to finish, and abandon those that have not ended after `seconds`."""
-        self._root.stop(why="its worker ends")
+        self.request_stop()
         if not wait([self._root.exited], None if seconds == float("inf") else max(0.0, seconds)).done:
             self.kill("its worker has ended")
             wait([self._root.exited], _LAST_MOMENT)
+
+    def request_stop(self) -> None:
+        """Ask all threads to finish, without waiting."""
+        self._root.stop(why="its worker ends")
 
     def kill(self, why: str) -> None:
         """Abandon all threads, without waiting."""

@@ -34,6 +34,9 @@ class ThreadSupervisor(Protocol):
     def stop(self, seconds: float) -> None:
         """Ask all threads to finish, and abandon those that have not ended after `seconds`."""
 
+    def request_stop(self) -> None:
+        """Ask all threads to finish, without waiting."""
+
     def kill(self, why: str) -> None:
         """Abandon all threads, without waiting."""
 
@@ -110,6 +113,14 @@ class Background:
             supervisor = self._supervisor
         if supervisor is not None:
             supervisor.stop(seconds)
+
+    def request_stop(self) -> None:
+        """Ask the threads to finish, without waiting; start no further one."""
+        with self._lock:
+            self._closed = True
+            supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.request_stop()
 
     def kill(self, why: str) -> None:
         """Abandon the threads, without waiting; start no further one."""

@@ -355,8 +355,7 @@ class Lifecycle:
         if self.outcome is not None:
             self._slot.seconds[PHASE] = _clock() + _ON_FINISH
         if self.context.forced:
-            background.kill(str(FORCED))
-            background.close(0.0)
+            background.request_stop()
         else:
             now = _clock()
             background.close(grace - min(1.0, grace / 2) - (now - (self._ending_since or now)))
