@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, as_completed
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,13 @@ def test_a_coroutine_is_no_task_and_the_error_asks_for_its_function(running: Run
     with pytest.raises(SpecError, match="was a function called instead of being passed"):
         running.task(coroutine)
     coroutine.close()
+
+
+def test_a_class_is_no_task_and_the_error_tells_how_to_call_it(running: RunningTree) -> None:
+    with pytest.raises(SpecError, match="not the class Fraction; give it lambda: Fraction"):
+        running.task(Fraction, 3)
+    with pytest.raises(SpecError, match="not the class Fraction"):
+        list(running.stream(Fraction, [3]))
 
 
 def names(**given: int) -> list[str]:

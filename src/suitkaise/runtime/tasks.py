@@ -31,7 +31,7 @@ from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.messaging.supervisor_ref import Administration
 from suitkaise.specs import Child
-from suitkaise.specs.recipe import Recipe, snapshot
+from suitkaise.specs.recipe import Recipe, Startable, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.workers.once import once
 
@@ -144,6 +144,11 @@ class Tasks:
             SpecError: this is no function, or the arguments do not fit.
             SuitkaiseError: the tree does not run, or has another child of that id.
         """
+        if isinstance(function, type) and not issubclass(function, Startable):
+            name = function.__name__
+            raise SpecError(
+                f"a task is a function that is called once, not the class {name}; give it lambda: {name}(...)"
+            )
         plain = Child(function, args=args, kwargs=kwargs)  # which checks the function and its arguments
         if plain.kind != "process" or not isinstance(plain.what, Recipe) or isinstance(plain.what.target, type):
             raise SpecError(f"a task is a function that is called once, not {function!r}")
