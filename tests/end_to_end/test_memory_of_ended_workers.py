@@ -38,4 +38,4 @@ def test_timers_with_long_limits_keep_no_ended_worker_in_memory() -> None:
             child = Child(BriefProcess(bytes(1000)), restart="temporary", shutdown=3600.0, receive_timeout=3600.0)
             running.start_child(child, under="pool")
         eventually(lambda: not running.which_children("pool"), timeout=15)
-        eventually(lambda: alive(ThreadHandle) + alive(ProcessHandle) == before)
+        eventually(lambda: alive(ThreadHandle) + alive(ProcessHandle) <= before)

@@ -202,7 +202,7 @@ elif sys.argv[1] == "start":
     act = lambda: Supervisor("app", Idle).start()["idle"].ask("fine")
 elif sys.argv[1] == "task":
     running = Supervisor("app").start()
-    running.start_child = interrupted(running.start_child)  # of the supervisor of the tasks, by the first one
+    running.get_child_spec = interrupted(running.get_child_spec)  # of the supervisor of the tasks, by the first one
     act = lambda: running.task(abs, -1).get()
 elif sys.argv[1] == "disconnect":
     tree = sktree.connect()
