@@ -374,3 +374,135 @@ with ProcessPool(1) as pool:
 
 def test_a_stored_value_brings_no_older_global_back() -> None:
     assert run_program(OLDER).check().stdout.splitlines() == ["(20, 20)", "(30, 30)", "(30, 30)"]
+
+
+KINDS_OF_CHANGES = """
+import cmath
+import math
+from suitkaise.pools import ProcessPool
+
+def one():
+    return "one"
+
+def two():
+    return "two"
+
+FUNCTION = one
+LAMBDA = lambda: "one"
+KIND = "a value"
+ZERO = 0.0
+PAIR = (1, 2)
+MODULE = math
+OPTIONS = {"module": math, "step": 1}
+CLASS = int
+DELETED = "to be deleted"
+sum = "hides the builtin"
+
+def uses():
+    return [
+        lambda: FUNCTION(), lambda: LAMBDA(), lambda: KIND() if callable(KIND) else KIND, lambda: ZERO, lambda: PAIR,
+        lambda: MODULE.__name__, lambda: OPTIONS["step"], lambda: CLASS.__name__, lambda: DELETED, lambda: sum,
+    ]
+
+def told():
+    return list(map(outcome, uses()))
+
+def outcome(use):
+    try:
+        return repr(use())
+    except NameError as error:
+        return str(error)
+
+with ProcessPool(1) as pool:
+    print(pool.submit(told).result() == told())
+    FUNCTION = two
+    LAMBDA = lambda: "two"
+    def KIND():
+        return "a function"
+    ZERO = -0.0
+    PAIR = (True, 2.0)
+    MODULE = cmath
+    OPTIONS["step"] = 2
+    CLASS = float
+    del DELETED, sum
+    print(*pool.submit(told).result(), sep="\\n")
+    FUNCTION, KIND, DELETED, sum = one, 7, "back", "hides it again"
+    print(pool.submit(told).result() == told())
+"""
+
+
+def test_each_kind_of_change_to_a_global_arrives_with_the_next_task() -> None:
+    first, *changed, last = run_program(KINDS_OF_CHANGES).check().stdout.splitlines()
+    assert (first, last) == ("True", "True")
+    assert changed == [
+        "'two'",
+        "'two'",
+        "'a function'",
+        "-0.0",
+        "(True, 2.0)",
+        "'cmath'",
+        "2",
+        "'float'",
+        "name 'DELETED' is not defined",
+        "<built-in function sum>",
+    ]
+
+
+EARLIER = """
+import sys
+from suitkaise import sktree
+from suitkaise.pools import ProcessPool
+
+RATE = 10
+
+class Job:
+    def __call__(self):
+        return RATE
+
+def run():
+    return tree.get("job", path="")()
+
+tree = sktree.connect(sys.argv[1], durable=True)
+with ProcessPool(1) as pool:
+    first = pool.submit(Job()).result()
+    if sys.argv[2] == "first":
+        RATE = 99
+        tree.add_to_root("job", Job())
+    print(first, pool.submit(run).result(), pool.submit(Job()).result())
+"""
+
+
+def test_a_stored_value_brings_no_global_of_an_earlier_run(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(EARLIER, encoding="utf-8")
+    first, second = (
+        run_program(program, str(tmp_path / "tree"), which).check().stdout.strip() for which in ("first", "second")
+    )
+    assert (first, second) == ("10 99 99", "10 10 10")
+
+
+RENAMED = """
+import sys
+from suitkaise import sktree
+
+if sys.argv[2] == "first":
+    class Job:
+        pass
+else:
+    class Work:
+        pass
+
+    Job = Work
+
+tree = sktree.connect(sys.argv[1], durable=True)
+if sys.argv[2] == "first":
+    tree.add_to_root("job", Job())
+print(type(tree.get("job", path="")) is Job)
+"""
+
+
+def test_a_stored_value_of_a_class_that_was_renamed_is_of_the_class_that_has_the_old_name(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(RENAMED, encoding="utf-8")
+    for which in ("first", "second"):
+        assert run_program(program, str(tmp_path / "tree"), which).check().stdout.strip() == "True"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from suitkaise.messaging import codec
 from suitkaise.messaging.bundles import reduce_to_bundle
 
 pytestmark = pytest.mark.usefixtures("by_value")
@@ -129,3 +130,38 @@ def test_what_a_module_has_under_no_name_has_no_bundle() -> None:
 
     assert reduce_to_bundle(Local) is None
     assert reduce_to_bundle(lambda: None) is None
+
+
+class Rebinds:
+    """Changes a global while it is encoded, as another thread may do."""
+
+    def __getstate__(self) -> dict[str, int]:
+        global CHANGES
+        CHANGES = min(CHANGES + 1, 1)
+        return {}
+
+
+REBINDS = Rebinds()
+CHANGES = 0
+
+
+def changes() -> tuple[int, Rebinds]:
+    return CHANGES, REBINDS
+
+
+def test_bytes_that_a_global_has_changed_under_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CHANGES", 0)
+    first = bundle(changes)
+    assert bundle(changes) is not first
+    assert bundle(changes) is bundle(changes)
+
+
+LARGE = ""
+
+
+def test_a_large_text_that_was_sent_with_a_lambda_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "of the program" * len(sys.argv) * 100
+    monkeypatch.setattr(sys.modules[__name__], "LARGE", text)
+    before = sys.getrefcount(text)
+    assert codec.loads(codec.dumps(lambda: LARGE))() is text
+    assert sys.getrefcount(text) == before

@@ -20,7 +20,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
-from suitkaise.messaging import changed_globals, definitions
+from suitkaise.messaging import definitions
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import Home
 from suitkaise.messaging.fingerprints import fingerprint, is_stable
@@ -88,10 +88,11 @@ def definition_with(key: str, data: bytes, newer: Sequence[tuple[str, bytes]] = 
         key: of the definition.
         data: its bundle.
         newer: the keys and bundles of those that it uses and that were `defined_again`.
-        changed_at: when (nanoseconds) the sender last changed a global that it had sent with it before.
+        changed_at: since when (nanoseconds) the globals that it uses have had their values.
     """
     found = definitions.known(key)
-    if found is None or not definitions.is_finished(key) or _changes.get(key, 0) < changed_at:
+    is_older = definitions.in_worker() and _changes.get(key, 0) < changed_at
+    if found is None or not definitions.is_finished(key) or is_older:
         found = pickle.loads(data)
         _changes[key] = changed_at
     for one in newer:
@@ -133,12 +134,16 @@ class _Bundle:
         self.definition = definition
         self.key = definitions.key_of(definition)
         self.data = buffer.getvalue()
-        self.is_current = _Snapshot(pickler.sent).is_current
+        snapshot = _Snapshot(pickler.sent, pickler.notes.marks)
+        self.is_current: Callable[[], bool] = snapshot.is_current if pickler.notes.are_current() else _never
         """Returns whether encoding the definition again would give the same."""
-        used = _used_by(sent for sent in pickler.sent if not isinstance(sent, type))
-        self.used: _Used = _Used(used)
-        self.changed_at: int = max((changed_globals.last_change(*one) for one in used.items()), default=0)
-        """When (nanoseconds) a global that it uses was last changed after it had been sent; 0: never."""
+        self.used = _Used(sent for sent in pickler.sent if not isinstance(sent, type))
+        self.changed_at = pickler.notes.changed_at
+        """Since when (nanoseconds) the globals that it uses have had their values; 0: that is not told."""
+
+
+def _never() -> bool:
+    return False
 
 
 _bundles: dict[int, _Bundle] = {}
@@ -152,20 +157,15 @@ _changes: dict[str, int] = {}
 """From keys of definitions that have arrived to the last change (nanoseconds) of a global that came with them."""
 
 
-def _used_by(functions: Iterable[types.FunctionType]) -> dict[Home, set[str]]:
-    """Return the names of the globals that functions use, of each module."""
-    used: dict[Home, set[str]] = {}
-    for function in functions:
-        home = definitions.home_of(function.__module__)
-        if function.__globals__ is definitions.namespace(home):
-            used.setdefault(home, set()).update(parts._extract_code_globals(function.__code__))
-    return used
-
-
 class _Used:
     """The classes and functions that functions use as globals, compared with those that were sent first."""
 
-    def __init__(self, used: Mapping[Home, set[str]]) -> None:
+    def __init__(self, functions: Iterable[types.FunctionType]) -> None:
+        used: dict[Home, set[str]] = {}
+        for function in functions:
+            home = definitions.home_of(function.__module__)
+            if function.__globals__ is definitions.namespace(home):
+                used.setdefault(home, set()).update(parts._extract_code_globals(function.__code__))
         self._names: list[tuple[Callable[[str], Any], list[str]]] = []
         self._first: list[Any] = []
         for home, names in used.items():
@@ -194,7 +194,8 @@ class _Snapshot:
     All the functions of a class are looked at by a few calls into C: a loop in Python takes several times as long.
     """
 
-    def __init__(self, sent: Sequence[Any]) -> None:
+    def __init__(self, sent: Sequence[Any], marks: Mapping[int, object]) -> None:
+        """Take a snapshot, with `marks`: from the ids of values to their fingerprints when they were encoded."""
         classes = [definition for definition in sent if isinstance(definition, type)]
         self._functions = [definition for definition in sent if not isinstance(definition, type)]
         self._with_parts = [function for function in self._functions if vars(function) or function.__closure__]
@@ -209,7 +210,11 @@ class _Snapshot:
             *((scopes[number].get, tuple(names)) for number, names in used.items() if names),
         ]
         self._values = self._now()
-        self._prints = [(index, fingerprint(value)) for index, value in enumerate(self._values) if not is_stable(value)]
+        self._prints = [
+            (index, marks.get(id(value)) or fingerprint(value))
+            for index, value in enumerate(self._values)
+            if not is_stable(value)
+        ]
 
     def is_current(self) -> bool:
         """Return whether all of it is as it was."""

@@ -42,6 +42,7 @@ class ByValue(_Pickler):
         super().__init__(file, protocol)
         self.sent: list[Any] = []
         """The classes and functions that were sent by value."""
+        self.notes: changed_globals.Notes = changed_globals.Notes()
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to rebuild a value, or NotImplemented for pickle's own way."""
@@ -50,7 +51,7 @@ class ByValue(_Pickler):
             if _goes_by_name(value):
                 return NotImplemented
             self.sent.append(value)
-            return _reduce_function(value)
+            return _reduce_function(value, self.notes)
         if isinstance(value, type):
             if value in _CLASSES_OF_BUILTINS or _goes_by_name(value):
                 return super().reducer_override(value)
@@ -81,7 +82,7 @@ def _goes_by_name(definition: Any) -> bool:
 
 
 # ------------------------------------------------------------ functions
-def _reduce_function(function: types.FunctionType) -> Any:
+def _reduce_function(function: types.FunctionType, notes: changed_globals.Notes) -> Any:
     if function.__code__ is _SINGLEDISPATCH:
         return _reduce_singledispatch(function)
     key = definitions.key_of(function)
@@ -89,11 +90,12 @@ def _reduce_function(function: types.FunctionType) -> Any:
     home = definitions.home_of(function.__module__)
     scope = function.__globals__
     names = parts._extract_code_globals(code)
-    used = {name: scope[name] for name in names if name in scope}
     changed: dict[str, int] = {}
     if scope is definitions.namespace(home):
         definitions.note_sent(home, names, scope)
-        changed = changed_globals.changes_among(home, names, scope)
+        used, changed = notes.globals_of(home, names, scope)
+    else:
+        used = {name: scope[name] for name in names if name in scope}
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
     attributes = {

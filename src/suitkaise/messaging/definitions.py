@@ -316,6 +316,8 @@ def known(key: str) -> Any:
     if name != program() or not isinstance(loaded, types.ModuleType):
         return None
     found = _lookup(vars(loaded), qualified)
+    if _in_worker and name_of(found)[1] != qualified:  # the program has bound the name to another value before
+        return None
     if found is not None and id(found) not in _keys:
         register(key, found)
     return found
