@@ -22,6 +22,7 @@ from suitkaise.runtime import runtime, storage_actor, storage_service
 from suitkaise.specs import SupervisorSpec
 from suitkaise.storage import connect
 from suitkaise.storage.backends.store import Store
+from suitkaise.storage.client import SOCKET
 from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
 from tests.support import GRACE, eventually, in_background, is_alive, run_program, wait_gone
@@ -267,6 +268,36 @@ def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path, engine: 
         assert "in use by another program" in finished.stderr
     finally:
         sktree.disconnect()
+
+
+def test_of_programs_that_begin_to_use_a_directory_at_the_same_time_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / SOCKET)
+    left = socket.socket(socket.AF_UNIX)  # by an earlier program
+    left.bind(path)
+    left.close()
+    looked, go_on, is_served = threading.Event(), threading.Event(), storage_actor.is_served
+
+    def held_up(path: str) -> bool:
+        served = is_served(path)
+        if not looked.is_set():
+            looked.set()
+            go_on.wait(0.2)
+        return served
+
+    def declare() -> socket.socket:
+        return storage_actor.declare("sktree", str(tmp_path), durable=True, engine="lmdb")[1]
+
+    monkeypatch.setattr(storage_actor, "is_served", held_up)
+    first = in_background(declare)
+    assert looked.wait(GRACE)
+    second = in_background(declare)
+    second.add_done_callback(lambda _: go_on.set())
+    with first.result(GRACE):
+        with pytest.raises(StorageError, match="in use by another program"):
+            second.result(GRACE).close()
+        assert is_served(path)
 
 
 def test_entries_of_a_worker_of_the_main_file_have_the_path_of_that_file(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ keeper loads it before it forks the actor.)
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
 import os
 import socket
+from collections.abc import Iterator
 from typing import ClassVar
 
 from suitkaise.errors import StorageError
 from suitkaise.platform.sockets import bind_unix, connect_unix
 from suitkaise.specs import Backoff, Child, SupervisorSpec
+from suitkaise.storage.backends.access import WRITER
 from suitkaise.storage.backends.integrity import damaged
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.place import check_place
@@ -80,7 +84,8 @@ def declare(name: str, directory: str, *, durable: bool, engine: str) -> tuple[S
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if durable:
             check_place(directory)
-        listener = _listen(path)
+        with _turn(directory):
+            listener = _listen(path)
     except OSError as error:
         raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error
     actor = Child(
@@ -90,12 +95,37 @@ def declare(name: str, directory: str, *, durable: bool, engine: str) -> tuple[S
     return SupervisorSpec(name, actor, max_restarts=math.inf), listener
 
 
+@contextlib.contextmanager
+def _turn(directory: str) -> Iterator[None]:
+    """Keep other programs from taking the directory meanwhile: one would unlink the socket of the other.
+
+    Raises:
+        StorageError: another program is about to use the storage.
+    """
+    descriptor = os.open(os.path.join(directory, WRITER), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(directory) from None
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process that was forked meanwhile has the descriptor, too
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(directory: str) -> StorageError:
+    return StorageError(f"the storage at {directory!r} is in use by another program", path=directory)
+
+
 def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
             if is_served(path):
-                raise StorageError(f"the storage at {os.path.dirname(path)!r} is in use by another program", path=path)
+                raise _in_use(os.path.dirname(path))
             os.unlink(path)
         bind_unix(listener, path)
         os.chmod(path, 0o600)

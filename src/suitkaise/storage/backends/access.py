@@ -30,6 +30,7 @@ from suitkaise.storage.backends.tables import Engine, Opened
 __all__ = [
     "DEFAULT_MAP_SIZE",
     "LOCK",
+    "WRITER",
     "Holder",
     "close_for_writing",
     "forks_wait",
@@ -40,6 +41,9 @@ __all__ = [
 
 DEFAULT_MAP_SIZE = 1 << 36
 """LMDB's map in bytes: large from the start, so that it hardly ever grows. Address space costs nothing."""
+
+WRITER = "writer"
+"""The file in a storage's directory that the writer locks."""
 
 LOCK = threading.RLock()
 """Held while a store is opened or closed, while shared tables are read, and during a fork."""
@@ -122,7 +126,7 @@ def open_for_reading(engine: Engine, directory: Path, *, map_size: int) -> tuple
 
 def _lock_writer(directory: Path) -> int:
     """Lock out other writers. The kernel releases the lock when the process ends."""
-    descriptor = os.open(directory / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / WRITER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
