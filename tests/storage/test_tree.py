@@ -408,6 +408,15 @@ def test_str_shows_a_value_of_several_lines_in_one(tree: Tree) -> None:
     assert "<td>[[1]\\n [2]]</td>" in tree._repr_html_()
 
 
+def test_str_shows_a_name_and_a_path_as_one_line_that_steers_no_terminal(tree: Tree) -> None:
+    tree.add("limit = 1\n  \x1b[2Jlimits", 2, path="ui\nlog/\u202edeep")
+    assert str(tree).splitlines()[1:] == [
+        "  ui\\nlog/",
+        "    \\u202edeep/",
+        "      limit = 1\\n  \\x1b[2Jlimits = 2",
+    ]
+
+
 def test_str_draws_the_tree(tree: Tree) -> None:
     tree.add("limit", 10, path="ui/settings")
     tree.add("text", "x" * 100, path="ui")

@@ -78,9 +78,9 @@ def picture_of(reader: Reader) -> str:
             (at for at, (one, other) in enumerate(zip(parts, above, strict=False)) if one != other),
             min(len(parts), len(above)),
         )
-        lines += [f"{'  ' * (depth + 1)}{parts[depth]}/" for depth in range(common, len(parts))]
+        lines += [f"{'  ' * (depth + 1)}{one_line(parts[depth])}/" for depth in range(common, len(parts))]
         above = parts
-        lines.append(f"{'  ' * (len(parts) + 1)}{name} = {short_value(record)}")
+        lines.append(f"{'  ' * (len(parts) + 1)}{one_line(name)} = {short_value(record)}")
     if count > len(shown):
         lines.append(f"  and {count - len(shown)} more")
     return "\n".join(lines)
