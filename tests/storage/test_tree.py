@@ -432,13 +432,15 @@ def test_str_draws_the_tree(tree: Tree) -> None:
     assert repr(tree) == f"Tree('{tree.directory}')"
 
 
-def test_str_shows_values_that_cannot_be_decoded_and_is_bounded(tree: Tree) -> None:
+def test_str_shows_values_that_cannot_be_shown_and_is_bounded(tree: Tree) -> None:
     tree.add("odd", Undecodable())
+    tree.add("huge", 10**5000)  # `repr` refuses it
     for index in range(300):
         tree.add(f"n{index}", index, wait=False)
     tree.flush()
     text = str(tree)
-    assert "and 101 more" in text
+    assert "and 102 more" in text
+    assert "huge = <cannot be shown here: Exceeds the limit" in text
     assert len(text.splitlines()) < 210
     with pytest.raises(RuntimeError, match="cannot be made here") as caught:
         tree.get("odd")

@@ -95,13 +95,13 @@ def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
 
 
 def short_value(record: bytes) -> str:
-    """Return the value's `repr` in one line, cut if it is long; if the value cannot be decoded, the reason."""
+    """Return the value's `repr` in one line, cut if it is long; if there is none, the reason."""
     if not intact(record):
         return "<damaged>"
     try:
         text = one_line(repr(value_of(record))[: _MAX_VALUE + 1])
     except Exception as error:
-        return one_line(f"<cannot be decoded here: {error}>")
+        return one_line(f"<cannot be shown here: {error}>")
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
 
 
