@@ -316,6 +316,30 @@ def test_metadata_must_be_scalars(tree: Tree) -> None:
     assert tree.entry("x").metadata == {"size": 3, "loops": math.inf}
 
 
+def test_text_that_cannot_be_stored_is_refused_with_what_it_was_for(tree: Tree) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")  # of a file, as `os.listdir` returns it
+    shown = r"'caf\\udce9.txt' has a lone surrogate"
+    for use in (
+        lambda metadata: tree.add("x", 1, metadata=metadata),
+        lambda metadata: tree.update("x", 1, metadata=metadata),
+        lambda metadata: tree.select_all_with(metadata),
+    ):
+        with pytest.raises(ValueError, match=rf"a str in metadata\['file'\] must be valid text; {shown}"):
+            use({"file": name})
+        with pytest.raises(ValueError, match=f"a key of metadata must be valid text; {shown}"):
+            use({name: 1})
+    with pytest.raises(ValueError, match=f"a key of metadata must be valid text; {shown}"):
+        tree.declare_index([name])
+    for look in (tree.watch, tree.containers, tree.walk, tree.get_all_from):
+        with pytest.raises(ValueError, match=f"a path must be valid text; {shown}"):
+            look(name)
+    with tree.transaction():
+        with pytest.raises(ValueError, match="must be valid text"):
+            tree.add("x", 1, metadata={"file": name})
+        tree.add("y", 1)
+    assert tree.get("y") == 1
+
+
 @pytest.mark.parametrize("wrong", ["", 0, (), False])
 def test_empty_metadata_of_a_wrong_type_are_refused_and_nothing_is_written(tree: Tree, wrong: Any) -> None:
     for write in (

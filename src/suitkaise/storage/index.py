@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
-from suitkaise.storage.keys import is_below, ranges_below
+from suitkaise.storage.keys import is_below, ranges_below, utf8
 from suitkaise.storage.records import Metadata, head_of, metadata_of, path_and_name, unpack_metadata
 
 __all__ = ["ALWAYS_INDEXED", "Scan", "checked_keys", "find", "index_keys", "matches", "prefixes_of"]
@@ -27,10 +27,12 @@ Scan: TypeAlias = Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]]
 
 
 def checked_keys(what: str, keys: Iterable[str]) -> list[str]:
-    """Return metadata keys that are to be indexed; raise TypeError if they are none. `what` names the argument."""
+    """Return metadata keys to index; raise TypeError or ValueError if they are none. `what` names the argument."""
     found = list(keys) if isinstance(keys, Iterable) and not isinstance(keys, str | bytes) else None
     if found is None or not all(isinstance(key, str) for key in found):
         raise TypeError(f"{what} must be a list of metadata keys such as ['pid'], not {keys!r}")
+    for key in found:
+        utf8(key, "key of metadata")
     return found
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "path_in",
     "ranges_below",
     "unpack_key",
+    "utf8",
 ]
 
 MAX_KEY = 480
@@ -43,7 +44,7 @@ def entry_key(path: str, name: str) -> tuple[bytes, tuple[str, str] | None]:
         raise ValueError(f"a name must not be empty and must not contain NUL, but it is {name!r}")
     path = normal_path(path)
     prefix = container_prefix(path)
-    tail = _utf8(name, "name")
+    tail = utf8(name, "name")
     whole = prefix + tail
     if prefix[:1] != _LONG and len(whole) <= MAX_KEY:
         return whole, None
@@ -66,6 +67,7 @@ def normal_path(path: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _normal_path(path: str) -> str:
+    utf8(path, "path")
     normal = path.strip("/")
     parts = normal.split("/") if normal else []
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
@@ -95,7 +97,7 @@ def _checked_path(path: str, name: str) -> str:
 
 def container_prefix(path: str) -> bytes:
     """Return the prefix of the keys of a container's entries; `path` is normalized."""
-    data = _utf8(path, "path")
+    data = utf8(path, "path")
     if len(data) <= _MAX_PATH_PART:
         return data + b"\0"
     return _LONG + _digest(data) + b"\0"
@@ -114,7 +116,7 @@ def ranges_below(path: str) -> list[tuple[bytes, bytes]]:
     """
     if not path:
         return [(b"", _END)]
-    data, long = _utf8(path, "path"), (_LONG, _END)
+    data, long = utf8(path, "path"), (_LONG, _END)
     if len(data) > _MAX_PATH_PART:
         return [long]
     return [(data + b"\0", data + b"\1"), (data + b"/", data + b"0"), long]
@@ -136,7 +138,12 @@ def path_in(key: bytes) -> str | None:
     return None if key[:1] == _LONG else key.partition(b"\0")[0].decode()
 
 
-def _utf8(text: str, what: str) -> bytes:
+def utf8(text: str, what: str) -> bytes:
+    """Encode a text.
+
+    Raises:
+        ValueError: it has a lone surrogate, as the name of a file has for a byte that is no UTF-8.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError:

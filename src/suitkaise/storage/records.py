@@ -23,7 +23,7 @@ import msgspec
 
 from suitkaise.errors import StorageDamaged
 from suitkaise.messaging import codec
-from suitkaise.storage.keys import unpack_key
+from suitkaise.storage.keys import unpack_key, utf8
 
 __all__ = [
     "OWNER_MARK",
@@ -310,13 +310,14 @@ def check_metadata(metadata: Mapping[str, object]) -> Metadata:
 
     Raises:
         TypeError: a key is not a str or a value is not a scalar; or the mark of an owner is not a bool.
-        ValueError: an int is beyond 64 bits.
+        ValueError: an int is beyond 64 bits, or a text has a lone surrogate.
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a dict of scalars, not {type(metadata).__name__}: {metadata!r}")
     for key, value in metadata.items():
         if type(key) is not str:
             raise TypeError(f"metadata: a key must be a str, not {type(key).__name__}: {key!r}")
+        utf8(key, "key of metadata")
         if key == OWNER_MARK and not isinstance(value, bool):
             raise TypeError(f"metadata[{key!r}] must be True or False, not {value!r}")
         if value is not None and not isinstance(value, str | int | float):
@@ -326,6 +327,8 @@ def check_metadata(metadata: Mapping[str, object]) -> Metadata:
             )
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError(f"metadata[{key!r}] must fit into 64 bits; put {value!r} in the value")
+        if isinstance(value, str):
+            utf8(value, f"str in metadata[{key!r}]")
     return {key: _plain(value) for key, value in metadata.items()}
 
 
