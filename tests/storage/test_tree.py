@@ -120,6 +120,19 @@ def test_get_of_a_missing_name_raises_an_error_with_the_nearest_names(tree: Tree
         tree.get("limit", path="elsewhere")
 
 
+def test_a_miss_in_a_container_of_many_entries_does_not_read_them_all(tree: Tree) -> None:
+    for index in range(1001):
+        tree.add(f"n{index}", 1, path="wide", wait=False)
+    tree.flush()
+    assert len(tree._reader.heads("wide", 7)) == 7
+    for count, hint in ((1001, ""), (1000, "; the nearest names there are 'n101', 'n100', 'n1000'")):
+        assert len(tree._reader.heads("wide")) == count
+        with pytest.raises(EntryNotFound) as caught:
+            tree.get("n1001", path="wide")
+        assert str(caught.value) == f"there is no 'n1001' in 'wide'{hint}"
+        tree.remove("n999", path="wide", missing_ok=True)
+
+
 @pytest.mark.parametrize("name, hint", [
     ("ui/limit", "; there is 'limit' in 'ui'"), ("/ui/limit", "; there is 'limit' in 'ui'"),
     ("ui/else", "; the container is empty"), ("ui/../limit", "; the container is empty"),

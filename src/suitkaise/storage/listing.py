@@ -10,7 +10,7 @@ from typing import Protocol
 from suitkaise.errors import EntryNotFound
 from suitkaise.escapes import one_line
 from suitkaise.storage.backends.reader import Reader
-from suitkaise.storage.keys import is_below, normal_path, path_in
+from suitkaise.storage.keys import entry_key, is_below, normal_path, path_in
 from suitkaise.storage.protocol import where
 from suitkaise.storage.records import intact, path_and_name, value_of
 
@@ -27,6 +27,8 @@ __all__ = [
 MAX_SHOWN = 200
 """The number of entries that a picture of the tree shows at most."""
 _MAX_VALUE = 60  # characters
+_MOST_COMPARED = 1000
+"""The number of names in a container of which the nearest are told: a miss among many is to cost no second."""
 
 
 def containers_below(reader: Reader, top: str) -> list[str]:
@@ -47,15 +49,13 @@ def names_in(reader: _HasContainers, path: str) -> list[str]:
 def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:
     """Build the error for an entry that does not exist; the message tells where it is, or the nearest names."""
     path = normal_path(path)
-    names = names_in(reader, path)
+    names = sorted(path_and_name(key, record)[1] for key, record in reader.heads(path, _MOST_COMPARED + 1))
     hint = "" if names else "; the container is empty"
-    if near := difflib.get_close_matches(name, names, n=3):
+    if len(names) <= _MOST_COMPARED and (near := difflib.get_close_matches(name, names, n=3)):
         hint = f"; the nearest names there are {', '.join(map(repr, near))}"
     above, _, last = name.rpartition("/")
     with contextlib.suppress(ValueError):  # it is no path, then
-        if above and last in names_in(
-            reader, normal_path(above)
-        ):  # it is a whole path, as `suitkaise store ls` shows it
+        if above and reader.revision(entry_key(above, last)[0]):  # it is a whole path, as `suitkaise store ls` shows it
             hint = f"; there is {where(last, normal_path(above))}"
     if not hint or not names:
         hint += reader.hint

@@ -8,6 +8,7 @@ dead readers, is repaired and repeated. Why readers close for a fork: see `acces
 from __future__ import annotations
 
 import functools
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,13 +110,13 @@ class Reader:
 
         return self._read(collect)
 
-    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Return keys of one container, and records without their values, which are not copied."""
+    def heads(self, path: str, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        """Return keys of one container, `most` at most, and records without their values, which are not copied."""
         prefix = container_prefix(path)
 
         def collect(transaction: Transaction) -> list[tuple[bytes, bytes]]:
             found = scan(transaction, self._entries, prefix, next_container(prefix))
-            return [(bytes(key), head_of(record)) for key, record in found]
+            return [(bytes(key), head_of(record)) for key, record in itertools.islice(found, most)]
 
         return self._read(collect, buffers=True)
 

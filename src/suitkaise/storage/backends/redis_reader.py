@@ -158,10 +158,10 @@ class RedisReader(Reader):
         prefix = container_prefix(path)
         return [(key, record) for key, record, _ in self._range(prefix, next_container(prefix))]
 
-    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Return keys of one container, and records without their values."""
-        prefix = container_prefix(path)
-        return [(key, head) for key, head, _ in self._range(prefix, next_container(prefix), "heads")]
+    def heads(self, path: str, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        """Return keys of one container, `most` at most, and records without their values."""
+        prefix, limit = container_prefix(path), -1 if most is None else most
+        return [(key, head) for key, head, _ in self._range(prefix, next_container(prefix), "heads", limit)]
 
     def entries(self, path: str) -> list[tuple[bytes, Entry]]:
         """Return keys and facts of the entries in one container."""

@@ -57,9 +57,9 @@ class RemoteReader(Reader):
         """Return keys and records of one container, as they were at one moment."""
         return self._ask("container", path)  # type: ignore[no-any-return]
 
-    def heads(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Return keys of one container, and records without their values."""
-        return self._ask("heads", path)  # type: ignore[no-any-return]
+    def heads(self, path: str, most: int | None = None) -> list[tuple[bytes, bytes]]:
+        """Return keys of one container, `most` at most, and records without their values."""
+        return self._ask("heads", path, most)  # type: ignore[no-any-return]
 
     def entries(self, path: str) -> list[tuple[bytes, Entry]]:
         """Return keys and facts of the entries in one container."""
