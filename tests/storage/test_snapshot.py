@@ -227,6 +227,18 @@ def test_a_missing_file_or_a_folder_is_an_os_error_and_a_pipe_is_no_snapshot(tre
         tree.restore(file)
 
 
+def test_a_snapshot_replaces_no_pipe_and_no_device(tree: Tree, file: Path) -> None:
+    os.mkfifo(file)
+    link = file.with_name("link")
+    link.symlink_to(file)
+    for place in (file, link):
+        with pytest.raises(OSError, match="a snapshot replaces only a regular file"):
+            tree.snapshot(place)
+    assert (file.is_fifo(), link.is_symlink()) == (True, True)
+    with pytest.raises(IsADirectoryError, match=f"'{file.parent}'$"):
+        tree.snapshot(file.parent)
+
+
 def test_a_snapshot_that_fails_leaves_the_earlier_file(tree: Tree, file: Path) -> None:
     tree.add("a", 1, "p")
     tree.snapshot(file)

@@ -11,6 +11,7 @@ a snapshot does not hold them, and a restore leaves them alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -94,7 +95,12 @@ def write_snapshot(file: BinaryIO, entries: Iterable[tuple[bytes, bytes]], total
 
 @contextlib.contextmanager
 def replaced(target: Path) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `target` at the end of the block. The user alone has access to it."""
+    """Open a new file that replaces `target` at the end of the block. The user alone has access to it.
+
+    Raises:
+        OSError: it cannot be written; or `target` is a directory, a device, or another thing that is no file.
+    """
+    _check_replaceable(target)
     new = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undone:
         file = os.fdopen(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b", _BUFFER)
@@ -105,6 +111,17 @@ def replaced(target: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         new.rename(target)
         undone.pop_all()
+
+
+def _check_replaceable(target: Path) -> None:
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a snapshot replaces only a regular file", str(target))
 
 
 class Snapshot:

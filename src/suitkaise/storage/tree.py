@@ -765,7 +765,7 @@ class Tree:
             The number of entries in the file.
 
         Raises:
-            OSError: the file cannot be written; an earlier file of that name is unchanged.
+            OSError: the file cannot be written, or is no regular file; an earlier file of that name is unchanged.
             StorageDamaged: an entry is damaged; an earlier file of that name is unchanged.
             StorageError: there is a transaction in this thread.
 
