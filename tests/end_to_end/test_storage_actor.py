@@ -258,6 +258,11 @@ def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: 
         sktree.disconnect()
 
 
+def test_a_directory_that_cannot_even_be_looked_at_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"the storage cannot be at '.*/n+': .*File name too long"):
+        sktree.connect(tmp_path / ("n" * 300), durable=True)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_durable_storage_serves_one_program_at_a_time(tmp_path: Path, engine: str) -> None:
     sktree.connect(tmp_path / "state", durable=True, engine=engine)

@@ -116,7 +116,10 @@ class StorageService:
                 "a storage in Redis lies in its server, and takes no directory and no durable=True: "
                 f"connect(engine={shown(engine)!r}); whether it survives a power cut is set in the server"
             )
-        asked, engine = engine, chosen_engine(Path(directory), engine)
+        try:
+            asked, engine = engine, chosen_engine(Path(directory), engine)
+        except OSError as error:
+            raise StorageError(f"the storage cannot be at {directory!r}: {error}", path=directory) from error
         modules = ["runtime.storage_actor", "storage.tree", f"storage.backends.{engine}_engine"]
         if engine == "redis":
             modules.append("storage.backends.redis_reader")
