@@ -17,7 +17,7 @@ import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
 from suitkaise.concept.group import current_worker
-from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageDamaged, StorageError
+from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.runtime import runtime, storage_actor, storage_service
 from suitkaise.specs import SupervisorSpec
 from suitkaise.storage import connect
@@ -261,6 +261,17 @@ def test_a_durable_storage_may_have_a_path_longer_than_a_unix_address(tmp_path: 
 def test_a_directory_that_cannot_even_be_looked_at_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"the storage cannot be at '.*/n+': .*File name too long"):
         sktree.connect(tmp_path / ("n" * 300), durable=True)
+
+
+def test_a_directory_is_the_same_by_any_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    tree = sktree.connect(tmp_path / "state", durable=True)
+    try:
+        assert sktree.connect(tmp_path / "link", durable=True) is tree
+        with pytest.raises(SuitkaiseError, match="a program has one storage"):
+            sktree.connect(tmp_path, durable=True)
+    finally:
+        sktree.disconnect()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -91,7 +91,7 @@ class StorageService:
                     self._start(place, durable=durable is not None, engine=engine)
                 finally:
                     self._is_starting = False
-            elif durable is not None and os.path.abspath(durable) != os.path.abspath(self._storage_directory):
+            elif durable is not None and os.path.realpath(durable) != os.path.realpath(self._storage_directory):
                 raise SuitkaiseError(
                     f"the storage of this program lies at {self._storage_directory!r}; a program has one storage"
                 )
