@@ -54,6 +54,19 @@ def test_freed_space_can_be_used(small_tmpfs: Path, file_engine: str) -> None:
         assert storage.tree.get("m14", path="full") == BLOB
 
 
+def test_the_room_of_a_removed_entry_can_be_used_at_once(small_tmpfs: Path) -> None:
+    large = bytes(1 << 20)
+    with Storage(small_tmpfs, engine="lmdb") as storage:
+        count = 0
+        with pytest.raises(StorageFull):
+            for count in range(100):
+                storage.tree.add(f"n{count}", large, path="full")
+        for index in range(count):
+            storage.tree.remove(f"n{index}", path="full")
+            storage.tree.add(f"m{index}", large, path="full")
+        assert len(storage.tree.get_all_from("full")) == count > 2
+
+
 def test_flush_raises_storage_full_even_if_the_server_was_killed_meanwhile(small_tmpfs: Path, file_engine: str) -> None:
     with Storage(small_tmpfs, engine=file_engine) as storage:
         count = fill(storage)

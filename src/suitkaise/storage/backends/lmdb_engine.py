@@ -39,6 +39,9 @@ class LmdbEngine:
     reads_one_at_a_time: bool = False
     heartbeat: float | None = None
 
+    def __init__(self) -> None:
+        self._room_made: tuple[Path, int] | None = None  # where, and the number of the commit that did it
+
     def open_for_writing(self, directory: Path, *, durable: bool, map_size: int) -> Any:
         """Open the environment in `directory`; make it if it does not exist."""
         data = directory / FILES["lmdb"]
@@ -75,17 +78,32 @@ class LmdbEngine:
         return True
 
     def repaired_writing(self, opened: Any, directory: Path, error: Exception, size: int) -> bool:
-        """Double a map that is full."""
+        """Double a map that is full; make room in a file system that is full, or report it."""
         if isinstance(error, lmdb.MapFullError):
             _grow(opened, directory)
             return True
         if _is_full(error, directory, size):
+            if self._makes_room(opened, directory):
+                return True
             raise FileSystemFull(f"no room is left in {directory} for this write: {error}") from error
         if isinstance(error, lmdb.BadValsizeError):  # keys are never too long
             raise StorageFull("an entry in LMDB may have 4 GiB at most") from error
         if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
             raise StorageDamaged(f"the storage in {directory} is damaged: {error}") from error
         return False
+
+    def _makes_room(self, opened: Any, directory: Path) -> bool:
+        """Commit next to nothing: the second commit after a removal is the first that can use its pages."""
+        if self._room_made == (directory, opened.info()["last_txnid"]):
+            return False
+        try:
+            facts = opened.open_db(b"facts", create=False)
+            with opened.begin(write=True) as transaction:
+                transaction.put(b"room made", b"", db=facts)
+        except lmdb.Error:  # there is no room for that either
+            return False
+        self._room_made = directory, opened.info()["last_txnid"]
+        return True
 
     def problem(self, opened: Any) -> str | None:
         """Return None: LMDB has no check of its own."""
