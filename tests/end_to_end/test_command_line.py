@@ -327,7 +327,8 @@ def test_the_error_names_the_path_to_an_argument_that_cannot_be_pickled(tmp_path
         (["demo", "--observe", "99999"], "suitkaise demo: the observer listens at HOST:PORT"),
         (["crashes", "--jsno"], "unrecognized arguments: --jsno"),
         (["crashes", "last", "one"], "unrecognized arguments: one"),
-        (["crashes", "--", "last"], "unrecognized arguments: last"),
+        (["crashes", "--", "last", "one"], "unrecognized arguments: one"),
+        (["ps", "--", "last"], "unrecognized arguments: last"),
     ],
 )
 def test_wrong_usage_ends_the_program_with_exit_code_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:

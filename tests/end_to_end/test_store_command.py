@@ -202,6 +202,16 @@ def test_a_wrong_name_is_a_usage_error(action: str, state: Path) -> None:
     assert finished.stderr.startswith("suitkaise store: a name must not be empty")
 
 
+def test_a_name_that_begins_with_a_dash_is_given_behind_two_dashes(tmp_path: Path) -> None:
+    sktree.connect(tmp_path / "state", durable=True).add("-draft", 1, path="")
+    try:
+        assert store("get", tmp_path / "state", "--json", "--", "-draft").check().stdout == "1\n"
+        store("rm", "--", tmp_path / "state", "-draft").check()
+        assert store("get", tmp_path / "state", "--", "-draft").returncode == 1
+    finally:
+        sktree.disconnect()
+
+
 def test_what_json_does_not_have_is_printed_as_json_all_the_same(tmp_path: Path) -> None:
     tree = sktree.connect(tmp_path / "state", durable=True)
     try:

@@ -55,10 +55,11 @@ def _main(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     argv = [*argv[:1], *with_address(argv[1:])]
-    ours, theirs = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    ours, theirs = argv, []
+    if argv[0] == "run" and "--" in argv:
+        ours, theirs = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     options, rest = parser.parse_known_args(ours)
-    unknown = rest if options.command == "run" else [*rest, *theirs]
-    if unknown:
+    if unknown := [word for word in rest if word != "--"]:
         import shlex
 
         parser.error(f"unrecognized arguments: {shlex.join(unknown)}")
