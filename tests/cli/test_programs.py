@@ -142,3 +142,13 @@ def test_a_path_that_is_not_there_is_told_with_those_that_may_be_meant(path: str
     other.facts = {"pid": 72, "trees": [{"path": "shop"}]}
     with pytest.raises(programs.NotRunning, match=rf"there is no '{path}'; did you mean {meant}\?$"):
         programs.find(path, [program, other], [])
+
+
+@pytest.mark.parametrize("path", ["bank/jobs/j", "jobs/j"])
+def test_a_path_below_a_supervisor_that_is_stopped_is_told_with_that_supervisor(path: str) -> None:
+    program = programs.Program("71")
+    jobs = {"path": "bank/jobs", "kind": "supervisor", "pid": None, "status": "stopped"}
+    bank = {"path": "bank", "kind": "supervisor", "pid": 71, "status": "running", "children": [jobs]}
+    program.facts = {"pid": 71, "trees": [{"path": "shop", "children": [{"path": "shop/j"}]}, bank]}
+    with pytest.raises(programs.NotRunning, match=rf"there is no '{path}': 'bank/jobs' above it is stopped$"):
+        programs.find(path, [program], [])

@@ -201,10 +201,22 @@ def find(path: str | None, programs: list[Program], silent: list[str]) -> Target
             if one["path"] == path:
                 return Target(program, one)
     known = list(dict.fromkeys(one["path"] for _, tree in roots for one in walk(tree)))  # programs may have the same
+    down = _down_above(path, [tree for _, tree in roots])
+    if down is not None:
+        raise NotRunning(f"there is no {path!r}: {down['path']!r} above it is {down['status']}", USAGE)
     name = path.rpartition("/")[2]
     near = [one for one in known if one.rpartition("/")[2] == name] or difflib.get_close_matches(path, known, 1, 0.5)
     hint = f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else _listed(known)
     raise NotRunning(f"there is no {path!r}{but_silent(silent)}; {hint}", USAGE)
+
+
+def _down_above(path: str, trees: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the supervisor above a path that does not run, and so has no children; None if there is none."""
+    for one in (one for tree in trees for one in walk(tree)):
+        names = one["path"], one["path"].partition("/")[2] or one["path"]
+        if one.get("kind") == "supervisor" and one["pid"] is None and path.startswith(tuple(f"{it}/" for it in names)):
+            return one
+    return None
 
 
 def but_silent(silent: list[str]) -> str:
