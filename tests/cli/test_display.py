@@ -97,6 +97,12 @@ def test_a_table_fits_the_terminal_and_keeps_what_matters_most(width: int, scree
     assert ("DOING" in shown.lines[0]) == (width >= 40)
 
 
+def test_a_terminal_without_a_width_shows_a_table_all_the_same(screen: Callable[[int], Screen]) -> None:
+    shown = screen(0)
+    print_table(COLUMNS, ROWS)
+    assert [line.split()[:2] for line in shown.lines[:3:2]] == [["NAME", "STATE"], ["app", "running"]]
+
+
 def test_the_names_of_a_deep_tree_can_be_read(screen: Callable[[int], Screen]) -> None:
     shown = screen(80)
     rows = [[f"{'│  ' * depth}└─ worker-{depth}", *ROWS[1][1:]] for depth in range(12)]

@@ -6,6 +6,7 @@ What workers have written is shown as it is: it is no markup of rich, and its co
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -147,4 +148,5 @@ def _line_of_stack(line: str) -> Text:
 
 
 def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    width = shutil.get_terminal_size().columns  # rich takes COLUMNS=0 at its word, and would print nothing
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
