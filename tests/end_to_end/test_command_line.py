@@ -491,7 +491,7 @@ def test_output_for_which_there_is_no_room_is_an_error_of_the_command(unbuffered
     "command, code",
     [
         ("--help", 0), ("run --help", 0), ("--version", 0), ("", 2), ("tree --wrong", 2), ("run nowhere.py", 2),
-        ("crashes nosuch", 2),
+        ("crashes nosuch", 2), ("store ls nowhere", 2),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("goes", FULL)

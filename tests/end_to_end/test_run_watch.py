@@ -68,6 +68,17 @@ def test_a_change_stops_the_program_gracefully_and_starts_it_anew_and_a_syntax_e
         assert "version 3" not in program.stdout
 
 
+def test_the_code_is_watched_also_where_standard_error_has_no_room(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    shell = f"exec {sys.executable} -m suitkaise run --watch app.py 2>/dev/full"
+    with start_program(["sh", "-c", shell], cwd=tmp_path) as program:
+        program.expect("version 1")
+        write(tmp_path, 2)
+        program.expect("version 2")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+
 def test_a_program_that_ends_by_itself_is_started_anew_by_the_next_change(tmp_path: Path) -> None:
     with watching(tmp_path, str(tmp_path)) as program:
         write(tmp_path, 2, "raise SystemExit(7)\n")

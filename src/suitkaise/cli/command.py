@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -12,8 +13,8 @@ from typing import Any
 
 from suitkaise.platform.blocked_streams import MOMENT, returns_within
 
-__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "to_reader",
-           "with_own_code", "working_folder"]  # fmt: skip
+__all__ = ["CLEAN", "FAILED", "NO_PROGRAM", "RUNNING", "USAGE", "CommandError", "UsageError", "tell",
+           "to_reader", "with_own_code", "working_folder"]  # fmt: skip
 
 CLEAN, FAILED, USAGE, NO_PROGRAM, RUNNING = 0, 1, 2, 3, 4
 
@@ -42,6 +43,12 @@ def working_folder() -> str:
         return os.getcwd()
     except FileNotFoundError:
         raise UsageError("the working folder was removed; change to one that exists") from None
+
+
+def tell(text: str) -> None:
+    """Print to standard error. Where that cannot be written, the text is lost: the exit code tells enough."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def to_reader(command: Callable[[], int]) -> int:

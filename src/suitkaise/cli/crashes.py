@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from suitkaise.cli.command import CLEAN, UsageError
+from suitkaise.cli.command import CLEAN, UsageError, tell
 from suitkaise.cli.display import Column, print_report, print_table
 from suitkaise.crashes import crash_directory, read_reports
 
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     if others:
         files = "1 file is" if others == 1 else f"{others} files are"
-        print(f"suitkaise crashes: {files} no crash report, in {crash_directory()}", file=sys.stderr)
+        tell(f"suitkaise crashes: {files} no crash report, in {crash_directory()}")
     path = (options.path or "").strip("/")
     if path:
         reports = [report for report in reports if f"{report.path}/".startswith(f"{path}/")]

@@ -22,6 +22,7 @@ from suitkaise.cli.command import (
     NO_PROGRAM,
     USAGE,
     CommandError,
+    tell,
     to_reader,
     with_own_code,
     working_folder,
@@ -76,16 +77,11 @@ def _main(argv: list[str]) -> int:
                 with contextlib.ExitStack() as options.opened:
                     return to_reader(lambda: _function_of(command)(options))
     except CommandError as error:
-        _complain(options.command, str(error))
+        tell(f"suitkaise {options.command}: {error}")
         return error.code
     except RuntimeGone:
-        _complain(options.command, "the program has ended")
+        tell(f"suitkaise {options.command}: the program has ended")
         return NO_PROGRAM
-
-
-def _complain(command: str, trouble: str) -> None:
-    with contextlib.suppress(OSError):  # standard error is closed or full: the exit code tells it
-        print(f"suitkaise {command}: {trouble}", file=sys.stderr)
 
 
 def _run_file(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -122,7 +118,7 @@ def _run_demo(options: argparse.Namespace) -> int:
 
     def run() -> int:
         if not options.json:
-            print(TO_TRY, file=sys.stderr)
+            tell(TO_TRY)
         tree.run()
         return CLEAN
 
@@ -235,5 +231,5 @@ def _print_error(error: BaseException) -> None:
     logged = isinstance(error, (ChildStartFailed, TreeFailed))  # with the traceback of the worker
     notes = () if logged else getattr(error, "__notes__", ())
     text = "\n".join([f"suitkaise: {type(error).__name__}: {error}", *notes])
-    if not returns_within(PATIENCE, lambda: print(indented(text), file=sys.stderr)):  # nobody reads it
+    if not returns_within(PATIENCE, lambda: tell(indented(text))):  # nobody reads it
         shield_streams()

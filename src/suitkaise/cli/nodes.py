@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
-from suitkaise.cli.command import CLEAN, NO_PROGRAM
+from suitkaise.cli.command import CLEAN, NO_PROGRAM, tell
 from suitkaise.cli.display import Column, print_table
 from suitkaise.cli.show import chosen
 from suitkaise.observer.words import duration, memory
@@ -30,7 +29,7 @@ def nodes(options: argparse.Namespace) -> int:
     if rows:
         print_table(_NODES, rows)
     else:
-        print(f"no tree of this user {'runs on a cluster' if programs else 'is running'}", file=sys.stderr)
+        tell(f"no tree of this user {'runs on a cluster' if programs else 'is running'}")
     return CLEAN if programs else NO_PROGRAM
 
 

@@ -7,10 +7,9 @@ import contextlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 
-from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError
+from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError, tell
 from suitkaise.errors import SpecError, SuitkaiseError
 from suitkaise.runtime import choices
 
@@ -76,7 +75,7 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
         raise UsageError(str(error)) from None
     except SuitkaiseError as error:  # the extra is missing, or the address is taken
         raise CommandError(str(error)) from None
-    _tell(place.url, place.is_local)
+    _tell_url(place.url, place.is_local)
     choices.observe = place.start_process
     try:
         yield
@@ -107,17 +106,15 @@ def observe(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"url": place.url, "pid": programs[0].facts["pid"]}), flush=True)
     else:
-        _tell(place.url, place.is_local)
+        _tell_url(place.url, place.is_local)
     with place.listener:
         serving = {"actions": place.actions, "hide_values": place.hide_values}
         if serve(place.listener, programs[0].directory, place.token, **serving):
-            print("suitkaise observe: the program has ended", file=sys.stderr)
+            tell("suitkaise observe: the program has ended")
     return CLEAN
 
 
-def _tell(url: str, is_local: bool) -> None:
-    print(f"observer: {url}  (this link works once)", file=sys.stderr, flush=True)
+def _tell_url(url: str, is_local: bool) -> None:
+    tell(f"observer: {url}  (this link works once)")
     if not is_local:
-        print(
-            "observer: it listens beyond this machine, without encryption; a tunnel (ssh -L) is safer", file=sys.stderr
-        )
+        tell("observer: it listens beyond this machine, without encryption; a tunnel (ssh -L) is safer")

@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Any
 
-from suitkaise.cli.command import CLEAN, CommandError, UsageError
+from suitkaise.cli.command import CLEAN, CommandError, UsageError, tell
 from suitkaise.cli.profile_formats import FORMATS, Frame, Profile, as_json
 from suitkaise.cli.programs import Target
 from suitkaise.cli.show import target_of
@@ -34,7 +34,7 @@ def profile(options: argparse.Namespace) -> int:
         raise UsageError(f"--json is a format of its own; leave it out, or --format {options.format}")
     target = target_of(options)
     if not options.json:
-        print(f"{target.path}: sampling for {options.seconds:g} s", file=sys.stderr)
+        tell(f"{target.path}: sampling for {options.seconds:g} s")
     found = _measure(target, options.seconds, options.rate)
     if not found.stacks:
         raise CommandError(f"{target.path!r}: no stack was seen; has it ended?")
@@ -62,7 +62,7 @@ def _measure(target: Target, seconds: float, rate: float) -> Profile:
     if kind == "command":
         raise UsageError(f"{target.path!r} is a program of its own; py-spy can look into it if it is Python, but {why}")
     if spy is not None:
-        print(f"py-spy cannot be used: {why}; the worker samples itself", file=sys.stderr)
+        tell(f"py-spy cannot be used: {why}; the worker samples itself")
     return _from_sampler(target.path, target.inspect("profile", seconds, rate, takes=seconds))
 
 

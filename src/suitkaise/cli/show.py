@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from typing import Any
 
 import psutil
 
-from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, CommandError, tell
 from suitkaise.cli.display import Column, print_details, print_table
 from suitkaise.cli.programs import PATIENCE, Program, Target, but_silent, find, running_programs, walk
 from suitkaise.crashes import read_reports
@@ -74,9 +73,9 @@ def ps(options: argparse.Namespace) -> int:
     if rows:
         print_table(*_without_empty(_PS, rows))
     for directory in silent:
-        print(f"suitkaise ps: a program does not answer: {directory}", file=sys.stderr)
+        tell(f"suitkaise ps: a program does not answer: {directory}")
     if not rows and not silent:
-        print("no tree of this user is running", file=sys.stderr)
+        tell("no tree of this user is running")
     return CLEAN if rows else NO_PROGRAM
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suitkaise import sktree
-from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, working_folder
+from suitkaise.cli.command import CLEAN, FAILED, NO_PROGRAM, USAGE, tell, working_folder
 from suitkaise.cli.display import Column, print_table
 from suitkaise.cli.output import as_json
 from suitkaise.errors import StorageError, StorageGone
@@ -142,7 +142,7 @@ def _watch(tree: Tree, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass
     except StorageGone:
-        print("the program has ended", file=sys.stderr)
+        tell("the program has ended")
     return CLEAN
 
 
@@ -155,7 +155,7 @@ def _shown(path: str, name: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"suitkaise store: {text}", file=sys.stderr)
+    tell(f"suitkaise store: {text}")
     return code
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from suitkaise.cli.command import CLEAN, CommandError, UsageError
+from suitkaise.cli.command import CLEAN, CommandError, UsageError, tell
 from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, ChildNotFound, RuntimeGone
 from suitkaise.escapes import one_line
@@ -38,12 +38,12 @@ def trace(options: argparse.Namespace) -> int:
             if news is None:
                 continue
             if last is None:
-                print(f"{target.path}: its messages from now on; Ctrl-C ends this", file=sys.stderr, flush=True)
+                tell(f"{target.path}: its messages from now on; Ctrl-C ends this")
             last = news["last"]
             if news["resumed"]:
-                print("messages were not shown: nothing has asked for them for a while", file=sys.stderr)
+                tell("messages were not shown: nothing has asked for them for a while")
             if news["missed"]:
-                print(f"{news['missed']} messages were not shown: too many came", file=sys.stderr)
+                tell(f"{news['missed']} messages were not shown: too many came")
             for report in news["reports"]:
                 _print(report, as_json=options.json)
                 printed += 1
@@ -73,7 +73,7 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(report))
         return
     if report["skipped"]:
-        print(f"{report['skipped']} messages were not shown: too many came", file=sys.stderr)
+        tell(f"{report['skipped']} messages were not shown: too many came")
     at = report["at"]
     clock = f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at % 1 * 1000):03d}"
     sender = f" from {report['sender']}" if report["sender"] else ""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from suitkaise.cli.command import CLEAN, UsageError
+from suitkaise.cli.command import CLEAN, UsageError, tell
 from suitkaise.cli.load import check_target, split_target
 from suitkaise.escapes import indented
 
@@ -188,4 +188,4 @@ def _exit_code(program: subprocess.Popen[bytes]) -> int:
 
 
 def _tell(text: str) -> None:
-    print(indented(f"suitkaise run: {text}"), file=sys.stderr, flush=True)
+    tell(indented(f"suitkaise run: {text}"))
