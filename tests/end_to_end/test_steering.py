@@ -132,6 +132,33 @@ def test_ps_lists_the_program_with_its_trees(app: App) -> None:
     assert line.endswith("app.py")
 
 
+SET_BACK = """
+import time
+from suitkaise import Supervisor, Thread
+
+real = time.time
+
+class Idle(Thread):
+    def on_start(self):
+        time.time = lambda: real() - 3600
+        print("ready", flush=True)
+    def loop(self):
+        self.wait(60)
+
+Supervisor("set-back", Idle).run()
+"""
+
+
+def test_ps_tells_how_long_a_program_runs_also_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SET_BACK)
+    with start_program([sys.executable, "app.py"], cwd=tmp_path) as program:
+        program.expect("ready")
+        _, line = command_line("ps", "--pid", str(program.pid)).check().stdout.splitlines()
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+    assert float(line.split()[4]) > 0, line
+
+
 def test_ps_tells_plain_values_with_json(app: App) -> None:
     (program,) = json.loads(app("ps --json").check().stdout)
     assert program["pid"] == app.program.pid

@@ -67,7 +67,7 @@ def ps(options: argparse.Namespace) -> int:
         rows.append([
             str(program.facts["pid"]), ", ".join(tree["path"] for tree in program.trees) or "-",
             f"{alive}/{len(workers)}", str(sum(one["restarts"] for tree in program.trees for one in walk(tree))),
-            duration(program.facts["time"] - program.facts["started"]), _counted(program.nodes),
+            duration(program.facts["uptime"]), _counted(program.nodes),
             _command(program.facts["command"]),
         ])  # fmt: skip
     if rows:

@@ -51,7 +51,7 @@ class Model:
                 used[path] = facts["cpu"], facts["memory"]
             if "loops" in facts:
                 figures[path] = self._figures(path, facts, now)
-        program = {name: value for name, value in overview.items() if name not in ("trees", "nodes", "time")}
+        program = {name: value for name, value in overview.items() if name not in ("trees", "nodes", "time", "uptime")}
         changes: dict[str, Any] = {
             "rows": {path: changed for path, row in rows.items() if (changed := _changed(self.rows.get(path), row))},
             "removed": [path for path in self.rows if path not in rows],

@@ -25,6 +25,7 @@ from suitkaise.supervision.interface import SupervisorInterface
 __all__ = ["overview"]
 
 _STARTED = time.time()
+_BEGAN = time.monotonic()
 
 
 def overview(
@@ -51,6 +52,7 @@ def overview(
         "folder": _folder(),
         "python": platform.python_version(),
         "started": _STARTED,
+        "uptime": time.monotonic() - _BEGAN,
         "time": time.time(),
         "nodes": nodes,
         "trees": [_supervisor(registry, root) for root in roots.values()],
