@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,11 +31,15 @@ StartTree: TypeAlias = "Callable[[Supervisor], RunningTree]"
 _has_failed = pytest.StashKey[bool]()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note for the fixture whether the test, or its setup, has raised an error."""
+    report = yield  # pytest puts the error of a `unittest.TestCase` into `call` meanwhile
     if call.when != "teardown":
         item.stash[_has_failed] = call.excinfo is not None
+    return report
 
 
 @pytest.fixture

@@ -278,6 +278,32 @@ def test_the_fixture_does_not_blame_a_test_that_has_failed_for_what_its_frames_h
     assert finished.left_behind == []
 
 
+UNITTEST = """
+import socket, unittest
+import pytest
+from suitkaise import Supervisor
+
+class InClass(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def start(self, tree):
+        tree(Supervisor("app"))
+
+    def test_fails_with_a_socket(self):
+        self.socket = socket.socket()
+        self.fail()
+
+    @unittest.expectedFailure
+    def test_is_expected_to_fail(self):
+        self.socket = socket.socket()
+        self.fail()
+"""
+
+
+def test_the_fixture_does_not_blame_a_failed_test_of_unittest_either(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, UNITTEST)
+    assert "1 failed, 1 xfailed in" in finished.stdout
+
+
 BESIDE = """
 import subprocess, pytest
 from suitkaise import Command, Process, Supervisor, Thread, sktree
