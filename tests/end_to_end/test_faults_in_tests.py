@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from suitkaise import Child, Process, Supervisor, Thread
@@ -109,6 +110,19 @@ def test_hang_holds_a_worker_until_the_end_of_the_block() -> None:
             waiting = ref.ask_future("?")
             assert not waiting.done()
         assert waiting.get(20) == ref.pid
+
+
+class Busy(Process):
+    def loop(self) -> None:
+        self.wait(0)
+
+
+def test_a_worker_is_held_from_the_beginning_of_the_block_on() -> None:
+    with Supervisor("app", Busy).start() as running:
+        process = psutil.Process(running["busy"].pid)
+        for _ in range(100):
+            with hang(running["busy"]):
+                assert process.status() == psutil.STATUS_STOPPED
 
 
 def test_a_worker_that_hangs_is_killed_by_its_limit_and_the_block_ends_all_the_same() -> None:

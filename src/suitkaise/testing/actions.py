@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from suitkaise.errors import ChildNotFound, SuitkaiseError
@@ -96,10 +97,20 @@ def hang(ref: WorkerRef) -> Iterator[None]:
     pid, _ = _process_of(ref, "hang")
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: _is_held(pid), what=f"{ref.path!r} is stopped: that")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was killed as hung
             os.kill(pid, signal.SIGCONT)
+
+
+def _is_held(pid: int) -> bool:
+    """Return whether SIGSTOP has reached all threads of a process, or the process has ended."""
+    try:
+        threads = [Path(f"/proc/{pid}/task/{thread}/stat") for thread in os.listdir(f"/proc/{pid}/task")]
+        return all(thread.read_text().rpartition(")")[2].split()[0] in "TtXZ" for thread in threads)
+    except (FileNotFoundError, ProcessLookupError):  # a thread has ended, or all of them
+        return not os.path.exists(f"/proc/{pid}")
 
 
 def _check_timeout(what: str, timeout: float) -> None:
