@@ -47,6 +47,14 @@ def test_wait_until_refuses_a_condition_that_is_never_awaited() -> None:
         actions.wait_until(condition)
 
 
+def test_wait_until_refuses_a_condition_that_returns_a_coroutine() -> None:
+    async def is_ready() -> bool:
+        return False
+
+    with pytest.raises(TypeError, match=r"condition is called and not awaited, so .* must not return <coroutine"):
+        actions.wait_until(lambda: is_ready())
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), None, "1"])
 def test_wait_until_refuses_a_timeout_that_is_no_number(wrong: Any) -> None:
     with pytest.raises(TypeError, match="wait_until: timeout must be seconds, not "):

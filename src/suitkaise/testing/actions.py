@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import random
@@ -37,8 +38,8 @@ def wait_until(condition: Callable[[], T | None], timeout: float = 10.0, *, what
 
     Raises:
         AssertionError: the condition is not true in time; the error shows its last value.
-        TypeError: the timeout is no number; or the condition is no function; or it is async: its calls are not
-            awaited, and a coroutine is true.
+        TypeError: the timeout is no number; or the condition is no function; or it is async or returns a coroutine,
+            as `lambda: ready()` of an async function does: its calls are not awaited, and a coroutine is true.
 
     >>> numbers = iter(range(3))
     >>> wait_until(lambda: next(numbers) == 2)
@@ -57,6 +58,9 @@ def wait_until(condition: Callable[[], T | None], timeout: float = 10.0, *, what
             raise AssertionError(f"{wanted} is not true after {timeout:g} s; the last value is {value!r}")
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"wait_until: condition is called and not awaited, so {condition!r} must not return {value!r}")
     return value
 
 
