@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -49,7 +49,8 @@ def tree(request: pytest.FixtureRequest) -> Iterator[StartTree]:
     The test fails if a process, a thread, or an open file or socket that has appeared during the test is there five
     seconds after that. Of a test that has failed already, only the trees are stopped: pytest keeps its frames, and so
     all that they hold is still there. What belongs to another tree, as one of a fixture of the module, does not count;
-    sockets and pipes cannot be told from those of such a tree.
+    sockets and pipes cannot be told from those of such a tree. Nor do the processes that multiprocessing keeps for the
+    whole program.
     """
     before = _Footprint()
     started: list[RunningTree] = []
@@ -98,9 +99,10 @@ class _Footprint:
         return new
 
     def _new(self) -> list[str]:
-        processes = {pid: name for pid, name in _processes().items() if pid not in self._processes}
+        kept, pipes = _of_multiprocessing()
+        processes = {pid: name for pid, name in _processes().items() if pid not in self._processes | kept}
         threads = [one.name for one in threading.enumerate() if one not in self._threads]
-        files = _open_files() - self._files
+        files = _open_files() - self._files - pipes
         if self._runtime is not None and self._runtime is _current():
             # Another tree, or the storage, was there before the test, and is: the keepers of the program stay, too.
             for pid in _kept(self._runtime):
@@ -118,6 +120,18 @@ def _current() -> Runtime | None:
     """Return the runtime of this program, if there is one; import nothing for that."""
     module = sys.modules.get("suitkaise.runtime.runtime")
     return None if module is None else module.current()
+
+
+def _of_multiprocessing() -> tuple[set[Any], Counter[str]]:
+    """Return the processes that multiprocessing starts once and keeps until the program ends, and its pipes to them."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    pids = {getattr(tracker, "_pid", None), getattr(server, "_forkserver_pid", None)}
+    pipes: Counter[str] = Counter()
+    for pipe in (getattr(tracker, "_fd", None), getattr(server, "_forkserver_alive_fd", None)):
+        with suppress(OSError):  # there is none, or it is closed at this moment
+            pipes[os.readlink(f"/proc/self/fd/{pipe}")] += 1
+    return pids, pipes
 
 
 def _kept(runtime: Runtime) -> set[int]:

@@ -318,6 +318,38 @@ def test_the_fixture_does_not_blame_a_failed_test_of_unittest_either(tmp_path: P
     assert "1 failed, 1 xfailed in" in finished.stdout
 
 
+MULTIPROCESSING = """
+import multiprocessing, os
+from multiprocessing.shared_memory import SharedMemory
+from suitkaise import Supervisor
+
+def test_shares_memory(tree):
+    tree(Supervisor("app"))
+    memory = SharedMemory(create=True, size=100)
+    memory.close()
+    memory.unlink()
+
+def test_uses_a_pool(tree):
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.apply(os.getpid) != os.getpid()
+        pool.close()
+        pool.join()
+
+def test_leaks(tree):
+    kept.append(multiprocessing.get_context("forkserver").Process(target=os.system, args=("sleep 600",), daemon=True))
+    kept[0].start()
+
+kept = []
+"""
+
+
+def test_the_fixture_does_not_blame_a_test_for_what_multiprocessing_keeps(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, MULTIPROCESSING)
+    assert "3 passed, 1 error" in finished.stdout
+    assert "ERROR test_it.py::test_leaks" in finished.stdout
+    assert ": sleep 600" in finished.stdout
+
+
 BESIDE = """
 import subprocess, pytest
 from suitkaise import Command, Process, Supervisor, Thread, sktree
