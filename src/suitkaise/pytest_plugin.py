@@ -47,10 +47,10 @@ def tree(request: pytest.FixtureRequest) -> Iterator[StartTree]:
     """Start trees in a test: `running = tree(Supervisor(...))`. They are stopped at its end, the newest first.
 
     The test fails if a process, a thread, or an open file or socket that has appeared during the test is there five
-    seconds after that. Of a test that has failed already, only the trees are stopped: pytest keeps its frames, and so
-    all that they hold is still there. What belongs to another tree, as one of a fixture of the module, does not count;
-    sockets and pipes cannot be told from those of such a tree. Nor do the processes that multiprocessing keeps for the
-    whole program.
+    seconds after that; or if it has begun to use the shared storage and has not called `sktree.disconnect()`. Of a test
+    that has failed already, only the trees are stopped: pytest keeps its frames, and so all that they hold is still
+    there. What belongs to another tree, as one of a fixture of the module, does not count; sockets and pipes cannot be
+    told from those of such a tree. Nor do the processes that multiprocessing keeps for the whole program.
     """
     before = _Footprint()
     started: list[RunningTree] = []
@@ -103,13 +103,18 @@ class _Footprint:
         processes = {pid: name for pid, name in _processes().items() if pid not in self._processes | kept}
         threads = [one.name for one in threading.enumerate() if one not in self._threads]
         files = _open_files() - self._files - pipes
-        if self._runtime is not None and self._runtime is _current():
-            # Another tree, or the storage, was there before the test, and is: the keepers of the program stay, too.
-            for pid in _kept(self._runtime):
+        runtime, users = _current(), []
+        if runtime is not None:
+            # What its keepers, threads and files are for is told by name, or was there before the test.
+            for pid in _kept(runtime):
                 processes.pop(pid, None)
             threads = [name for name in threads if not name.startswith(_names_of_threads())]
-            files = Counter({file: count for file, count in files.items() if _is_users(file, self._runtime)})
+            files = Counter({file: count for file, count in files.items() if _is_users(file, runtime)})
+            if runtime is not self._runtime:
+                users = [f"the tree or pool {name!r}, which still runs" for name in _running_trees()]
+                users = users or ["the shared storage; sktree.disconnect() at the end of the test ends it"]
         return [
+            *users,
             *(f"process {pid}: {name}" for pid, name in processes.items()),
             *(f"thread {name}" for name in threads),
             *(f"file or socket {file}" + (f" ({count} times)" if count > 1 else "") for file, count in files.items()),
@@ -142,16 +147,21 @@ def _kept(runtime: Runtime) -> set[int]:
     return keepers.union(*map(descendants, keepers))
 
 
-def _names_of_threads() -> tuple[str, ...]:
-    """Return how the names of such threads begin."""
+def _running_trees() -> list[str]:
     from suitkaise.runtime.runtime import running_trees
 
-    return ("suitkaise-", *(f"{tree}/" for tree in running_trees()))
+    return list(running_trees())
+
+
+def _names_of_threads() -> tuple[str, ...]:
+    """Return how the names of such threads begin."""
+    return ("suitkaise-", *(f"{tree}/" for tree in _running_trees()))
 
 
 def _is_users(file: str, runtime: Runtime) -> bool:
     """Return whether none of them can have opened this; sockets and pipes tell nothing of the code that has."""
-    return file.startswith("/") and not file.startswith(runtime.directory)
+    own = (os.devnull, runtime.directory, runtime.storage.place or runtime.directory)
+    return file.startswith("/") and not file.startswith(own)
 
 
 def _processes() -> dict[int, str]:

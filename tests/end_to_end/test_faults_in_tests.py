@@ -350,6 +350,88 @@ def test_the_fixture_does_not_blame_a_test_for_what_multiprocessing_keeps(tmp_pa
     assert ": sleep 600" in finished.stdout
 
 
+STORAGE = """
+from suitkaise import Process, Supervisor, sktree
+
+class Writes(Process):
+    def on_start(self):
+        self.tree.add("written", True, path="writes")
+
+def test_reads_what_a_worker_has_written(tree):
+    tree(Supervisor("app", Writes))
+    assert sktree.connect().get("written", path="writes")
+    sktree.disconnect()
+
+def test_keeps_the_storage(tree):
+    tree(Supervisor("app", Writes))
+    sktree.connect().get("written", path="writes")
+
+def test_finds_the_storage_and_keeps_it(tree):
+    sktree.connect().get("written", path="writes")
+"""
+
+
+def test_the_fixture_tells_how_a_storage_that_a_test_leaves_behind_is_ended(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, STORAGE)
+    assert "3 passed, 1 error" in finished.stdout
+    assert "ERROR test_it.py::test_keeps_the_storage" in finished.stdout
+    told = finished.stdout.partition("left behind, ")[2].splitlines()
+    assert told[1] == "  the shared storage; sktree.disconnect() at the end of the test ends it"
+    assert told[2].startswith("=====")
+
+
+STARTED = """
+from suitkaise import Process, Supervisor, Thread
+from suitkaise.pools import ProcessPool
+
+class InProcess(Process): ...
+
+class InThread(Thread): ...
+
+def test_leaves_a_tree(tree):
+    kept.append(Supervisor("other", InProcess, InThread).start())
+
+def test_stops_it(tree):
+    kept.pop().stop()
+
+def test_leaves_a_pool(tree):
+    kept.append(ProcessPool(1))
+    kept[0].submit(abs, -1).result()
+
+kept = []
+"""
+
+
+def test_the_fixture_names_the_tree_or_pool_that_a_test_leaves_behind(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, STARTED)
+    assert "3 passed, 2 errors" in finished.stdout
+    told = re.findall(r"after the trees have stopped:\n((?:  .*\n)+)", finished.stdout)
+    assert [one.splitlines() for one in told] == [
+        ["  the tree or pool 'other', which still runs"],
+        ["  the tree or pool 'process-pool-1', which still runs"],
+    ]
+
+
+DURABLE = """
+import pytest
+from suitkaise import sktree
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    yield sktree.connect(tmp_path_factory.mktemp("state"), durable=True)
+    sktree.disconnect()
+
+def test_is_the_first_to_use_the_storage_of_the_module(storage, tree):
+    storage.add("a", 1, path="x")
+    assert storage.get("a", path="x") == 1
+"""
+
+
+def test_the_fixture_does_not_blame_a_test_for_the_files_of_a_durable_storage_of_the_module(tmp_path: Path) -> None:
+    finished = run_pytest(tmp_path, DURABLE).check()
+    assert "1 passed in" in finished.stdout
+
+
 BESIDE = """
 import subprocess, pytest
 from suitkaise import Command, Process, Supervisor, Thread, sktree
