@@ -96,7 +96,7 @@ class Task(Answer[T], Generic[T]):
                 _check(added)
                 if not self.cancelled():
                     self.begin(child)
-            except SuitkaiseError as error:
+            except Exception as error:  # of any kind: the future must end
                 self.settle(False, Payload(error))
 
         added.add_done_callback(lambda done: context.run(begin))  # by which the arguments may be pickled
