@@ -38,7 +38,7 @@ NOT_FOR_A_WORKER = (
 """Modules that the keeper, and so each worker's process, does not need."""
 
 NOT_FOR_A_RUNNING_TREE = (
-    "asyncio lmdb multiprocessing pathlib psutil shutil sqlite3 structlog suitkaise.storage.backends "
+    "asyncio json lmdb multiprocessing pathlib psutil shutil sqlite3 structlog suitkaise.storage.backends "
     "suitkaise.storage.tree suitkaise.workers.command"
 )
 """Modules that a program does not need that starts a tree, beyond those of what its workers do."""

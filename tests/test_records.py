@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import types
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field
 from typing import Any, ClassVar
@@ -112,3 +113,31 @@ def test_a_record_inherits_fields_and_keeps_methods_of_its_own(maker: Callable[.
 def test_a_frozen_record_with_slots_can_be_pickled_and_copied() -> None:
     one = Sent(1, (2, 3))
     assert pickle.loads(pickle.dumps(one)) == one == copy.copy(one) == copy.deepcopy(one)
+
+
+def test_the_constructor_is_compiled_once_and_only_when_it_is_looked_up() -> None:
+    made = point(records.dataclass)
+
+    @records.dataclass(frozen=True, slots=True)
+    class Child(made):  # type: ignore[misc, valid-type]
+        """Without it, the standard library would look up the constructor, to describe it."""
+
+        size: int = 0
+
+    assert not isinstance(vars(made)["__init__"], types.FunctionType)
+    first = made.__init__
+    assert isinstance(first, types.FunctionType)
+    assert first is made.__init__ is vars(made)["__init__"]
+    assert not isinstance(vars(Child)["__init__"], types.FunctionType)
+    assert Child(1, 2, [], "", 5).size == 5
+    assert isinstance(vars(Child)["__init__"], types.FunctionType)
+
+
+def test_a_subclass_calls_the_constructor_of_a_record_that_was_not_compiled_yet() -> None:
+    made = point(records.dataclass, frozen=False)
+
+    class Child(made):  # type: ignore[misc, valid-type]
+        def __init__(self, x: int) -> None:
+            super().__init__(x, note="child")
+
+    assert (Child(3).x, Child(4).x, Child(4).note) == (3, 4, "child")

@@ -1,7 +1,8 @@
 """The `dataclass` of the standard library, made in a tenth of the time: a process that starts makes many of them.
 
 The standard library compiles six methods for each class, which takes a millisecond. Here one is compiled, `__init__`,
-and the others are closures over the names of the fields. The rest (`fields`, `replace`, `match`, pickling) is as there.
+when it is first looked up (a program uses few of the classes that it imports), and the others are closures over the
+names of the fields. The rest (`fields`, `replace`, `match`, pickling) is as there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import MISSING, FrozenInstanceError
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Never
 
-__all__ = ["dataclass"]
+__all__ = ["compile_now", "dataclass"]
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
@@ -26,8 +27,8 @@ else:
             own = vars(cls)
             made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots)(cls)
             fields = dataclasses.fields(made)
-            methods = {
-                "__init__": _init(made, fields, frozen),
+            methods: dict[str, Any] = {
+                "__init__": _Init(made, fields, frozen),
                 "__repr__": _repr([one.name for one in fields if one.repr]),
             }
             if eq:
@@ -44,7 +45,27 @@ else:
         return decorate
 
 
-def _init(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Callable[..., None]:
+class _Init:
+    """Stands in a class for its `__init__`, and takes itself away when that is first looked up."""
+
+    def __init__(self, cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> None:
+        self._of = cls, fields, frozen
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        cls = self._of[0]
+        init: Any = _compiled_init(*self._of)
+        if vars(cls)["__init__"] is self:
+            cls.__init__ = init  # type: ignore[misc]
+        return init.__get__(instance, owner)
+
+
+def compile_now(*classes: type) -> None:
+    """Compile the `__init__` of these classes, which processes that are forked later use."""
+    for cls in classes:
+        getattr(cls, "__init__")  # noqa: B009  (it is looked up, and not used)
+
+
+def _compiled_init(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Callable[..., None]:
     known: dict[str, Any] = {"_set": object.__setattr__, "_missing": MISSING}
     parameters, lines = [], []
     for field in fields:

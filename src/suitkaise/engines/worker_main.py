@@ -50,7 +50,7 @@ from suitkaise.engines.worker_signals import HANDLED, WorkerSignals, ignore_sign
 from suitkaise.engines.worker_terminal import refuse_terminal
 from suitkaise.errors import MailboxFull
 from suitkaise.escapes import encodable
-from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.exits import ExitReason, Lost, Normal, Shutdown, Signaled
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.bundle_tables import Known, behind_table
 from suitkaise.messaging.child_processes import share_definitions
@@ -72,6 +72,7 @@ from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
 from suitkaise.platform.runtime_directory import HUB_SOCKET, tail_file
 from suitkaise.platform.tail import Tail
+from suitkaise.records import compile_now
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.users import User
 from suitkaise.storage.connect import attach
@@ -635,3 +636,6 @@ def _warm_up(board: Board) -> None:
             process._has_all_messages = True
             _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
             mailbox.close()
+
+
+compile_now(Incarnation, Lost, Message, Normal, Outcome, ProcessContext, Recipe, Signaled)
