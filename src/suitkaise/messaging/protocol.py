@@ -8,8 +8,7 @@ process refs use the same requests without frames, see `router.Router`.
 A frame that does not decode ends the connection: hub and workers are of one program, so nothing is negotiated.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: msgspec compiles each annotation that is a text, 1 ms at each start.
 import enum
 from collections.abc import Callable
 from typing import Literal, TypeAlias
