@@ -33,6 +33,28 @@ def test_kill_waits_for_the_incarnation_after_the_one_it_has_killed(monkeypatch:
     assert ref.asked == 4
 
 
+def gone(pid: int, number: int) -> None:
+    raise ProcessLookupError(3, "No such process")
+
+
+def test_kill_of_a_worker_that_has_ended_just_before_waits_for_its_next_incarnation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actions.os, "kill", gone)
+    ref = Restarted()
+    actions.kill(ref)
+    assert ref.asked == 4
+
+
+def test_hang_of_a_worker_that_has_ended_just_before_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions.os, "kill", gone)
+    with (
+        pytest.raises(ValueError, match=r"the process of 'app/one' \(pid 200\) has ended just now"),
+        actions.hang(Restarted()),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("wrong", [True, None, "running"])
 def test_wait_until_refuses_a_condition_that_was_called_instead_of_being_passed(wrong: Any) -> None:
     with pytest.raises(TypeError, match=f"wait_until: condition must be a function, as lambda: ..., not {wrong!r}"):

@@ -580,8 +580,8 @@ class Tree:
         >>> sktree.disconnect()
         """
         path = normal_path(caller_path() if path is None else path)
-        if since is not None and (type(since) is not int or since < 0):
-            raise ValueError(f"watch: since must be a revision, an int >= 0, not {since!r}")
+        if since is not None and (type(since) is not int or not 0 <= since < 1 << 63):
+            raise ValueError(f"watch: since must be a revision, an int from 0 to 2 ** 63 - 1, not {since!r}")
         if callback is not None:
             check_callback(callback)
         watch = Watch(str(self.directory), path, since, self.timeout)

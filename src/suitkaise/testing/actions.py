@@ -78,7 +78,8 @@ def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
     """
     _check_timeout("kill", timeout)
     pid, before = _process_of(ref, "kill")
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended just now
+        os.kill(pid, signal.SIGKILL)
 
     def decided() -> bool:
         try:
@@ -95,11 +96,14 @@ def hang(ref: WorkerRef) -> Iterator[None]:
     """Hold the process of a worker by SIGSTOP during the block: it neither works, answers nor stops.
 
     Raises:
-        ValueError: it is a thread or a supervisor, which have no process of their own.
+        ValueError: it is a thread or a supervisor, which have no process of their own; or the process has ended.
         TypeError: it is no ref.
     """
     pid, _ = _process_of(ref, "hang")
-    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        raise ValueError(f"the process of {ref.path!r} (pid {pid}) has ended just now") from None
     try:
         wait_until(lambda: _is_held(pid), what=f"{ref.path!r} is stopped: that")
         yield
