@@ -93,7 +93,8 @@ def _compiled_init(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen
         + "\n return __init__"
     )
     space: dict[str, Any] = {}
-    exec(text, sys.modules[cls.__module__].__dict__, space)  # noqa: S102  (as dataclasses does: of our own names alone)
+    # As dataclasses does, of our own names alone. Not `exec(text)`: it has Python forget that Ctrl-C ends the program.
+    exec(compile(text, "<record>", "exec"), sys.modules[cls.__module__].__dict__, space)  # noqa: S102
     init: Callable[..., None] = space["_make"](**known)
     init.__qualname__ = f"{cls.__qualname__}.__init__"
     init.__annotations__ = {field.name: field.type for field in fields if field.init} | {"return": None}
