@@ -221,7 +221,7 @@ def test_a_missing_file_or_a_folder_is_an_os_error_and_a_pipe_is_no_snapshot(tre
     open_before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(IsADirectoryError, match=str(file.parent)):
         tree.restore(file.parent)
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(os.listdir("/proc/self/fd")) <= open_before
     os.mkfifo(file)
     with pytest.raises(SnapshotError, match="is no snapshot"):
         tree.restore(file)

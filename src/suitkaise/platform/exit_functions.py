@@ -55,5 +55,23 @@ def _call_all() -> None:
             end.callback(function)
 
 
+@atexit.register  # before all others, so it is called after them
+def _end_by_sigint() -> None:
+    """Have Python end the program by SIGINT if Ctrl-C ends it, as a shell expects it of what it runs in a loop.
+
+    Python notes that no code has caught the KeyboardInterrupt, and forgets it when a text is run as code, as the import
+    of a module does that makes a namedtuple; what the functions do may import some. Then Python must note it again.
+    """
+    traceback = getattr(sys, "last_traceback", None)
+    if (
+        traceback is not None
+        and sys.last_type is KeyboardInterrupt
+        and traceback.tb_frame.f_back is None  # it has left the program, and not an interpreter within it
+        and not hasattr(sys, "ps1")
+    ):
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102  (nothing else has Python note it)
+
+
 _functions: list[Callable[[], object]] = []
 _expected_in = -1
