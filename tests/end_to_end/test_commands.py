@@ -610,6 +610,13 @@ def test_a_command_of_another_user_may_open_its_terminal():
 
 
 @needs_root
+def test_a_command_of_another_user_may_open_its_standard_streams():
+    """Web servers have /dev/stdout and /dev/stderr as the files of their logs."""
+    script = "cat /dev/stdin > /dev/stdout && echo err > /dev/stderr"
+    assert sorted(lines_of(sh(script, stdin="in\n", user="nobody", cwd="/"))) == ["err", "in"]
+
+
+@needs_root
 def test_a_command_of_another_user_is_stopped_with_all_its_processes():
     script = "setsid sleep 1000 & sleep 1000 & echo up; wait"
     with Supervisor("tree", sh(script, user="nobody", ready="up", cwd="/")).start() as running:

@@ -154,8 +154,9 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
             user = gid = None  # it is this user already, who needs no rights for that
         if user is not None:
             doing = f"user={user.name or user.uid!r}: only root may start a command as another user"
-            if options.tty:
-                os.fchown(1, user.uid, -1)
+            for descriptor, where in ((1, options.stdout), (2, options.stderr)):
+                if where == "log":  # the command's own pipe or terminal, which it may open again, as /dev/stdout
+                    os.fchown(descriptor, user.uid, -1)
             os.setgroups(groups)
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
