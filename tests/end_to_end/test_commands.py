@@ -501,7 +501,18 @@ def test_s02_a_command_that_cannot_be_started_is_a_start_failure(tmp_path):
     no_format.chmod(0o755)
     script.write_text("#!/no/such/interpreter -u\n")
     from_elsewhere.write_bytes(b"#!/bin/sh\r\n")
-    for file in script, from_elsewhere:
+    no_loader, other_machine = tmp_path / "no-loader", tmp_path / "other-machine"
+    program = Path(sys.executable).resolve().read_bytes()
+    loader = re.search(rb"/lib[^\0]*/ld-[^\0]+", program)
+    assert loader is not None, "this Python has no loader"
+    no_loader.write_bytes(program.replace(loader[0], b"/no".ljust(len(loader[0]), b"o")))
+    other_machine.write_bytes(program[:18] + b"\xff\xff" + program[20:])
+    below_plain, no_interpreter = tmp_path / "below-plain", tmp_path / "no-interpreter"
+    below_plain.write_text(f"#! {plain}\n")
+    no_interpreter.write_text("#!\n")
+    below_script = tmp_path / "below-script"
+    below_script.write_text(f"#!{script}\n")
+    for file in script, from_elsewhere, no_loader, other_machine, below_plain, no_interpreter, below_script:
         file.chmod(0o755)
     for command, kind, text in (
         (Command("no-such-program"), FileNotFoundError, "no such program in PATH"),
@@ -513,7 +524,13 @@ def test_s02_a_command_that_cannot_be_started_is_a_start_failure(tmp_path):
         (Command("script", env={"PATH": str(tmp_path)}), FileNotFoundError, "'/no/such/interpreter'"),
         (Command("./script", cwd=tmp_path), FileNotFoundError, "'/no/such/interpreter'"),
         (Command(str(from_elsewhere)), FileNotFoundError, r"'/bin/sh\\r'"),
+        (Command(str(below_script)), FileNotFoundError, f"names '{script}' as its interpreter, and what that needs is"),
         (Command(str(tmp_path)), PermissionError, "it is a folder .Permission denied"),
+        (Command(str(no_loader)), FileNotFoundError, "the loader that it needs is missing.*/no-loader"),
+        (Command(str(other_machine)), OSError, "a program for another kind of machine .Exec format error.*/other-mach"),
+        (Command(str(below_plain)), PermissionError, f"names '{plain}' as its interpreter, which is not executable"),
+        (Command(str(no_interpreter)), OSError, "its first line names no interpreter .Exec format error"),
+        (Command("plain", env={"PATH": str(tmp_path)}), PermissionError, f"the file is not executable.*'{plain}'"),
         (Command("true", cwd=tmp_path / "nowhere"), FileNotFoundError, "cwd: No such file or directory.*nowhere"),
     ):
         reason = failure(command)

@@ -24,6 +24,7 @@ OpenFile: TypeAlias = Callable[[str, int, int], int]
 """Opens a file, as `os.open` does."""
 
 _ROWS_AND_COLUMNS = 24, 80
+_ELF = b"\x7fELF"  # the first bytes of a program
 
 
 def start(
@@ -170,38 +171,63 @@ def _prepare(options: ProcessOptions, groups: list[int], told: int) -> None:
         raise
 
 
-def _missing_interpreter_of(program: str, env: Mapping[str, str], cwd: str | None) -> str | None:
-    """Return the interpreter that a script names in its first line, if there is a script and no such interpreter."""
-    found = (
-        os.path.join(cwd or "", program) if "/" in program else shutil.which(program, path=env.get("PATH", os.defpath))
-    )
+def _file_of(program: str, env: Mapping[str, str], cwd: str | None) -> str:
+    """Return the file that was to be executed, or else one of that name in the PATH; empty if there is none."""
+    if "/" in program:
+        return os.path.join(cwd or "", program)
+    path = env.get("PATH", os.defpath)
+    return shutil.which(program, path=path) or shutil.which(program, os.F_OK, path) or ""
+
+
+def _flaw_of(file: str, number: int | None) -> str | None:
+    """Return why the kernel has refused to execute the file, with this error; None if the error tells it all."""
+    first = b""
+    with contextlib.suppress(OSError), open(file, "rb") as opened:
+        first = opened.readline(1000)
+    interpreter = None
+    if first.startswith(b"#!"):
+        interpreter = os.fsdecode(first[2:].strip(b" \t\n").partition(b" ")[0])
+    match number:
+        case errno.ENOENT if interpreter and not os.path.exists(interpreter):
+            return f"its first line names {interpreter!r} as its interpreter, and there is no such file"
+        case errno.ENOENT if interpreter:
+            return f"its first line names {interpreter!r} as its interpreter, and what that needs is missing"
+        case errno.ENOENT if first.startswith(_ELF):
+            return "the loader that it needs is missing: it was built for another system"
+        case errno.EACCES if os.path.isdir(file):
+            return "it is a folder"
+        case errno.EACCES if _is_not_executable(file):
+            return "the file is not executable"
+        case errno.EACCES if interpreter and _is_not_executable(interpreter):
+            return f"its first line names {interpreter!r} as its interpreter, which is not executable"
+        case errno.ENOEXEC if first.startswith(_ELF):
+            return "it is a program for another kind of machine"
+        case errno.ENOEXEC if interpreter is not None:
+            return "its first line names no interpreter"
+        case errno.ENOEXEC:
+            return "it is no program, and no script: its first line does not begin with '#!'"
+    return None
+
+
+def _is_not_executable(file: str) -> bool:
     try:
-        with open(found or "", "rb") as file:
-            line = file.readline(1000)
+        return os.path.isdir(file) or not os.stat(file).st_mode & 0o111
     except OSError:
-        return None
-    interpreter = os.fsdecode(line[2:].strip(b" \t\n").partition(b" ")[0])
-    return interpreter if line.startswith(b"#!") and not os.path.exists(interpreter) else None
+        return False
 
 
 def _explained(error: OSError, argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> OSError:
     """Return the error with a text that names the program or the folder, and the path that was searched."""
     if cwd is not None and error.filename == cwd:
         return type(error)(error.errno, f"cwd: {error.strerror}", cwd)
-    text = error.strerror or "it cannot be started"
-    interpreter = _missing_interpreter_of(argv[0], env, cwd) if isinstance(error, FileNotFoundError) else None
-    if interpreter is not None:
-        text = f"its first line names {interpreter!r} as its interpreter, and there is no such file"
-    elif isinstance(error, FileNotFoundError) and "/" not in argv[0]:
+    text, program = error.strerror or "it cannot be started", argv[0]
+    file = _file_of(program, env, cwd)
+    flaw = _flaw_of(file, error.errno)
+    if flaw is not None:
+        text = flaw if isinstance(error, FileNotFoundError) else f"{flaw} ({text})"
+        program = program if "/" in program else file
+    elif isinstance(error, FileNotFoundError) and "/" not in program and not file:
         text = f"no such program in PATH ({env.get('PATH', os.defpath)})"
-        if len(argv) == 1 and " " in argv[0]:
+        if len(argv) == 1 and " " in program:
             text += "; a command's arguments are given one by one: Command('sleep', '5')"
-    elif isinstance(error, PermissionError) and "/" in argv[0]:
-        file = os.path.join(cwd or "", argv[0])
-        if os.path.isdir(file):
-            text = f"it is a folder ({text})"
-        elif os.path.isfile(file) and not os.stat(file).st_mode & 0o111:
-            text = f"the file is not executable ({text})"
-    elif error.errno == errno.ENOEXEC:
-        text = f"it is no program, and no script: its first line does not begin with '#!' ({text})"
-    return type(error)(error.errno, text, argv[0])
+    return type(error)(error.errno, text, program)
