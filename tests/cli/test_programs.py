@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import cli
-from suitkaise.cli import programs
+from suitkaise.cli import programs, show
 from suitkaise.cli.command import CommandError
 from suitkaise.platform.runtime_directory import HUB_SOCKET, PREFIX, hold, unused_directories
 
@@ -89,6 +89,27 @@ def test_where_another_program_runs_the_one_that_does_not_answer_is_named_too() 
         CommandError, match=r"there is no 'app/a'; a program does not answer: /run/72; there are: shop$"
     ):
         programs.find("app/a", [program], ["/run/72"])
+
+
+@pytest.mark.parametrize(
+    "arguments, is_told",
+    [
+        (["ps", "--json"], True),
+        (["tree", "--json"], True),
+        (["tree", "app", "--json"], True),
+        (["tree", "app", "--json", "--pid", "71"], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_where_a_tree_is_found_the_program_that_does_not_answer_is_named_since_it_may_have_the_one_that_is_meant(
+    arguments: list[str], is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = programs.Program("71")
+    program.facts = {"pid": 71, "trees": [{"path": "app"}]}
+    monkeypatch.setattr(show, "running_programs", lambda: ([program], ["/run/72"]))
+    assert cli.main(arguments) == 0
+    told = f"suitkaise {arguments[0]}: a program does not answer: /run/72\n" if is_told else ""
+    assert capsys.readouterr().err == told
 
 
 def test_several_trees_are_told_with_their_programs_since_their_names_may_be_the_same() -> None:

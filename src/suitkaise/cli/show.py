@@ -51,12 +51,23 @@ def chosen(options: argparse.Namespace) -> tuple[list[Program], list[str]]:
 
 def target_of(options: argparse.Namespace) -> Target:
     """Return the worker or supervisor that the options name."""
-    return find(options.path, *chosen(options))
+    programs, silent = chosen(options)
+    target = find(options.path, programs, silent)
+    _tell_of(silent, options)
+    return target
+
+
+def _tell_of(silent: list[str], options: argparse.Namespace) -> None:
+    """Name the programs that do not answer: one of them may have the tree that is meant, unless `--pid` chooses one."""
+    if options.pid is None:
+        for directory in silent:
+            tell(f"suitkaise {options.command}: a program does not answer: {directory}")
 
 
 def ps(options: argparse.Namespace) -> int:
     """List the programs that run trees."""
     programs, silent = chosen(options)
+    _tell_of(silent, options)
     if options.json:
         print(json.dumps([program.facts for program in programs]))
         return CLEAN if programs else NO_PROGRAM
@@ -72,8 +83,6 @@ def ps(options: argparse.Namespace) -> int:
         ])  # fmt: skip
     if rows:
         print_table(*_without_empty(_PS, rows))
-    for directory in silent:
-        tell(f"suitkaise ps: a program does not answer: {directory}")
     if not rows and not silent:
         tell("no tree of this user is running")
     return CLEAN if rows else NO_PROGRAM
@@ -97,6 +106,7 @@ def tree(options: argparse.Namespace) -> int:
         parts = [tree for program in programs for tree in program.trees]
         if not parts:
             find(None, programs, silent)  # raises the error that says so
+        _tell_of(silent, options)
     else:
         parts = [target_of(options).facts]
     if options.json:
