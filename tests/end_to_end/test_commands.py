@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -447,6 +448,32 @@ def test_a_command_whose_line_does_not_come_tells_its_last_line(tmp_path):
     assert "it waits for a line of output with 'never' (its last line is 'Ready.'); Child" in out
 
 
+@pytest.mark.parametrize("ready", [None, "never"])
+def test_a_command_that_goes_into_the_background_is_told_to_stay_in_the_foreground(ready):
+    """A daemon: its first process ends at once, and what it leaves behind is killed."""
+    tree = Supervisor("tree", Child(sh("sleep 1000 & setsid sleep 1000 & exit 0", ready=ready), restart="temporary"))
+    with CapturedOutput() as output:
+        with suppress(ChildStartFailed), tree.start() as running:
+            running["it"].join(10)
+        told = r"tree/it: .* left 2 processes behind, now killed: \S+ \(pid \d+\), \S+ \(pid \d+\); .* foreground"
+        output.wait_for_message(told)
+        assert {record.path for record in output.records} == {"tree/it"}
+
+
+@pytest.mark.parametrize("kill_mode", ["group", "mixed"])
+def test_a_command_that_fails_or_is_stopped_is_not_taken_for_a_daemon(kill_mode):
+    """What it leaves behind is killed without a word."""
+    script = "sleep 1000 & trap 'exit 0' TERM; echo up; "
+    commands = (
+        sh(f"{script} exit 3", kill_mode=kill_mode),
+        sh(f"{script} wait", ready="up", kill_mode=kill_mode, name="stopped"),
+    )
+    with CapturedOutput() as output:
+        with Supervisor("tree", *(Child(one, restart="temporary") for one in commands)).start() as running:
+            running["it"].join(10)
+        assert [record.getMessage() for record in output.records if record.levelno >= logging.WARNING] == []
+
+
 def test_s01_the_path_of_a_unix_socket_for_readiness_may_be_longer_than_an_address(tmp_path):
     folder = tmp_path / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
@@ -787,11 +814,12 @@ class CapturedOutput(logging.Handler):
             self._changed.notify_all()
 
     def lines(self, stream=None):
-        marks = {f"{record.path} {record.stream}: ": record for record in self.records}
+        written = [record for record in self.records if hasattr(record, "stream")]  # not what is logged about it
+        marks = {f"{record.path} {record.stream}: ": record for record in written}
         assert all(record.getMessage().startswith(mark) for mark, record in marks.items())
         return [
             record.getMessage().partition(f"{record.stream}: ")[2]
-            for record in self.records
+            for record in written
             if stream in (None, record.stream)
         ]
 

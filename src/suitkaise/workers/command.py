@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
+from suitkaise.platform.listeners import name_of
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.platform.tail import OF_COMMAND, RECORDED
 from suitkaise.specs.options import checked_env, refuse_unknown
@@ -47,6 +48,9 @@ _OPTIONS = ("ready", "stop_signal", "kill_mode", "env", "cwd", "user", "group", 
 
 STILL_WAITS = 10.0
 """Seconds after which a command that is not ready tells what it waits for."""
+
+_NAMED = 3
+"""How many of the processes that a daemon leaves behind are named."""
 
 _logger = logging.getLogger("suitkaise.worker")
 
@@ -245,7 +249,8 @@ class Command(Worker):
         return f"it waits for {described(self._ready)}" + (f" ({refusal})" if refusal else "")
 
     def _warn(self, text: str) -> None:
-        _logger.warning("%s: %s", self._context.path, text)
+        path = self._context.path
+        _logger.warning("%s: %s", path, text, extra={"path": path})
 
     def loop(self) -> None:
         """Wait for output, for the exit of the command, or for a request."""
@@ -289,11 +294,22 @@ class Command(Worker):
         """
         program, context = self._program, self._context
         if program.code is not None:
-            code, asked = program.clean_up(), context.stop_reason
+            asked = context.stop_reason
+            if program.code == 0 and asked is None:
+                self._warn_if_daemon(program.left_behind())
+            code = program.clean_up()
             raise ExitWith(asked if asked is not None and self._is_answer(code) else _reason_of(code), code)
         if context.starting and context.stop_reason is not None:
             self._stop()
             raise ExitWith(context.stop_reason, program.clean_up())
+
+    def _warn_if_daemon(self, left: list[int]) -> None:
+        if left:
+            many = f"{len(left)} processes" if len(left) > 1 else "a process"
+            names = ", ".join(map(name_of, left[:_NAMED])) + (", ..." if len(left) > _NAMED else "")
+            self._warn(
+                f"the command has ended and has left {many} behind, now killed: {names}; let it stay in the foreground"
+            )
 
     def _is_answer(self, code: int) -> bool:
         """Return whether the command ends so when it is asked to stop."""

@@ -109,6 +109,10 @@ class Program:
         while self.code is None or (not main_only and any(in_other_sessions(children()))):
             self.wait(None)
 
+    def left_behind(self) -> list[int]:
+        """Return the processes of the program that are left when it has ended."""
+        return sorted(in_other_sessions(descendants()))
+
     def clean_up(self) -> int:
         """Kill all remaining processes, read the rest of the output, and return the exit code."""
         if self.code is None:
