@@ -747,6 +747,27 @@ def test_a_command_may_share_the_standard_streams_of_the_program_which_its_ready
     assert (out.stdout, out.stderr) == ("got a line\nup\n", "")
 
 
+NON_BLOCKING = """
+import os, sys
+from suitkaise import Child, Command, Supervisor
+change = "import os; os.set_blocking(0, False); os.set_blocking(1, False); os.set_blocking(2, False); print('changed')"
+it = Command(sys.executable, "-c", change, stdin="inherit", stdout="inherit", stderr="inherit", name="it")
+with Supervisor("tree", Child(it, restart="temporary")).start() as running:
+    running["it"].join()
+print(*map(os.get_blocking, range(3)))
+"""
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize("start", ["echo | {0}", "{1} -c '" + IN_A_TERMINAL + "' {0}"], ids=["pipes", "terminal"])
+def test_a_command_that_makes_its_streams_non_blocking_leaves_those_of_the_program_as_they_are(start, tmp_path):
+    """Programs for Node.js and ssh do. The program would lose lines of its log then."""
+    (tmp_path / "program.py").write_text(NON_BLOCKING)
+    shell = start.format(f"{sys.executable} program.py", sys.executable)
+    out = run_program(["sh", "-c", shell], cwd=tmp_path).check().stdout
+    assert out.split() == ["changed", "True", "True", "True"]
+
+
 def test_a_file_for_the_output_of_a_command_is_appended_to(tmp_path):
     file = tmp_path / "out"
     file.write_text("before\n")

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import termios
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ OpenFile: TypeAlias = Callable[[str, int, int], int]
 """Opens a file, as `os.open` does."""
 
 _ROWS_AND_COLUMNS = 24, 80
+_ALIASES = 5  # the major number of terminals that are others when they are opened again: /dev/tty, /dev/ptmx
 _ELF = b"\x7fELF"  # the first bytes of a program
 
 
@@ -87,7 +89,7 @@ class _Streams:
     def _input(self, options: ProcessOptions, terminal: int | None) -> int | None:
         match options.stdin:
             case "inherit":
-                return None
+                return self._inherited(0)
             case None:
                 return subprocess.DEVNULL if terminal is None else terminal
             case Path() as file:
@@ -108,8 +110,25 @@ class _Streams:
             case "null":
                 return subprocess.DEVNULL
             case "inherit":
-                return None
+                return self._inherited(1 if name == "stdout" else 2)
         return self._opened(name, where, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def _inherited(self, descriptor: int) -> int | None:
+        """Open the program's pipe or terminal once more; None where that cannot be done, so that the stream is shared.
+
+        A command that makes a stream non-blocking, as `node` and `ssh` do, makes it so for all that share it: the
+        program would lose lines of its log.
+        """
+        with contextlib.suppress(OSError):  # nobody reads, another user's, closed
+            about = os.fstat(descriptor)
+            if not stat.S_ISFIFO(about.st_mode) and (not os.isatty(descriptor) or os.major(about.st_rdev) == _ALIASES):
+                return None
+            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+            own = os.open(f"/proc/self/fd/{descriptor}", mode | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            self._ours.callback(os.close, own)
+            os.set_blocking(own, True)
+            return own
+        return None
 
     def _opened(self, name: str, file: Path | str, flags: int) -> int:
         path = os.path.join(self._folder, file)
