@@ -46,10 +46,11 @@ tree = Supervisor("app", Leaves, Asks)
 
 
 @contextmanager
-def run_as_pid_1(folder: Path, source: str) -> Iterator[tuple[Program, psutil.Process]]:
-    """Run the program in a namespace of its own; yield it and its PID 1."""
+def run_as_pid_1(folder: Path, source: str, *starter: str) -> Iterator[tuple[Program, psutil.Process]]:
+    """Run the program in a namespace of its own; yield it and its PID 1. `starter` is a command that executes it."""
     (folder / "app.py").write_text(source)
-    with start_program([*UNSHARE, sys.executable, "-m", "suitkaise", "run", "app.py"], cwd=folder) as program:
+    run = [*starter, sys.executable, "-m", "suitkaise", "run", "app.py"]
+    with start_program([*UNSHARE, *run], cwd=folder) as program:
         program.expect("the pid is")
         [init] = psutil.Process(program.pid).children()
         yield program, init
@@ -76,6 +77,17 @@ def test_s77_pid_1_ends_with_the_exit_code_of_the_program(tmp_path: Path) -> Non
     fails = LEAVES + "class Fails(Process):\n    def loop(self): 1 / 0\ntree = Supervisor('app', Leaves, Fails)\n"
     with run_as_pid_1(tmp_path, fails) as (program, _):
         assert program.wait() == 1
+
+
+IGNORES = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_s77_pid_1_reaps_also_where_it_was_started_with_sigchld_ignored(tmp_path: Path) -> None:
+    """Then the kernel would reap the children of PID 1, and PID 1 would wait for ever."""
+    with run_as_pid_1(tmp_path, LEAVES, sys.executable, "-c", IGNORES) as (program, init):
+        init.send_signal(signal.SIGTERM)
+        assert program.wait() == 0
+        assert "on_finish" in program.stdout
 
 
 def test_s77_pid_1_waits_for_the_workers_of_a_program_that_was_killed(tmp_path: Path) -> None:

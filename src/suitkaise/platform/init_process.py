@@ -31,8 +31,11 @@ def run_below_init() -> None:
     """
     forwarded = signal.valid_signals() - _FAULTS
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded)  # blocked, they wait; PID 1 would lose them else
+    # Where it was ignored, the kernel would reap all children itself, and tell nothing.
+    handling = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     program = os.fork()
     if program == 0:
+        signal.signal(signal.SIGCHLD, handling)
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
         return
     _serve(program, forwarded)
