@@ -35,7 +35,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 SHELLS_OWN = re.compile(
     r"([!.:{]|\[\[|alias|bg|break|builtin|case|cd|command|continue|declare|eval|exec|exit|export|fg|for|function|getopts"
-    r"|hash|if|jobs|let|local|read|readonly|return|select|set|shift|shopt|source|times|trap|type|ulimit|umask|unalias"
+    r"|hash|if|jobs|let|local|read|readonly|return|select|set|shift|shopt|source|times?|trap|type|ulimit|umask|unalias"
     r"|unset|until|wait|while)(\s|$)"
 )
 """Commands of the shell itself: there is no such program (or it would have no effect), so `exec` cannot run them."""

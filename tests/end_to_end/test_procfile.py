@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_all_commands_get_their_ports_are_restarted_and_leave_no_process(tmp_pat
 def test_a_command_may_be_a_builtin_of_the_shell(command: str, tmp_path: Path) -> None:
     (tmp_path / "echo.sh").write_text("echo done\n")
     (tmp_path / "Procfile").write_text(f"it: {command}\n")
+    with start_program(RUN, cwd=tmp_path) as program:
+        eventually(lambda: "procfile/it stdout: done" in program.stderr, timeout=20, what=program.stderr)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.stderr
+
+
+def test_a_command_may_begin_with_the_keyword_time_where_sh_is_bash_and_no_such_program_is_there(
+    tmp_path: Path,
+) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None, "there is no bash"
+    (tmp_path / "sh").symlink_to(bash)
+    (tmp_path / "Procfile").write_text("it: time echo done\n")
+    (tmp_path / ".env").write_text(f"PATH={tmp_path}\n")
     with start_program(RUN, cwd=tmp_path) as program:
         eventually(lambda: "procfile/it stdout: done" in program.stderr, timeout=20, what=program.stderr)
         program.send_signal(signal.SIGTERM)
