@@ -368,3 +368,46 @@ with Supervisor("tree", Child(Hooks, join_after=2)).start() as running:
     print("result", running["hooks"].result(30), running["hooks"].incarnation)
 """)
     assert run_program(source, timeout=60).check().stdout == "0 " * 9 + "result 2 1\n"
+
+
+def test_a_process_that_a_worker_has_forked_with_a_terminal_reads_it():
+    source = program("""
+import pty
+
+class Asks(Process):
+    def loop(self):
+        child, terminal = pty.fork()
+        if child == 0:
+            print("hello", input())
+            breakpoint()
+            os._exit(0)
+        os.write(terminal, b"world\\np 6 * 7\\nc\\n")
+        read = b""
+        try:
+            while data := os.read(terminal, 1000):
+                read += data
+        except OSError:  # the child has ended
+            os.waitpid(child, 0)
+        self.rejoin()
+        print(read.decode(), flush=True)
+
+Supervisor("tree", Child(Asks, restart="temporary", significant=True), auto_shutdown="any_significant").run()
+""")
+    lines = run_program(source).check().stdout.splitlines()
+    assert "hello world" in lines
+    assert "42" in lines  # the debugger's answer
+
+
+def test_a_worker_reads_what_it_has_put_in_the_place_of_its_standard_input():
+    source = program("""
+class Reads(Process):
+    def loop(self):
+        reading, writing = os.pipe()
+        os.write(writing, b"a line\\n")
+        os.dup2(reading, 0)
+        self.rejoin()
+        print("read", input(), flush=True)
+
+Supervisor("tree", Child(Reads, restart="temporary", significant=True), auto_shutdown="any_significant").run()
+""")
+    assert run_program(source).check().stdout == "read a line\n"

@@ -337,7 +337,7 @@ class WorkerProcess:
     def _set_up(self, path: str) -> None:
         """Set up what is the same for all incarnations at that path."""
         self._signals = WorkerSignals(self.directory)
-        refuse_terminal(path)
+        self._allow_terminal = refuse_terminal(path)
 
     def _begin(self, incarnation: Incarnation, log_levels: dict[str, int]) -> None:
         """Let the process be that of one incarnation."""
@@ -366,6 +366,7 @@ class WorkerProcess:
     def _close_after_fork(self) -> None:
         """In a process that the worker forks (`os.fork`, multiprocessing): close or renew the worker's resources."""
         restore_signals()
+        self._allow_terminal()
         end_forwarding()
         self._writer = FrameWriter(self._sock)  # the worker's may have been in the middle of a frame
         self._tail.detach()
