@@ -411,3 +411,38 @@ class Reads(Process):
 Supervisor("tree", Child(Reads, restart="temporary", significant=True), auto_shutdown="any_significant").run()
 """)
     assert run_program(source).check().stdout == "read a line\n"
+
+
+def test_a_program_that_a_process_of_the_tree_executes_inherits_no_descriptor_of_this_library():
+    source = program("""
+import contextlib, psutil
+from suitkaise import Command, sktree
+
+class Runs(Process):
+    def on_receive(self, message):
+        return self.tree.get("here", path="")
+
+def inherited(pid):
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            with open(f"/proc/{pid}/fdinfo/{name}") as file:
+                flags = int(file.read().split("flags:")[1].split()[0], 8)
+            if int(name) > 2 and not flags & os.O_CLOEXEC:
+                yield os.readlink(f"/proc/{pid}/fd/{name}")
+
+storage = sktree.connect()
+storage.add_to_root("here", 1)
+storage.get("here", path="")
+with Supervisor("tree", Runs, Child(Runs, id="spared", spares=1), Command("sleep", "60")).start() as running:
+    for name in ("runs", "spared"):
+        running[name].kill()
+        while running[name].incarnation < 2:
+            time.sleep(0.01)
+        running[name].ask("read", timeout=20)
+    for one in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+            print(one.name(), *inherited(one.pid))
+""")
+    lines = run_program(source).check().stdout.splitlines()
+    assert {"sk:keeper", "sk:runs", "sk:spared", "sk:storage", "sk:sleep"} <= {line.split()[0] for line in lines}
+    assert [line for line in lines if " " in line] == []

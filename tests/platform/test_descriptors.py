@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 
 import pytest
 
-from suitkaise.platform.descriptors import DescriptorReserve, above_streams
+from suitkaise.platform.descriptors import DescriptorReserve, above_streams, receive_descriptors
 from tests.support import descriptors_of
 
 
@@ -61,3 +62,17 @@ def test_a_descriptor_with_the_number_of_a_stream_is_moved() -> None:
     finally:
         os.dup2(kept, 0)
         os.close(kept)
+
+
+def test_received_descriptors_are_not_inheritable_and_no_more_than_were_asked_for() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(ours, [b"three"], [0, 1, 2])
+        data, descriptors = receive_descriptors(theirs, 100, 2)
+        assert data == b"three"
+        assert len(descriptors) == 2
+        assert not any(map(os.get_inheritable, descriptors))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        ours.send(b"none")
+        assert receive_descriptors(theirs, 100, 1) == (b"none", [])

@@ -17,6 +17,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.send_buffer import SendBuffer
+from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
@@ -272,7 +273,7 @@ class ForkedProcess:
         assert self._buffer is not None
         if self.pid is not None:
             return self._parser.receive(self._buffer.sock)
-        data, descriptors, _, _ = socket.recv_fds(self._buffer.sock, _FIRST_READ, 1)
+        data, descriptors = receive_descriptors(self._buffer.sock, _FIRST_READ, 1)
         if not data:
             raise wire.PeerClosed("the process ended before it announced itself")
         if descriptors:

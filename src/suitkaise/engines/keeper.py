@@ -50,6 +50,7 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.platform.board import Board
+from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.marks import Mark, program_number, worker_mark
 from suitkaise.platform.processes import (
     GROUP_SIGNALS,
@@ -174,7 +175,7 @@ class Keeper:
 
     def _serve(self) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._hub, MAX_DATAGRAM, MAX_DESCRIPTORS)
+            data, descriptors = receive_descriptors(self._hub, MAX_DATAGRAM, MAX_DESCRIPTORS)
         except ConnectionError:
             data, descriptors = b"", []
         if not data:
@@ -396,12 +397,12 @@ def main(descriptor: int) -> None:
     for name in _OURS:
         __import__(name)
     hub = socket.socket(fileno=descriptor)
-    data, descriptors, _, _ = socket.recv_fds(hub, MAX_DATAGRAM, 1)
+    hub.set_inheritable(False)
+    data, descriptors = receive_descriptors(hub, MAX_DATAGRAM, 1)
     if not data or not descriptors:  # the hub is gone, or starts no tree
         os._exit(0)
     directory, preload, orphan_timeout, for_commands = marshal.loads(data)
     [board] = descriptors
-    os.set_inheritable(board, False)
     try:
         lock = hold(directory)
     except FileNotFoundError:  # the hub has ended meanwhile, and removed it

@@ -66,6 +66,7 @@ from suitkaise.messaging.router import FLUSH_TIME, HubClient, set_router
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
@@ -107,7 +108,7 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         watch = _HubWatch()
         gc.freeze()
         with keeper:
-            _, descriptors, _, _ = socket.recv_fds(keeper, 1, 1)
+            _, descriptors = receive_descriptors(keeper, 1, 1)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     if not descriptors:
@@ -288,12 +289,10 @@ class WorkerProcess:
 
     def receive_first(self) -> tuple[WorkerOrder, bytes, list[int]] | None:
         """Return the first order, its payload, and the descriptors that came with it; None if the hub is gone."""
-        data, descriptors, _, _ = socket.recv_fds(self._sock, _FIRST_READ, _MAX_SOCKETS)
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
+        data, descriptors = receive_descriptors(self._sock, _FIRST_READ, _MAX_SOCKETS)
         self._frames = self._parser.feed(data) if data else []
         frame = self._receive()
-        return None if frame is None else (*frame, list(descriptors))
+        return None if frame is None else (*frame, descriptors)
 
     def _receive(self) -> wire.Frame | None:
         """Return the next frame; None if the hub is gone."""

@@ -1,4 +1,4 @@
-"""File descriptors: their numbers, and some that are kept for the start of workers."""
+"""File descriptors: their numbers, those that come over a socket, and some that are kept for the start of workers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 import threading
+from array import array
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["DescriptorReserve", "above_streams"]
+__all__ = ["DescriptorReserve", "above_streams", "keep_to_this_process", "receive_descriptors"]
 
 T = TypeVar("T")
 
@@ -23,6 +26,30 @@ def above_streams(descriptor: int) -> int:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(descriptor)
+
+
+def keep_to_this_process(file: Path) -> None:
+    """Let no program that is executed inherit the descriptors that this process has of a file."""
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                if os.path.samestat(os.fstat(int(name)), found):
+                    os.set_inheritable(int(name), False)
+
+
+def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Receive up to `size` bytes and up to `most` descriptors, which no program that is executed inherits.
+
+    `socket.recv_fds` leaves them inheritable: it does not pass its flags on.
+    """
+    descriptors = array("i")
+    room = socket.CMSG_LEN(most * descriptors.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, sent in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(sent[: len(sent) - len(sent) % descriptors.itemsize])
+    return data, list(descriptors)
 
 
 class DescriptorReserve:

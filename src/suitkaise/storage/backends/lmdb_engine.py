@@ -3,6 +3,7 @@
 - Engine 0.9 (1.0 raised spurious `BadTxnError`s), and never `writemap` (SIGBUS on a full tmpfs).
 - The map is large from the start, so that it hardly ever has to grow; address space costs nothing.
 - The lock file is allocated in full before it is mapped: a hole in it is a SIGBUS on a full tmpfs.
+- The descriptor of the data is inheritable: a program that outlives this one would keep the memory of the storage.
 - A process may open an environment once, and not across a fork: see `access`.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import lmdb
 
 from suitkaise.errors import StorageDamaged, StorageFull
+from suitkaise.platform.descriptors import keep_to_this_process
 from suitkaise.storage.backends import access
 from suitkaise.storage.backends.tables import FILES, TABLES, FileSystemFull
 
@@ -126,7 +128,7 @@ class LmdbEngine:
 def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Environment:
     while True:
         try:
-            return lmdb.open(
+            opened = lmdb.open(
                 os.fsencode(data),
                 map_size=map_size,
                 readonly=not write,
@@ -143,6 +145,9 @@ def _open(data: Path, map_size: int, *, write: bool, durable: bool) -> lmdb.Envi
             if map_size <= _SMALLEST_MAP:
                 raise
             map_size //= 2
+        else:
+            keep_to_this_process(data / "data.mdb")
+            return opened
 
 
 def _allocate_lock_file(path: Path) -> None:
