@@ -446,3 +446,30 @@ with Supervisor("tree", Runs, Child(Runs, id="spared", spares=1), Command("sleep
     lines = run_program(source).check().stdout.splitlines()
     assert {"sk:keeper", "sk:runs", "sk:spared", "sk:storage", "sk:sleep"} <= {line.split()[0] for line in lines}
     assert [line for line in lines if " " in line] == []
+
+
+def test_a_worker_gets_a_keyboard_interrupt_only_with_the_usual_handler_and_its_forks_have_that_one():
+    source = program("""
+import _thread
+
+def interrupted():
+    try:
+        _thread.interrupt_main()
+        time.sleep(0)  # a signal's handler runs before the next line, at the latest
+        return False
+    except KeyboardInterrupt:
+        return True
+
+class Interrupts(Process):
+    def loop(self):
+        before = interrupted()
+        if (child := os.fork()) == 0:
+            os._exit(interrupted())
+        forked = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(before, forked, interrupted(), flush=True)
+        self.rejoin()
+
+Supervisor("tree", Child(Interrupts, restart="temporary", significant=True), auto_shutdown="any_significant").run()
+""")
+    assert run_program(source).check().stdout == "False 1 True\n"
