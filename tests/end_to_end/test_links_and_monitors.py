@@ -27,10 +27,11 @@ from suitkaise import (
     Thread,
     whereis,
 )
+from suitkaise.events import ChildExited
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.workers.worker import Worker
-from tests.end_to_end.kinds import wait_for_incarnation
+from tests.end_to_end.kinds import next_event, wait_for_incarnation
 from tests.end_to_end.scene import stop
 from tests.support import eventually
 
@@ -367,6 +368,21 @@ def test_s60_an_end_spreads_along_a_chain_and_around_a_ring_once(ring: bool) -> 
             wait_for_incarnation(running, id)
         assert [line.restarts for line in running.which_children()] == [1] * 6
         assert watcher_entries() == 0
+
+
+@pytest.mark.parametrize("worker", [InProcess, InThread])
+def test_s60_s33_the_supervisor_learns_of_an_end_before_those_that_links_make_of_it(worker: type[Linking]) -> None:
+    children = [Child(worker, id=id) for id in "abc"]
+    tree = Supervisor("tree", *children, strategy="rest_for_one", max_restarts=1)
+    with tree.start() as running:
+        running["b"].ask(("link", "tree/a"))
+        running["c"].ask(("link", "tree/b"))
+        with running.events() as happened:
+            running["a"].tell("crash")
+            assert next_event(happened, ChildExited).path == "tree/a"
+            for id in "abc":
+                wait_for_incarnation(running, id)
+    assert running.wait(15) == Shutdown("stop")  # it did not give up: that was one restart
 
 
 def test_s60_a_worker_that_does_not_run_can_neither_monitor_nor_link() -> None:

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
@@ -27,7 +28,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status, status_after
 
-__all__ = ["Address", "Connected", "ExitWatchers", "Parent", "Receiver", "TraceReport"]
+__all__ = ["Address", "Connected", "ExitWatchers", "Parent", "Receiver", "TraceReport", "cause_first"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.links")
 
@@ -429,7 +430,7 @@ class Address:
                 if receiver is None:
                     self._kill_on_attach = why
             if receiver is not None:
-                receiver.kill(why)
+                _end(receiver, why)
 
     # ------------------------------------------------------------ start and end of an incarnation, from its supervisor
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
@@ -497,7 +498,9 @@ class Address:
                 self._bounded.detach()
         if self.on_detached is not None:
             self.on_detached(self.path)
-        call_each(callbacks, reason)
+        with cause_first():
+            for callback in callbacks:
+                _call(partial(callback, reason))
 
     def finish(self) -> None:
         """Record that no other incarnation follows: pending messages fail, and `when_over` calls back."""
@@ -546,7 +549,7 @@ class ExitWatchers:
             self.serial = serial
 
     def end(self) -> list[Callable[[ExitReason], None]]:
-        """Record that the incarnation has ended; return the callbacks, for `call_each`."""
+        """Record that the incarnation has ended; return the callbacks."""
         with self._lock:
             self.serial = None
             callbacks, self._callbacks = self._callbacks, {}
@@ -572,26 +575,41 @@ class ExitWatchers:
         return len(self._callbacks)
 
 
-_running = threading.local()
+_ends = threading.local()
 
 
-def call_each(callbacks: Iterable[Callable[[ExitReason], None]], reason: ExitReason) -> None:
-    """Call the callbacks of an incarnation that has ended.
+@contextlib.contextmanager
+def cause_first() -> Iterator[None]:
+    """Let the ends that links make of an end come at the end of the block, in which the supervisor is told of that one.
 
-    A callback may end the next incarnation, and so on. Inside of a callback, `call_each` only queues the callbacks of
-    the next end, and they run after it: a long chain of links does not exhaust the stack.
+    Each of them may make more: those come after it, one by one, so a long chain of links does not exhaust the stack.
     """
-    waiting: deque[tuple[Callable[[ExitReason], None], ExitReason]] | None = getattr(_running, "waiting", None)
-    if waiting is not None:
-        waiting.extend((callback, reason) for callback in callbacks)
+    if hasattr(_ends, "waiting"):
+        yield
         return
-    _running.waiting = waiting = deque((callback, reason) for callback in callbacks)
+    waiting: deque[Callable[[], None]] = deque()
+    _ends.waiting = waiting
     try:
-        while waiting:
-            callback, why = waiting.popleft()
-            try:
-                callback(why)
-            except Exception:
-                logger.exception("the end of a worker could not be reported to a link or monitor")
+        try:
+            yield
+        finally:
+            while waiting:
+                _call(waiting.popleft())
     finally:
-        del _running.waiting
+        del _ends.waiting
+
+
+def _end(receiver: Receiver, why: str) -> None:
+    """End an incarnation because of a link, after what the link is about (`cause_first`)."""
+    waiting: deque[Callable[[], None]] | None = getattr(_ends, "waiting", None)
+    if waiting is None:
+        receiver.kill(why)
+    else:
+        waiting.append(partial(receiver.kill, why))
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:
+        logger.exception("the end of a worker could not be reported to a link or monitor")

@@ -15,7 +15,7 @@ from suitkaise.engines.engine import Exit, Handle, Launch, WatchedElsewhere, Wor
 from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.address import Address
+from suitkaise.messaging.address import Address, cause_first
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.refs import WorkerRef
@@ -200,8 +200,9 @@ class Executor:
             reason = crash("start", error, launch.path)
             self._abnormal_exits[id, number] = Exit(reason)
             failed = self.interface.ends[id] = Exited(id, number, reason)
-            address.detach(reason, None)
-            self.interface.tell(failed)
+            with cause_first():
+                address.detach(reason, None)
+                self.interface.tell(failed)
             return
         self._handles[id] = handle
         self._ended.discard(id)
@@ -242,11 +243,12 @@ class Executor:
             if exit.ignored:
                 end = Ignored(id, number)
             self.interface.ends[id] = end  # before a `Down` is delivered, with which all answers have to agree
-            try:
-                address.detach(exit.reason, exit.result, exit.returned, exit.view, ignored=exit.ignored)
-                self._env.on_gone(launch.incarnation.owner)
-            finally:  # the supervisor must learn of the exit, whatever fails above
-                self.interface.tell(end)
+            with cause_first():
+                try:
+                    address.detach(exit.reason, exit.result, exit.returned, exit.view, ignored=exit.ignored)
+                    self._env.on_gone(launch.incarnation.owner)
+                finally:  # the supervisor must learn of the exit, whatever fails above
+                    self.interface.tell(end)
 
         handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
