@@ -20,6 +20,7 @@ import pytest
 from suitkaise import (
     AskTimeout,
     Child,
+    ChildNotFound,
     DynamicSupervisor,
     Killed,
     MaxChildren,
@@ -249,6 +250,18 @@ def test_another_child_of_that_name_is_in_the_way() -> None:
         pytest.raises(SpecError, match="rename the child"),
     ):
         running.task(add, 1)
+
+
+def test_a_task_after_the_supervisor_of_the_tasks_was_deleted_gets_a_new_one(running: RunningTree) -> None:
+    for _ in range(2):
+        assert running.task(add, 1, 2).get(15) == 3
+        running.terminate_child("tasks")
+        with pytest.raises(ChildNotFound, match="no running supervisor at 'app/tasks'"):
+            running.task(add, 1, 2)
+        running.restart_child("tasks")
+        assert running.task(add, 1, 2).get(15) == 3
+        running.terminate_child("tasks")
+        running.delete_child("tasks")
 
 
 class Worker(Process): ...

@@ -165,9 +165,12 @@ class Tasks:
         return task
 
     def _supervise(self) -> Answer[Any]:
-        """Have the supervisor of the tasks added, unless there is one; return the answer to that."""
+        """Have the supervisor of the tasks added, unless there is one; return the answer to that.
+
+        It is looked for each time, since the program may delete it as any child.
+        """
         with self._lock:
-            if self._added is None or (self._added.done() and self._added.exception(0) is not None):
+            if self._added is None or self._added.done():
                 self._added = self._add()
                 with contextlib.suppress(TimeoutError):
                     self._added.exception(_MOMENT)
