@@ -25,6 +25,7 @@ from suitkaise import (
     Signaled,
     Supervisor,
     Thread,
+    WorkerRef,
     whereis,
 )
 from suitkaise.events import ChildExited
@@ -336,6 +337,26 @@ def test_s60_linking_to_a_worker_that_does_not_exist_is_an_abnormal_end() -> Non
         running["a"].tell(("link", "tree/b"))
         wait_for_incarnation(running, "a")
         assert "no incarnation was alive" in str(running.which_children()[0].last_exit)
+
+
+class LinksItselfToNobody(Linking):
+    def on_start(self) -> None:
+        self.link(WorkerRef("tree/nobody"))
+
+
+class LinksItselfToNobodyInProcess(LinksItselfToNobody, Process): ...
+
+
+class LinksItselfToNobodyInThread(LinksItselfToNobody, Thread): ...
+
+
+@pytest.mark.parametrize("worker", [LinksItselfToNobodyInProcess, LinksItselfToNobodyInThread])
+def test_s60_s10_a_worker_that_a_link_ends_in_its_on_start_has_failed_to_start(worker: type[Linking]) -> None:
+    with Supervisor("tree", max_restarts=0).start() as running:
+        for _ in range(5):  # also where `on_start` has returned before the hub knows the thread
+            with pytest.raises(ChildStartFailed, match="linked to 'tree/nobody'"):
+                running.start_child(Child(worker, id="a"))
+        assert running.which_children() == []
 
 
 def test_s60_after_unlink_the_end_of_one_worker_does_not_end_the_other() -> None:

@@ -441,6 +441,11 @@ class Address:
             self.over, self.pid = False, None
         self.watchers.begin(serial)
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether a link has ended the incarnation before it was attached."""
+        return self._kill_on_attach is not None
+
     def attach(self, receiver: Receiver) -> None:
         """Let a new incarnation answer here from now on; it gets the pending messages first."""
         with self._lock:

@@ -250,7 +250,8 @@ class Executor:
                 finally:  # the supervisor must learn of the exit, whatever fails above
                     self.interface.tell(end)
 
-        handle.ready.add_done_callback(on_ready)
+        if not address.ended_early:  # a thread may have returned from `on_start` all the same
+            handle.ready.add_done_callback(on_ready)
         handle.exited.add_done_callback(on_exit)
 
     def _set_timer(self, timer: Timer, at: float) -> None:
