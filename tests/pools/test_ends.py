@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from suitkaise import ChildNotFound, RuntimeGone, whereis
-from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool
+from suitkaise import Child, ChildNotFound, RuntimeGone, whereis
+from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool, lines
 from tests.pools import tasks
 from tests.support import eventually, in_background, run_program, start_program, wait_gone
 
@@ -96,6 +97,24 @@ def test_a_shutdown_waits_for_a_task_whose_worker_dies(pool: ProcessPool, tmp_pa
     future = pool.submit(tasks.die_twice_then, str(tmp_path / "ran"), 5)
     pool.shutdown()
     assert future.result(0) == 5
+
+
+def test_a_shutdown_waits_for_a_callback_that_takes_longer_than_a_thread_may_to_finish(
+    threads: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "Child", functools.partial(Child, shutdown=0.1))
+    gate, began, go = threading.Event(), threading.Event(), threading.Event()
+    future = threads.submit(gate.wait, 30)
+    future.add_done_callback(lambda _: (began.set(), go.wait(30)))
+    gate.set()
+    assert began.wait(30)
+    ended = in_background(threads.shutdown)
+    try:
+        with pytest.raises(TimeoutError):
+            ended.result(1)
+    finally:
+        go.set()
+    ended.result(30)
 
 
 def test_a_callback_and_a_task_can_shut_their_pool_down(one_runtime_for_all: None) -> None:

@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +320,24 @@ def test_wrong_options_are_refused_at_once(options: dict[str, Any], error: type[
     if "max_workers" not in options:
         with pytest.raises(error, match=next(iter(options))):
             pools.create_pool("process", Echo, 2, **options)
+
+
+def test_a_callback_may_wait_for_another_task_of_its_pool_of_threads(threads: ThreadPool) -> None:
+    go = threading.Event()
+    first = threads.submit(go.wait, 30)
+    inner: Future[int] = Future()
+    first.add_done_callback(lambda _: inner.set_result(threads.submit(abs, -3).result(15)))
+    go.set()
+    assert inner.result(30) == 3
+
+
+def test_a_slow_callback_holds_up_no_task_that_another_thread_can_run(threads: ThreadPool) -> None:
+    go, over = threading.Event(), threading.Event()
+    first = threads.submit(go.wait, 30)
+    first.add_done_callback(lambda _: over.wait(30))
+    waiting = [threads.submit(abs, -number) for number in range(8)]
+    go.set()
+    try:
+        assert [future.result(15) for future in waiting] == list(range(8))
+    finally:
+        over.set()

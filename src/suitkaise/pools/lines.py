@@ -37,6 +37,7 @@ class PoolWorker(ABC):
         self.given: int = 0
         self.since: float = 0.0  # when its first task has begun
         self.leaving: bool = False
+        self.settling: bool = False  # it runs the callbacks of a future
         self.handle: WorkerHandle | None = None
         self.timer: TimerHandle | None = None
 

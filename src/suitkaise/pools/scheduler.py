@@ -164,7 +164,9 @@ class Scheduler:
         with self.lock:
             if not self._closing or self._drained.is_set() or self._parts:
                 return
-            if any(not task.withdrawn for task in self._queue) or any(worker.tasks for worker in self._workers):
+            if any(not task.withdrawn for task in self._queue) or any(
+                worker.tasks or worker.settling for worker in self._workers
+            ):
                 return
             self._drained.set()
         if self._running is not None:
@@ -245,7 +247,7 @@ class Scheduler:
 
     def _has_room(self, worker: PoolWorker, late: float) -> bool:
         count = len(worker.tasks)
-        return count < worker.window and not worker.leaving and not (count and worker.since < late)
+        return count < worker.window and not (worker.leaving or worker.settling or (count and worker.since < late))
 
     def _take_back_from_stalled(self, late: float) -> None:
         for worker in self._workers:
@@ -390,32 +392,45 @@ class Scheduler:
             del value, error
 
     def answered(self, worker: PoolWorker, number: int, value: Any, error: BaseException | None) -> None:
-        """Take the answer of a worker to its first task, and give it the next one."""
+        """Take the answer of a worker to its first task, and give it the next one: a thread, after the callbacks."""
+        here = not isinstance(worker, ProcessWorker)  # this is its thread, which runs the callbacks of the future
+        failed: list[tuple[Task, BaseException]] = []
+        new: PoolWorker | None = None
         with self.lock:
             if not worker.tasks or worker.tasks[0].number != number:
                 return  # the pool is broken, or this thread was abandoned
             task = worker.tasks.popleft()
             worker.stop_timer()
-            if worker.tasks:
-                self._begin(worker)
-            failed: list[tuple[Task, BaseException]] = []
-            if self._queue:
-                late = time.monotonic() - STALLED
-                self._take_back_from_stalled(late)
-                while self._queue and self._has_room(worker, late) and self._give(worker, failed):
-                    pass
-            if not worker.tasks:
-                if worker.leaving:
-                    self._dismiss(worker)
-                else:
-                    self._rest(worker)
-                    failed += self._dispatch()
-            new = self._new_worker() if self._queue else None
-            closing = self._closing
+            worker.settling = here
+            if not here:
+                failed, new = self._next(worker)
         self.settle(task, value, error)
+        if here:
+            with self.lock:
+                worker.settling = False
+                if worker in self._workers:
+                    failed, new = self._next(worker)
         self._go_on(failed, new)
-        if closing:
+        if self._closing:
             self.check_drained()
+
+    def _next(self, worker: PoolWorker) -> tuple[list[tuple[Task, BaseException]], PoolWorker | None]:
+        """Give the next tasks to a worker that has finished one, with the lock held; return what `_go_on` takes."""
+        if worker.tasks:
+            self._begin(worker)
+        failed: list[tuple[Task, BaseException]] = []
+        if self._queue:
+            late = time.monotonic() - STALLED
+            self._take_back_from_stalled(late)
+            while self._queue and self._has_room(worker, late) and self._give(worker, failed):
+                pass
+        if not worker.tasks:
+            if worker.leaving:
+                self._dismiss(worker)
+            else:
+                self._rest(worker)
+                failed += self._dispatch()
+        return failed, self._new_worker() if self._queue else None
 
     def _dismiss(self, worker: PoolWorker) -> None:
         """Have a worker end that has run as many tasks as it may."""
