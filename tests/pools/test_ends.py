@@ -117,6 +117,17 @@ def test_a_shutdown_waits_for_a_callback_that_takes_longer_than_a_thread_may_to_
     ended.result(30)
 
 
+def test_a_pool_ends_although_the_callback_of_its_last_task_ends_its_thread(either: Pool, tmp_path: Path) -> None:
+    go = str(tmp_path / "go")
+    future = either.submit(tasks.wait_for, go)
+    future.add_done_callback(lambda _: sys.exit(3))
+    eventually(future.running)
+    either.shutdown(wait=False)
+    Path(go).touch()
+    assert future.result(30) == go
+    eventually(lambda: _is_over(either.name))
+
+
 def test_a_callback_and_a_task_can_shut_their_pool_down(one_runtime_for_all: None) -> None:
     pool = ThreadPool(2)
     pool.submit(pool.shutdown).result(30)

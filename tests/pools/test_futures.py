@@ -341,3 +341,25 @@ def test_a_slow_callback_holds_up_no_task_that_another_thread_can_run(threads: T
         assert [future.result(15) for future in waiting] == list(range(8))
     finally:
         over.set()
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_ends_its_thread_costs_the_pool_nothing(
+    either: Pool, error: type[BaseException], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def end(_: object) -> None:
+        raise error
+
+    go = str(tmp_path / "go")
+    future = either.submit(tasks.wait_for, go)
+    future.add_done_callback(end)
+    failing = either.submit(tasks.fail)
+    waiting = [either.submit(tasks.wait_for, go) for _ in range(8)]
+    eventually(future.running)
+    ended = in_background(either.shutdown)
+    Path(go).touch()
+    ended.result(30)
+    assert future.result(0) == go
+    assert isinstance(failing.exception(0), ValueError)
+    assert [one.result(0) for one in waiting] == [go] * 8
+    assert [record.name for record in caplog.records] == ["concurrent.futures"]

@@ -8,8 +8,10 @@ worker dies, the tasks that it has not begun are taken back; they were not tried
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
+import logging
 import math
 import os
 import threading
@@ -38,6 +40,8 @@ from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["FAILED_STARTS", "Scheduler"]
+
+logger: logging.Logger = logging.getLogger("concurrent.futures")  # that which tells of the other errors of callbacks
 
 FAILED_STARTS = 3
 """How many starts of workers may fail in a row; then the pool is broken, unless some workers still run."""
@@ -142,11 +146,15 @@ class Scheduler:
         for task in reversed(waiting):  # the last one first: a worker then gets none that is about to be cancelled
             task.future.cancel()
         self.check_drained()
-        owner = current_owner()
-        inside = self._reactor is not None and self._reactor.in_thread
-        if wait and not inside and not (owner is not None and owner.startswith(f"{self.name}/")):
+        if wait and not self._is_own_thread():
             self._drained.wait()
             self._close()
+
+    def _is_own_thread(self) -> bool:
+        """Return whether this is a thread of the pool, which runs its tasks and the callbacks of its futures."""
+        owner = current_owner()
+        inside = self._reactor is not None and self._reactor.in_thread
+        return inside or (owner is not None and owner.startswith(f"{self.name}/"))
 
     def interrupt(self) -> None:
         """End the workers without waiting for the tasks, which fail: Ctrl-C has ended the program that needs them."""
@@ -550,10 +558,16 @@ class Scheduler:
                 task.begin()
         future = task.future
         future.finish()
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
+        try:
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+        except BaseException:  # `sys.exit()` in a callback; the future itself logs an Exception of one
+            if not self._is_own_thread():
+                raise
+            with contextlib.suppress(BaseException):  # an error in a log handler
+                logger.exception("exception calling callback for %r", future)
 
 
 def _on_tree_over(scheduler: Scheduler | None) -> None:
