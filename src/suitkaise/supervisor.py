@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from suitkaise.errors import no_attribute
-from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec
+from suitkaise.specs.supervisor import DynamicSupervisorSpec, SupervisorSpec, may_start_processes
 
 if TYPE_CHECKING:
     from suitkaise.exits import ExitReason
@@ -61,7 +61,7 @@ class Supervisor(SupervisorSpec):
         """
         from suitkaise.engines.keeper_process import launched_early
 
-        with launched_early():
+        with launched_early(may_start_processes(self)):
             from suitkaise.runtime.start import start
 
             return start(self)
@@ -86,7 +86,7 @@ class Supervisor(SupervisorSpec):
         """
         from suitkaise.engines.keeper_process import launched_early
 
-        with launched_early():
+        with launched_early(may_start_processes(self)):
             from suitkaise.runtime.foreground import run
 
             return run(self)

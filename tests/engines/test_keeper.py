@@ -219,7 +219,7 @@ def test_the_exit_of_an_adopted_process_is_not_reported(start: Callable[..., Hub
 def early(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
     """Launch a keeper as the first start of a program does, for the block of the test."""
     monkeypatch.delitem(sys.modules, "suitkaise.runtime.runtime", raising=False)
-    with keeper_process.launched_early():
+    with keeper_process.launched_early(True):
         [launched] = keeper_process._early
         yield launched
 
@@ -238,7 +238,7 @@ def test_a_keeper_for_commands_is_none_that_was_launched_early(early: Launched, 
 
 def test_a_keeper_that_was_launched_early_and_is_not_needed_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "suitkaise.runtime.runtime", raising=False)
-    with keeper_process.launched_early():
+    with keeper_process.launched_early(True):
         [launched] = keeper_process._early
     assert launched.program.returncode is not None
     assert launched.sock.fileno() == -1
@@ -263,5 +263,5 @@ def test_a_keeper_ends_quietly_if_the_program_has_ended_and_removed_its_director
 
 def test_no_keeper_is_launched_early_where_the_runtime_is_loaded_already() -> None:
     importlib.import_module("suitkaise.runtime.runtime")
-    with keeper_process.launched_early():
+    with keeper_process.launched_early(True):
         assert not keeper_process._early

@@ -13,6 +13,7 @@ from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
+from suitkaise.runtime.start import start as start_tree
 from suitkaise.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def start(name: str, group: WorkerGroup) -> RunningTree:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         free = next(one for one in names if one not in taken)
         preload(*group._modules)
-        running = Supervisor(free, max_restarts=math.inf).start()
+        tree = Supervisor(free, max_restarts=math.inf)
+        running = tree.start() if group._kind == "process" else start_tree(tree, processes=False)
         if group not in _groups:
             _groups.append(group)
         return running

@@ -84,10 +84,10 @@ _early: list[Launched] = []
 
 
 @contextlib.contextmanager
-def launched_early() -> Iterator[None]:
-    """Launch a keeper that imports its modules while the block imports the runtime, and starts the first tree."""
+def launched_early(wanted: bool) -> Iterator[None]:
+    """If wanted, launch a keeper that imports its modules while the block imports the runtime, and starts a tree."""
     router = sys.modules.get("suitkaise.messaging.router")  # a worker's process has loaded it
-    if "suitkaise.runtime.runtime" not in sys.modules and not (router and router.in_worker_process()):
+    if wanted and "suitkaise.runtime.runtime" not in sys.modules and not (router and router.in_worker_process()):
         with contextlib.suppress(OSError, SuitkaiseError):  # `start_keeper` reports it
             _early.append(_launch(for_commands=False))
     try:

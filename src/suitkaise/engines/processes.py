@@ -51,8 +51,6 @@ class ProcessEngine:
         self._spares = Spares(context, lambda: self.keeper)
         self._deaths: DeathWatch | None = None
         self._ending: set[ForkedProcess] = set()  # reported as ended, and not gone yet
-        if not for_commands:  # few programs have commands
-            self.keeper  # noqa: B018
 
     @property
     def keeper(self) -> KeeperClient:

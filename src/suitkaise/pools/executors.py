@@ -97,6 +97,7 @@ class Pool(Executor, ABC):
             workers,
             max_tasks_per_worker,
             _maker(type(self), first),
+            processes=self._kind == "process",
         )
         self._owner: Pool | None = None
         weakref.finalize(self, self._scheduler.shutdown, wait=False, cancel=False).atexit = False

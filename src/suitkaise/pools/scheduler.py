@@ -62,16 +62,24 @@ class Scheduler:
         max_workers: the largest number of workers.
         max_tasks: how many tasks a worker gets before another one takes its place.
         make_worker: makes a worker for an id.
+        processes: whether the workers are processes.
     """
 
     def __init__(
-        self, name: str, max_workers: int, max_tasks: float | None, make_worker: Callable[[Scheduler, str], PoolWorker]
+        self,
+        name: str,
+        max_workers: int,
+        max_tasks: float | None,
+        make_worker: Callable[[Scheduler, str], PoolWorker],
+        *,
+        processes: bool,
     ) -> None:
         self.name: str = name
         self.max_workers: int = max_workers
         self.lock: threading.RLock = threading.RLock()
         self._max_tasks = math.inf if max_tasks is None else max_tasks
         self._make_worker = make_worker
+        self._has_processes = processes
         self._queue: deque[Task] = deque()
         self._unencoded: deque[Task] = deque()  # are to be encoded now, since a worker waits for them
         self._numbers = itertools.count(1)
@@ -187,7 +195,7 @@ class Scheduler:
     def _start(self) -> None:
         """Start the supervisor, with the lock held."""
         tree = DynamicSupervisorSpec(self.name)
-        with starting.added(tree) as (runtime, supervisor):
+        with starting.added(tree, processes=self._has_processes) as (runtime, supervisor):
             supervisor.begin()
             self._reactor = Reactor()
             self._reactor.on_end = lambda error: self._break(f"its I/O thread has ended: {error!r}")

@@ -215,8 +215,12 @@ class Runtime:
         self.commands.kill_all()
 
     # ------------------------------------------------------------ its trees
-    def add(self, tree: SupervisorSpec) -> SupervisorInterface:
-        """Make the root supervisor of a tree; nothing is started yet.
+    def add(self, tree: SupervisorSpec, *, processes: bool) -> SupervisorInterface:
+        """Make the root supervisor of a tree; none of its workers is started yet.
+
+        Args:
+            tree: its declaration.
+            processes: whether the keeper is started, so that it need not start when a process worker is added.
 
         Raises:
             NotSerializable: a worker or an argument cannot be sent to a process.
@@ -226,6 +230,8 @@ class Runtime:
             tree = tree.replace(engine=choices.engine)
         _refuse_taken(tree.name)  # before anything is prepared at the path of the tree that runs
         prepare(self.env, tree.name, tree)
+        if processes:
+            self.processes.keeper  # noqa: B018
         with _guard:
             _refuse_taken(tree.name)
             if tree.log_dir is not None:

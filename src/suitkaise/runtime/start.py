@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from suitkaise.errors import no_attribute
 from suitkaise.platform.flag import Flag
 from suitkaise.specs import SupervisorSpec
+from suitkaise.specs.supervisor import may_start_processes
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,8 +30,11 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]:
-    """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails."""
+def added(tree: SupervisorSpec, *, processes: bool | None = None) -> Iterator[tuple[Runtime, SupervisorInterface]]:
+    """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails.
+
+    `processes` tells whether its workers are processes (default None: its declaration tells it).
+    """
     from suitkaise.runtime import choices
     from suitkaise.runtime import runtime as runtimes
     from suitkaise.runtime.running_tree import stop_former
@@ -39,7 +43,7 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
     runtime = runtimes.enter()
     name = None
     try:
-        supervisor = runtime.add(tree)
+        supervisor = runtime.add(tree, processes=may_start_processes(tree) if processes is None else processes)
         name = tree.name
         choices.started.add(name)
         yield runtime, supervisor
@@ -48,11 +52,13 @@ def added(tree: SupervisorSpec) -> Iterator[tuple[Runtime, SupervisorInterface]]
         raise
 
 
-def start(tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait) -> RunningTree:
-    """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`."""
+def start(
+    tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait, *, processes: bool | None = None
+) -> RunningTree:
+    """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`, and `added`."""
     from suitkaise.runtime.running_tree import RunningTree
 
-    with added(tree) as (runtime, supervisor):
+    with added(tree, processes=processes) as (runtime, supervisor):
         supervisor.begin(wait)
         return RunningTree(supervisor, runtime)
 

@@ -25,7 +25,7 @@ from suitkaise.specs.options import (
 )
 from suitkaise.specs.recipe import Recipe
 
-__all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children"]
+__all__ = ["DynamicSupervisorSpec", "SupervisorSpec", "check_children", "may_start_processes"]
 
 
 LOG_MAX_BYTES = 50 * 1024 * 1024
@@ -170,6 +170,17 @@ class SupervisorSpec(AnySupervisor):
         count = len(self.children)
         children = "1 child" if count == 1 else f"{count} children"
         return f"Supervisor({self.name!r}, {children}, strategy={self.strategy!r})"
+
+
+def may_start_processes(tree: SupervisorSpec) -> bool:
+    """Return whether the tree has process workers, or a supervisor without children, which may get some soon.
+
+    Commands do not count: another process forks them.
+    """
+    return not tree.children or any(
+        child.kind == "process" or (isinstance(child.what, SupervisorSpec) and may_start_processes(child.what))
+        for child in tree.children
+    )
 
 
 def _checked_log_dir(title: str, value: Any) -> str | None:
