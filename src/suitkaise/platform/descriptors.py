@@ -10,7 +10,6 @@ import socket
 import threading
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 __all__ = ["DescriptorReserve", "above_streams", "keep_to_this_process", "receive_descriptors"]
@@ -28,10 +27,10 @@ def above_streams(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def keep_to_this_process(file: Path) -> None:
+def keep_to_this_process(file: str | os.PathLike[str]) -> None:
     """Let no program that is executed inherit the descriptors that this process has of a file."""
     with contextlib.suppress(OSError):
-        found = file.stat()
+        found = os.stat(file)
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):  # it was closed meanwhile
                 if os.path.samestat(os.fstat(int(name)), found):
