@@ -43,6 +43,9 @@ NOT_FOR_A_RUNNING_TREE = (
 )
 """Modules that a program does not need that starts a tree, beyond those of what its workers do."""
 
+NOT_FOR_A_DECLARED_POOL = "asyncio json multiprocessing structlog suitkaise.runtime.runtime suitkaise.supervision"
+"""Modules that a pool, the concept and the storage load at their first use: the keeper loads its own meanwhile."""
+
 NOT_FOR_THE_COMMAND_LINE = (
     "asyncio cloudpickle msgspec multiprocessing psutil pykka structlog suitkaise.cli.show suitkaise.cli.profile "
     "suitkaise.engines.processes suitkaise.events suitkaise.messaging.codec suitkaise.runtime.runtime"
@@ -65,6 +68,8 @@ def loaded(code: str) -> set[str]:
         ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
         ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
         ("import suitkaise.runtime.running_tree", NOT_FOR_A_RUNNING_TREE),
+        ("from suitkaise.pools import ProcessPool, ThreadPool", NOT_FOR_A_DECLARED_POOL),
+        ("from suitkaise import skglobals, skthreading, sktree, xprocess", NOT_FOR_A_DECLARED_POOL),
         ("import suitkaise.cli", NOT_FOR_THE_COMMAND_LINE),
     ],
 )

@@ -79,9 +79,11 @@ def connect(
                 "in a worker, use connect() without arguments"
             )
         return _indexed(attach(), keys)
-    from suitkaise.runtime import runtime  # not loaded in workers, which have no runtime
+    from suitkaise.engines.keeper_process import launched_early
 
-    with _lock:
+    with launched_early(True), _lock:
+        from suitkaise.runtime import runtime  # not loaded in workers, which have no runtime
+
         program = runtime.enter()
         try:
             place = program.storage.directory(None if folder is None else os.path.abspath(folder), engine)

@@ -59,12 +59,9 @@ class Supervisor(SupervisorSpec):
             ChildStartFailed: a child failed to start; the children before it were stopped again (rule 2).
             NotSerializable: a worker or an argument cannot be sent to a process.
         """
-        from suitkaise.engines.keeper_process import launched_early
+        from suitkaise.runtime.start import start
 
-        with launched_early(may_start_processes(self)):
-            from suitkaise.runtime.start import start
-
-            return start(self)
+        return start(self)
 
     def run(self) -> ExitReason:
         """Start the tree and wait until it ends. SIGINT, SIGTERM or SIGHUP stops it; a second signal kills it.

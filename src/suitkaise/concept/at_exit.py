@@ -34,8 +34,7 @@ def start(name: str, group: WorkerGroup) -> RunningTree:
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         free = next(one for one in names if one not in taken)
         preload(*group._modules)
-        tree = Supervisor(free, max_restarts=math.inf)
-        running = tree.start() if group._kind == "process" else start_tree(tree, processes=False)
+        running = start_tree(Supervisor(free, max_restarts=math.inf), processes=group._kind == "process")
         if group not in _groups:
             _groups.append(group)
         return running

@@ -129,11 +129,14 @@ class WorkerGroup:
                 "If this happened while a module was imported, move the call into a function that the main program "
                 "calls, or under `if __name__ == '__main__':`"
             )
-        from suitkaise.concept import at_exit  # with the runtime, which workers do not load
+        from suitkaise.engines.keeper_process import launched_early
 
-        if self._running is not None and self._pid == os.getpid():
-            self._running.stop()  # its supervisor has failed
-        self._running = at_exit.start(self._name, self)
+        with launched_early(self._kind == "process"):
+            from suitkaise.concept import at_exit  # with the runtime, which workers do not load
+
+            if self._running is not None and self._pid == os.getpid():
+                self._running.stop()  # its supervisor has failed
+            self._running = at_exit.start(self._name, self)
         self._path, self._pid = self._running.path, os.getpid()
         _owned[self._path] = self
 

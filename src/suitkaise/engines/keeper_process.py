@@ -109,7 +109,11 @@ def start_keeper(
         OSError: that is not possible now: no process, file descriptor or memory is left.
         SuitkaiseError: there is no interpreter.
     """
-    launched = _early.pop() if _early and not for_commands else _launch(for_commands=for_commands)
+    launched = None
+    with contextlib.suppress(IndexError):
+        launched = None if for_commands else _early.pop()
+    if launched is None:
+        launched = _launch(for_commands=for_commands)
     settings = marshal.dumps([directory, modules, orphan_timeout, for_commands])
     with contextlib.suppress(ConnectionError):  # it has ended: so says the end-of-file
         socket.send_fds(launched.sock, [settings], [board], socket.MSG_NOSIGNAL)

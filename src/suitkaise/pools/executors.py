@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Sel
 
 from suitkaise.errors import no_attribute
 from suitkaise.messaging.answer import checked_timeout
-from suitkaise.platform.exit_functions import at_exit
-from suitkaise.platform.processes import after_fork_in_child, was_interrupted
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.pools import batches
 from suitkaise.pools.errors import OTHER_NAMES
 from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, ThreadWorker
@@ -378,19 +377,6 @@ def _checked(limits: Limits) -> Limits:
     if retries < 0:
         raise ValueError(f"retries must be at least 0, not {retries}")
     return limits
-
-
-@at_exit  # after the runtime's, so it runs before: the tasks that are left are run, as concurrent.futures does
-def _at_exit() -> None:
-    waits = not was_interrupted()
-    for scheduler in list(live):
-        try:
-            if waits:
-                scheduler.shutdown(wait=True, cancel=False)
-        except KeyboardInterrupt:
-            waits = False
-        if not waits:
-            scheduler.interrupt()
 
 
 after_fork_in_child(live.clear)

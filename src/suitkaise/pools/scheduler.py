@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suitkaise.engines.engine import Exit
 from suitkaise.errors import NotSerializable, RuntimeGone, SuitkaiseError
@@ -35,9 +35,11 @@ from suitkaise.pools.errors import PoolBroken, task_failed
 from suitkaise.pools.lines import PoolWorker, ProcessWorker
 from suitkaise.pools.task import Outcomes, Task, name_of
 from suitkaise.runtime import start as starting
-from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
-from suitkaise.supervision.interface import SupervisorInterface
+
+if TYPE_CHECKING:
+    from suitkaise.runtime.running_tree import RunningTree
+    from suitkaise.supervision.interface import SupervisorInterface
 
 __all__ = ["FAILED_STARTS", "Scheduler"]
 
@@ -196,6 +198,9 @@ class Scheduler:
         """Start the supervisor, with the lock held."""
         tree = DynamicSupervisorSpec(self.name)
         with starting.added(tree, processes=self._has_processes) as (runtime, supervisor):
+            from suitkaise.pools import at_exit  # noqa: F401  (after the runtime, see there)
+            from suitkaise.runtime.running_tree import RunningTree
+
             supervisor.begin()
             self._reactor = Reactor()
             self._reactor.on_end = lambda error: self._break(f"its I/O thread has ended: {error!r}")

@@ -35,30 +35,35 @@ def added(tree: SupervisorSpec, *, processes: bool | None = None) -> Iterator[tu
 
     `processes` tells whether its workers are processes (default None: its declaration tells it).
     """
-    from suitkaise.runtime import choices
-    from suitkaise.runtime import runtime as runtimes
-    from suitkaise.runtime.running_tree import stop_former
+    from suitkaise.engines.keeper_process import launched_early
 
-    stop_former(tree.name)
-    runtime = runtimes.enter()
-    name = None
-    try:
-        supervisor = runtime.add(tree, processes=may_start_processes(tree) if processes is None else processes)
-        name = tree.name
-        choices.started.add(name)
-        yield runtime, supervisor
-    except BaseException:
-        runtimes.leave(name)
-        raise
+    if processes is None:
+        processes = may_start_processes(tree)
+    with launched_early(processes):
+        from suitkaise.runtime import choices
+        from suitkaise.runtime import runtime as runtimes
+        from suitkaise.runtime.running_tree import stop_former
+
+        stop_former(tree.name)
+        runtime = runtimes.enter()
+        name = None
+        try:
+            supervisor = runtime.add(tree, processes=processes)
+            name = tree.name
+            choices.started.add(name)
+            yield runtime, supervisor
+        except BaseException:
+            runtimes.leave(name)
+            raise
 
 
 def start(
     tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait, *, processes: bool | None = None
 ) -> RunningTree:
     """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`, and `added`."""
-    from suitkaise.runtime.running_tree import RunningTree
-
     with added(tree, processes=processes) as (runtime, supervisor):
+        from suitkaise.runtime.running_tree import RunningTree
+
         supervisor.begin(wait)
         return RunningTree(supervisor, runtime)
 

@@ -1,0 +1,23 @@
+"""The end of a program that has pools: the tasks that are left are run, as `concurrent.futures` does."""
+
+from __future__ import annotations
+
+from suitkaise.platform.exit_functions import at_exit
+from suitkaise.platform.processes import was_interrupted
+from suitkaise.pools.scheduler import live
+from suitkaise.runtime import runtime  # noqa: F401
+
+__all__: list[str] = []
+
+
+@at_exit  # after the runtime has registered its own, which stops trees: the last one is called first
+def _run_what_is_left() -> None:
+    waits = not was_interrupted()
+    for scheduler in list(live):
+        try:
+            if waits:
+                scheduler.shutdown(wait=True, cancel=False)
+        except KeyboardInterrupt:
+            waits = False
+        if not waits:
+            scheduler.interrupt()
