@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from suitkaise.events import (
     ChildExited,
@@ -392,3 +394,73 @@ class Source:
 
 def fields(number: int, name: str = "my.slow.library") -> dict[str, object]:
     return {"name": name, "levelno": logging.WARNING, "levelname": "WARNING", "msg": str(number)}
+
+
+def forwarded(log: Callable[[logging.Logger], object]) -> dict[str, Any]:
+    """Return what a worker sends of the record that `log` makes, after its way to the program."""
+    sent: list[bytes] = []
+    logger = logging.Logger("my.library")  # noqa: LOG001
+    logger.addHandler(ForwardingHandler(lambda fields: sent.append(msgspec.msgpack.encode(fields))))
+    log(logger)
+    found: dict[str, Any] = msgspec.msgpack.decode(sent[0])
+    return found
+
+
+def through_structlog(logger: logging.Logger) -> structlog.stdlib.BoundLogger:
+    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logger, processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )  # fmt: skip
+    return bound
+
+
+def fail(logger: logging.Logger) -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        through_structlog(logger).exception("went wrong", order=7, lock=Stays())
+
+
+def test_a_forwarded_record_of_structlog_is_one_for_its_formatter_in_the_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    got = forwarded(fail)
+    text = got["msg"]
+    handle_forwarded(got)
+    (record,) = caplog.records
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    )
+    shown = json.loads(formatter.format(record))
+    assert (shown["event"], shown["order"], shown["lock"]) == ("went wrong", 7, "stays here")
+    assert shown["exception"].startswith("Traceback (most recent call last):\n")
+    assert shown["exception"].endswith("ValueError: odd")
+    assert text.startswith("{'order': 7,")
+    assert text.endswith("ValueError: odd")
+    assert text.count("Traceback") == 1
+
+
+def test_a_forwarded_record_whose_message_is_a_dictionary_keeps_it_and_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def log(logger: logging.Logger) -> None:
+        try:
+            raise ValueError("odd")
+        except ValueError:
+            logger.exception({"event": "sold", "lock": Stays()}, stack_info=True)
+
+    got = forwarded(log)
+    assert "ValueError: odd" in got["msg"]
+    handle_forwarded(got)
+    (record,) = caplog.records
+    assert record.msg == {"event": "sold", "lock": "stays here"}
+    lines = logging.Formatter().format(record)
+    assert lines.startswith("{'event': 'sold', 'lock': 'stays here'}\nTraceback")
+    assert lines.count("ValueError: odd") == 1
+    assert lines.count("Stack (most recent call last):") == 1
+
+
+@pytest.mark.parametrize("message", [{7: "seven"}, ["event", "sold"], {}])
+def test_a_forwarded_record_of_any_other_object_has_its_text(caplog: pytest.LogCaptureFixture, message: Any) -> None:
+    handle_forwarded(forwarded(lambda logger: logger.warning(message)))
+    assert caplog.messages == [str(message)]

@@ -114,12 +114,17 @@ class ForwardingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass the record on; an invalid one is reported as `logging` does it."""
         try:
-            text = record.getMessage()
-            if record.exc_info:
-                text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+            exception = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+            said, text = _said(record)
+            if exception and not text.endswith(exception):  # structlog's `exception` tells it in both ways
+                text = f"{text}\n{exception}"
             if record.stack_info:
                 text = f"{text}\n{record.stack_info}"
             fields: dict[str, Any] = {"msg": encodable(text)}
+            if said is not None:
+                fields["said"] = {encodable(name): _encoded(value) for name, value in said.items()}
+                fields["exc_text"] = exception and encodable(exception)
+                fields["stack_info"] = record.stack_info and encodable(record.stack_info)
             extra = {}
             for name, value in vars(record).items():
                 if name in _AS_IT_IS:
@@ -138,6 +143,24 @@ class ForwardingHandler(logging.Handler):
 def attributes_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the attributes that only this record has: those of `extra=`, or the keys of `self.log`."""
     return {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+
+
+def _said(record: logging.LogRecord) -> tuple[dict[str, Any] | None, str]:
+    """Return the dictionary that a record has as its message, for a formatter that takes one; and the message as text.
+
+    structlog makes such records for its `ProcessorFormatter`, which would look for the current exception in the
+    program: so the dictionary gets its text here.
+    """
+    said: Any = record.msg
+    if not isinstance(said, dict) or not said or record.args or not all(isinstance(name, str) for name in said):
+        return None, record.getMessage()
+    if not said.get("exc_info") or not hasattr(record, "_logger"):
+        return said, record.getMessage()
+    import structlog
+
+    said = structlog.processors.format_exc_info(None, "", dict(said))
+    text = str({name: value for name, value in said.items() if name != "exception"})
+    return said, f"{text}\n{said['exception']}" if "exception" in said else text
 
 
 class _IfRemoved(logging.Handler):
@@ -178,6 +201,8 @@ def handle_forwarded(fields: dict[str, Any]) -> None:
     target = logging.getLogger(str(fields["name"]))
     if target.isEnabledFor(int(fields["levelno"])):
         extra = {name: _decoded(data) for name, data in fields.pop("extra", {}).items()}
+        if "said" in fields:
+            fields["msg"] = {name: _decoded(data) for name, data in fields.pop("said").items()}
         if logging.getLogRecordFactory() is logging.LogRecord and "created" in fields:
             record = _copy(_EMPTY)  # takes half the time
             record.relativeCreated += (fields["created"] - record.created) * 1000
