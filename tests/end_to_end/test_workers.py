@@ -291,6 +291,7 @@ def test_log_records_of_a_worker_reach_the_logging_of_the_hub(caplog):
     [record] = [record for record in caplog.records if record.name == "mine"]
     assert record.getMessage() == "said a word"
     assert (record.process, record.module, record.words) == (pid, "test_workers", ("a word", 7))
+    assert record.processName == "tree/logs"  # and not MainProcess, as in the worker
     [bound] = [record.getMessage() for record in caplog.records if record.name == "suitkaise.worker"]
     assert "through structlog" in bound
     assert "tree/logs" in bound

@@ -20,6 +20,8 @@ def keep_record(
     done: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Take a record of the logging of incarnation `number` at `path` (I/O thread). `done`: see `Forwarded.put`."""
+    if fields.get("processName") == "MainProcess":  # which tells no worker from another
+        fields["processName"] = path
     if context.log_rings is not None:
         text = fields["msg"]
         line = text if len(text) <= LONGEST_LINE else shortened(text, LONGEST_LINE)
