@@ -464,3 +464,59 @@ def test_a_forwarded_record_whose_message_is_a_dictionary_keeps_it_and_its_trace
 def test_a_forwarded_record_of_any_other_object_has_its_text(caplog: pytest.LogCaptureFixture, message: Any) -> None:
     handle_forwarded(forwarded(lambda logger: logger.warning(message)))
     assert caplog.messages == [str(message)]
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    "log, text",
+    [
+        (lambda log: log.info("got", it=Broken()), "app/count: got it=(Broken, without a text: ValueError)"),
+        (lambda log: log.info(Broken()), "app/count: (Broken, without a text: ValueError)"),
+        (
+            lambda log: log.info("%d of %d", "two", 3),
+            "app/count: %d of %d ('two', 3) (TypeError: %d format: a real number is required, not str)",
+        ),
+        (
+            lambda log: log.info("got %s", Broken()),
+            "app/count: got %s (tuple, without a text: ValueError) (ValueError: no words)",
+        ),
+        (lambda log: log.info("100 %"), "app/count: 100 %"),
+    ],
+)
+def test_a_log_call_of_a_worker_whose_arguments_have_no_text_or_do_not_fit_raises_nothing(
+    caplog: pytest.LogCaptureFixture, log: Callable[[Any], object], text: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    log(worker_logger("app/count"))
+    assert caplog.messages == [text]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_worker_can_log_its_stack_and_the_place_of_its_caller(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
+    lines: list[str] = []
+    queue = LogQueue()
+    if queued:
+        queue.open()
+
+    def helper() -> None:
+        worker_logger("app/count", lines.append).warning("here", stack_info=True, stacklevel=2)
+        worker_logger("app/count").warning("far", stacklevel=10_000)
+
+    try:
+        helper()
+    finally:
+        queue.close()
+    record, far = caplog.records
+    assert (record.funcName, record.getMessage()) == (
+        "test_a_worker_can_log_its_stack_and_the_place_of_its_caller", "app/count: here",
+    )  # fmt: skip
+    assert far.getMessage() == "app/count: far"
+    assert record.stack_info is not None
+    assert record.stack_info.startswith("Stack (most recent call last):\n")
+    assert record.stack_info.endswith("helper()")
+    (line,) = lines
+    assert line.startswith("warning: app/count: here\nStack (most recent call last):\n")

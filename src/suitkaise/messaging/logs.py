@@ -81,23 +81,34 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
     import structlog
 
     own = {"path": path, "pid": os.getpid()}
+    fill = structlog.stdlib.PositionalArgumentsFormatter()
+    add_stack = structlog.processors.StackInfoRenderer(additional_ignores=[__name__])
+
+    def fill_in(logger: Any, method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        try:
+            return fill(logger, method, fields)
+        except Exception as error:  # a wrong log call ends no worker
+            args = fields.pop("positional_args")
+            fields["event"] = f"{_text(fields['event'])} {_text(args)} ({type(error).__name__}: {_text(error)})"
+            return fields
 
     def render(logger: Any, method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-        event = {"exc_info": fields.pop("exc_info", None)}
-        text = f"{path}: {fields.pop('event', '')}"  # the pid is left out: the record has it
+        options = {name: fields.pop(name) for name in ("exc_info", "stack_info", "stacklevel") if name in fields}
+        text = f"{path}: {_text(fields.pop('event', ''))}"  # the pid is left out: the record has it
         given = {name: value for name, value in fields.items() if name not in own or value is not own[name]}
-        text += "".join(f" {name}={value!r}" for name, value in given.items())
+        text += "".join(f" {name}={_text(value, repr)}" for name, value in given.items())
         attributes = {name: value for name, value in given.items() if name not in _OF_EVERY_RECORD} | {"path": path}
         if on_log_line is not None:
-            traceback = structlog.processors.format_exc_info(logger, method, dict(event)).get("exception")
-            on_log_line(f"{method}: {text}" + (f"\n{traceback}" if traceback else ""))
-        return (text,), {"extra": attributes, **event}
+            shown = add_stack(logger, method, structlog.processors.format_exc_info(logger, method, dict(options)))
+            further = [shown[name] for name in ("exception", "stack") if name in shown]
+            on_log_line("\n".join([f"{method}: {text}", *further]))
+        return (text,), {"extra": attributes, **options}
 
     return structlog.wrap_logger(
         _worker,
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
+            fill_in,
             render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -281,9 +292,9 @@ def _decoded(data: bytes) -> Any:
         return f"(cannot be decoded here: {error!r})"
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, make: Callable[[Any], str] = str) -> str:
     try:
-        return str(value)
+        return make(value)
     except Exception as error:
         return f"({type(value).__name__}, without a text: {type(error).__name__})"
 

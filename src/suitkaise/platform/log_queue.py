@@ -14,7 +14,9 @@ import logging
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 from suitkaise.escapes import escaped
@@ -117,24 +119,28 @@ class QueuedLogger:
         extra: dict[str, Any] | None = None,
         crash: RemoteError | None = None,
         more: Callable[[], dict[str, Any]] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
     ) -> None:
         """`more` returns further attributes of the record; it is called where no caller waits for it."""
         records = _open
-        depth = _depth_of_the_caller()
+        depth = _depth_of_the_caller() + max(stacklevel, 1) - 1
         if records is None:
             if more is not None and self.target.isEnabledFor(level):
                 extra = {**(extra or {}), **more()}
             if crash is not None and not self.disabled and self.target.isEnabledFor(level):
                 exc_info = crash.error
-            self.target.log(level, text, *args, exc_info=exc_info, extra=extra, stacklevel=depth)
+            options = {"exc_info": exc_info, "extra": extra, "stack_info": stack_info, "stacklevel": depth}
+            self.target.log(level, text, *args, **options)
             return
         if exc_info is True:
             exc_info = sys.exc_info()
         elif isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        code = sys._getframe(depth - 1)
-        place = code.f_code.co_filename, code.f_lineno
-        record = logging.LogRecord(self.name, level, *place, text, args, exc_info, code.f_code.co_name)
+        caller = _frame(depth - 1)
+        place = caller.f_code.co_filename, caller.f_lineno
+        stack = _stack(caller) if stack_info else None
+        record = logging.LogRecord(self.name, level, *place, text, args, exc_info, caller.f_code.co_name, stack)
         fields = vars(record) if extra is None else {**vars(record), **extra}
         records.put_own(lambda: _hand_over(self.target, level, fields, crash, more))
 
@@ -145,6 +151,19 @@ def _depth_of_the_caller() -> int:
     while frame.f_globals.get("__name__", "").startswith("structlog.") and frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
     return depth
+
+
+def _frame(depth: int) -> FrameType:
+    """Return the frame that is `depth` above the caller's, or the highest."""
+    frame = sys._getframe(1)
+    while depth > 0 and frame.f_back is not None:
+        frame, depth = frame.f_back, depth - 1
+    return frame
+
+
+def _stack(frame: FrameType) -> str:
+    """Return the stack down to that frame, as the records of `logging` have it."""
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
 
 
 def _hand_over(
