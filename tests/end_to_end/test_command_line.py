@@ -192,6 +192,22 @@ def test_json_logs_have_the_keys_of_what_workers_log(tmp_path: Path) -> None:
     assert (sold["path"], sold["item"], sold["left"], sold["level"]) == ("app/once", "cup", [1, 2], "info")
 
 
+def test_json_logs_have_the_traceback_of_a_crash_and_the_stack_of_a_record(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from suitkaise import Supervisor, Thread\n"
+        "class Once(Thread):\n    restart, significant = 'temporary', True\n"
+        "    def loop(self):\n        self.log.info('here', stack_info=True)\n        raise ValueError('sold out')\n"
+        "tree = Supervisor('app', Once, auto_shutdown='any_significant')\n"
+    )
+    finished = run_program([*RUN, "--json", "app.py"], cwd=tmp_path)
+    *logged, _ = finished.stderr.splitlines()  # the last line tells why the program has failed
+    lines = {line["event"]: line for line in map(json.loads, logged)}
+    assert "self.log.info('here', stack_info=True)" in lines["app/once: here"]["stack"]
+    text = lines["child_exited"]["exception"]
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "raise ValueError('sold out')" in text
+
+
 def test_a_record_of_others_may_have_an_event_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import logging\nfrom suitkaise import Process, Supervisor\n"

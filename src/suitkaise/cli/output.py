@@ -65,8 +65,12 @@ class _JsonFormatter(logging.Formatter):
             if isinstance(event, Event)
             else {**attributes_of(record), **fields, "event": record.getMessage(), "pid": record.process}
         )
-        if record.exc_info:
+        if record.exc_text:  # of a worker's error, which has no frames here
+            fields["exception"] = record.exc_text
+        elif record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
         fields.pop("at", None)
         return as_json(fields, str)
 
