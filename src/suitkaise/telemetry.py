@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.escapes import shortened
 from suitkaise.events import ChildStarted, EndEvent, Event
 from suitkaise.exits import Crashed
 from suitkaise.messaging import tracing
@@ -49,7 +50,7 @@ def instrument(tracer_provider: TracerProvider | None = None) -> Callable[[], No
 
     | span | where | what it covers |
     | --- | --- | --- |
-    | `ask PATH` (client) | where `ask` or `ask_future` is called | until the answer; the error, if it is one |
+    | `ask PATH` (client) | where `ask` or `ask_future` is called | until the answer; the error of `ask`, if it is one |
     | `handle PATH` (server) | in the worker, if it called `instrument` too | the handler; a child of the ask's span |
     | `start PATH` | in the program of the tree | from the order to start a worker until `on_start` has returned |
     | `crash PATH` | there | an abnormal end; its exception, with status error |
@@ -162,8 +163,7 @@ class _TreeSpans:
             about["suitkaise.report"] = event.report
         span = self._span(f"crash {event.path}", about, event.wall, [])
         if isinstance(event.reason, Crashed):
-            text = {"exception.message": str(event.reason), "exception.stacktrace": event.reason.traceback}
-            span.add_event("exception", text, _nanoseconds(event.wall))
+            span.add_event("exception", _about_error(event.reason), _nanoseconds(event.wall))
         span.set_status(Status(StatusCode.ERROR, str(event.reason)))
         span.end(_nanoseconds(event.wall))
         self._crashes[event.path] = Link(span.get_span_context())
@@ -177,6 +177,17 @@ class _TreeSpans:
 
 def _about(path: str) -> dict[str, Any]:
     return {"suitkaise.path": path}
+
+
+def _about_error(reason: Crashed) -> dict[str, str]:
+    """Return what the semantic conventions tell of an exception, as `Span.record_exception` does."""
+    kind = type(reason.error)  # decoded here, where nothing waits for it
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {
+        "exception.type": name,
+        "exception.message": shortened(str(reason.error)),
+        "exception.stacktrace": reason.traceback,
+    }
 
 
 def _nanoseconds(wall: float) -> int:
