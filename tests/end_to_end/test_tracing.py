@@ -9,6 +9,7 @@ import pytest
 
 from suitkaise import Child, DynamicSupervisor, Process, Supervisor, Thread, WorkerRef, whereis
 from suitkaise.messaging import tracing
+from suitkaise.pools import Pool, ProcessPool, ThreadPool
 from tests.support import eventually, run_program
 
 trace: Any
@@ -85,6 +86,25 @@ def test_a_handler_runs_in_the_trace_of_its_sender_and_the_next_one_does_not(tra
             assert ref.ask("look", 10) == id_of(span)
             assert ref.proxy().look().get(10) == id_of(span)
         assert ref.ask("look", 10) == NONE
+
+
+def traced(_: int) -> str:
+    return current()
+
+
+@NEEDED
+@pytest.mark.parametrize("pool", [ProcessPool, ThreadPool])
+def test_a_task_of_a_pool_runs_in_the_trace_of_the_caller_that_has_submitted_it(tracer: Any, pool: type[Pool]) -> None:
+    with tracer.start_as_current_span("making") as making:
+        tasks = pool(1)
+    with tasks:
+        with tracer.start_as_current_span("first") as first:
+            assert tasks.submit(traced, 0).result(10) == id_of(first)
+        assert tasks.submit(traced, 0).result(10) == id_of(making)
+        with tracer.start_as_current_span("second") as second:
+            assert list(tasks.map(traced, range(4), chunksize=2)) == [id_of(second)] * 4
+            assert list(tasks.imap(traced, range(2))) == [id_of(second)] * 2
+        assert tasks.submit(traced, 0).result(10) == id_of(making)
 
 
 @NEEDED

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Carrier", "Spans", "carrier", "continued", "enter"]
+__all__ = ["Carrier", "Spans", "Traced", "carrier", "continued", "enter"]
 
 Carrier: TypeAlias = "dict[str, str]"
 """A tracing context as texts, such as `traceparent`."""
@@ -63,6 +63,23 @@ def enter(context: Carrier | None) -> Callable[[], None]:
             token = contexts.attach(importlib.import_module("opentelemetry.propagate").extract(context))
             return lambda: contexts.detach(token)
     return lambda: None
+
+
+class Traced:
+    """A function that is called in a tracing context, also in another process."""
+
+    __slots__ = ("_context", "_function")
+
+    def __init__(self, function: Callable[..., Any], context: Carrier) -> None:
+        self._function = function
+        self._context = context
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leave = enter(self._context)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            leave()
 
 
 def continued(context: Carrier, path: str, function: Callable[[], Any]) -> Callable[[], Any]:

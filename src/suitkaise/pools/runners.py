@@ -188,7 +188,7 @@ class ThreadRunner(_Runner, Thread):
 def _run_in_thread(inbox: Inbox, task: Any) -> None:
     value, failure = None, None
     try:
-        value = task.function(*task.args, **task.kwargs)
+        value = task.call(*task.args, **task.kwargs)
     except _ORDERS:
         raise
     except BaseException as error:

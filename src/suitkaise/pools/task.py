@@ -12,6 +12,7 @@ from suitkaise.errors import NotSerializable
 from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
 from suitkaise.messaging.answer import checked_timeout
+from suitkaise.messaging.tracing import Carrier, Traced, carrier
 from suitkaise.records import dataclass
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
@@ -104,6 +105,12 @@ class Task:
     begun: bool = False
     withdrawn: bool = False
     encoding: bool = False
+    carrier: Carrier | None = field(default_factory=carrier)  # the tracing context of the caller that submits it
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """The function as a worker calls it."""
+        return self.function if self.carrier is None else Traced(self.function, self.carrier)
 
     @property
     def seconds(self) -> float | None:
@@ -117,7 +124,7 @@ class Task:
         Raises:
             NotSerializable: the function or an argument cannot be sent.
         """
-        what = (self.function, self.args, self.kwargs) if self.items is None else (self.function, self.items)
+        what = (self.call, self.args, self.kwargs) if self.items is None else (self.call, self.items)
         if self.data is None:
             try:
                 self.data = codec.dumps(what, root=name_of(self.function))
@@ -155,9 +162,12 @@ class Task:
         """
         assert self.items is not None
         parts = [
-            Task(self.scheduler, PoolFuture(), self.limits, self.function, item, reasons=list(self.reasons), begun=True)
+            Task(
+                self.scheduler, PoolFuture(), self.limits, self.function, item, reasons=list(self.reasons), begun=True,
+                carrier=self.carrier,
+            )
             for item in self.items
-        ]
+        ]  # fmt: skip
         whole = _Whole(self, len(parts))
         for index, part in enumerate(parts):
             part.future._task = part
