@@ -159,6 +159,25 @@ def test_a_handler_that_raises_costs_no_other_record(records: LogQueue, caplog: 
     assert "SystemExit" in caplog.text
 
 
+def test_a_handler_that_raises_for_each_record_is_told_on_standard_error(
+    records: LogQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no room on the server")
+
+    handler = Raises()
+    logging.root.handlers.insert(0, handler)
+    try:
+        LOGGER.warning("an order is lost")
+        assert records.flush(10)
+    finally:
+        logging.root.removeHandler(handler)
+    told = capsys.readouterr().err
+    assert "a logging handler has raised an exception" in told
+    assert "RuntimeError: no room on the server" in told
+
+
 def test_without_a_queue_a_record_is_handled_at_once(caplog: pytest.LogCaptureFixture) -> None:
     LOGGER.warning("direct")
     (record,) = caplog.records

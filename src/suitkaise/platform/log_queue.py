@@ -301,12 +301,20 @@ class LogQueue:
 _TOO_SLOW = "the logging handlers are too slow, or one has blocked"
 
 
+_HAS_RAISED = "a logging handler has raised an exception"
+
+
 def _guarded(call: Callable[[], object]) -> None:
     try:
         call()
-    except BaseException:  # `sys.exit()` in a handler must not end the thread
-        with contextlib.suppress(BaseException):
-            logger.exception("a logging handler has raised an exception")
+    except BaseException as error:  # `sys.exit()` in a handler must not end the thread
+        try:
+            logger.exception(_HAS_RAISED)
+        except BaseException:  # it raises for each record
+            if logging.raiseExceptions:
+                with contextlib.suppress(BaseException):  # there may be no standard error
+                    lines = "".join(traceback.format_exception(error))
+                    sys.stderr.write(f"--- {_HAS_RAISED} ---\n{lines}")
 
 
 _open: LogQueue | None = None
