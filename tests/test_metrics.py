@@ -91,6 +91,28 @@ def test_a_worker_that_is_down_is_not_up_and_keeps_its_counts() -> None:
     assert found["suitkaise_exits_total", "shutdown", "app"] == 1
 
 
+class Fails(Thread):
+    def on_receive(self, message: Any) -> Any:
+        raise ValueError("as it was told")
+
+
+def test_restarts_and_exits_go_on_over_the_restarts_of_the_supervisors_above() -> None:
+    registry = CollectorRegistry()
+    registry.register(Collector())
+    inner = Supervisor("inner", Fails, max_restarts=1)
+    with Supervisor("app", inner).start() as running:
+        for number in range(1, 4):
+            running["inner/fails"].ask_future("fail")
+            key = "suitkaise_exits_total", "crashed", "app/inner"
+            eventually(lambda: values(registry).get(key) == number, what=f"crash {number}")  # noqa: B023
+            eventually(lambda: values(registry).get(("suitkaise_up", "thread", "app/inner/fails")) == 1.0)
+        found = values(registry)
+    assert found["suitkaise_restarts_total", "app/inner"] == 1
+    assert found["suitkaise_restarts_total", "app/inner/fails"] == 2
+    assert found["suitkaise_exits_total", "shutdown", "app"] == 1
+    assert found["suitkaise_restart_window_used", "app/inner"] == 1
+
+
 def test_a_collector_of_one_tree_tells_of_no_other() -> None:
     with Supervisor("one", Idle).start() as one, Supervisor("two", Idle).start():
         registry = CollectorRegistry()

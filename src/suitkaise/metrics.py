@@ -102,7 +102,7 @@ class Collector(_Collector):
                 _add_worker(families, facts)
             up = float(facts["status"] == Status.RUNNING and not facts.get("node_lost"))
             families["up"].add_metric([facts["path"], facts["kind"], *_node(facts)], up)
-            families["restarts"].add_metric([facts["path"]], facts["restarts"])
+            families["restarts"].add_metric([facts["path"]], facts.get("all_restarts", facts["restarts"]))
         return list(families.values())
 
     def _facts(self, trees: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

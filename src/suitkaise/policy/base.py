@@ -70,7 +70,8 @@ class BasePolicy(ABC):
         self.phase: SupervisorPhase = SupervisorPhase.NEW
         self.reason: ExitReason | None = None
         self.children: ChildTable = ChildTable(path, spec.children)
-        self.exits: dict[str, int] = {}  # of children, by the class of the reason
+        self.exits: dict[str, int] = {}  # of children, by the class of the reason; of all incarnations
+        self.restarts_before: dict[str, int] = {}  # of children by id, under earlier incarnations of this supervisor
         self._window = RestartWindow(spec.max_restarts, spec.max_seconds)
         self._chance = chance if chance is not None else random.Random(path).random
         self._queue = JobQueue()
@@ -167,12 +168,17 @@ class BasePolicy(ABC):
 
     # ------------------------------------------------------------ events
     def inherit(self, previous: BasePolicy) -> None:
-        """Continue the numbers, so that no ref to an earlier child comes to mean another one.
+        """Continue the numbers, so that no ref to an earlier child comes to mean another one, and the counts.
 
         The previous incarnation may have had another kind: a request may have put another supervisor into the place of
         the declared one, which a restart brings back.
         """
         self.numbers = previous.numbers
+        self.exits = dict(previous.exits)
+        before = {
+            info.id: info.restarts + previous.restarts_before.get(info.id, 0) for info in previous.which_children({})
+        }
+        self.restarts_before = {id: number for id, number in before.items() if id in self}
 
     def handle(self, event: Input, now: float) -> list[Action]:
         """Process one event at time `now` (seconds, monotonic); return the actions to carry out, in order."""

@@ -85,6 +85,8 @@ def _supervisor(registry: Registry, supervisor: SupervisorInterface, line: Child
             facts["children"].append(_child(registry, f"{supervisor.path}/{child.id}", child, supervisor.policy))
         else:
             facts["children"].append(_supervisor(registry, below, child))
+        before = supervisor.policy.restarts_before.get(child.id, 0)
+        facts["children"][-1]["all_restarts"] = before + child.restarts
     return facts
 
 
