@@ -23,7 +23,7 @@ from suitkaise.cli.command import UsageError
 from suitkaise.cli.health import CONNECTIONS, _Handler, _Server, checked_address, health, readiness
 from suitkaise.events import Event
 from suitkaise.runtime import runtime
-from tests.support import Program, eventually, only_root, run_program, start_program, stranger
+from tests.support import Program, eventually, in_background, only_root, run_program, start_program, stranger
 
 APP = """
 import time
@@ -179,6 +179,16 @@ def _answers(url: str) -> bool:
             return False
 
     return eventually(answers)
+
+
+def test_a_request_for_what_is_no_url_is_answered_as_a_wrong_one() -> None:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        served = in_background(server.handle_request)
+        with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+            client.sendall(b"GET http://[x HTTP/1.1\r\n\r\n")
+            with client.makefile("rb") as answer:
+                assert answer.readline().startswith(b"HTTP/1.0 400 ")
+        served.result(20)
 
 
 def test_an_address_that_cannot_be_used_is_wrong_usage(tmp_path: Path) -> None:
