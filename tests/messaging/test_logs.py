@@ -68,6 +68,16 @@ def test_a_key_of_a_log_call_does_not_displace_the_workers_own_path_and_pid(capl
     assert (vars(record)["path"], record.process) == ("app/count", os.getpid())
 
 
+def test_a_log_call_has_the_context_variables_that_structlog_has_bound(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with structlog.contextvars.bound_contextvars(tenant="acme", path="/tmp/x", run=1):
+        worker_logger("app/count").bind(run=7).info("done")
+    worker_logger("app/count").info("done")
+    first, second = caplog.records
+    assert (vars(first)["tenant"], vars(first)["run"], vars(first)["path"]) == ("acme", 7, "app/count")
+    assert second.getMessage() == "app/count: done"
+
+
 def test_a_worker_can_log_the_exception_it_handles(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("odd")

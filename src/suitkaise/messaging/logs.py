@@ -108,6 +108,7 @@ def worker_logger(path: str, on_log_line: Callable[[str], None] | None = None) -
         _worker,
         processors=[
             structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
             fill_in,
             render,
         ],
