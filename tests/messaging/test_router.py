@@ -146,7 +146,7 @@ def test_a_message_that_cannot_be_pickled_raises_before_anything_is_sent(hub: Hu
 
 def test_an_answer_that_cannot_be_sent_is_an_error_for_the_asker(hub: Hub) -> None:
     hub.echo.handle = lambda body: threading.Lock()
-    with pytest.raises((NotSerializable, SuitkaiseError), match="cannot pickle"):
+    with pytest.raises(NotSerializable, match="cannot pickle"):
         hub.ask("x").get(SOON)
     hub.echo.handle = lambda body: body
     assert hub.ask("y").get(SOON) == "y"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, assert_never
 
-from suitkaise.errors import NotSerializable, SuitkaiseError
+from suitkaise.errors import NotSerializable
 from suitkaise.messaging import codec
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.bundle_tables import NOTHING, Known
@@ -131,11 +131,7 @@ class Requests:
         try:
             data: bytes | Pieces = payload.parts_for(self._known)
         except NotSerializable as error:
-            value = payload.value
-            substitute = (
-                portable_error(value, "hub")[0] if isinstance(value, BaseException) else SuitkaiseError(str(error))
-            )
-            ok, data = False, codec.dumps(substitute)
+            ok, data = False, codec.dumps(error if ok else portable_error(payload.value, "hub")[0])
         self._send(HubAnswer(number, ok), data)
         self._known.note_sent(data)
 
