@@ -143,6 +143,25 @@ def test_the_end_of_a_program_in_a_future_does_not_end_the_asker(harness: Harnes
         asked.get()
 
 
+def test_an_asker_that_awaits_is_not_cancelled_by_a_handler_that_has_found_a_future_cancelled(
+    harness: Harness,
+) -> None:
+    cancelled: concurrent.futures.Future[None] = concurrent.futures.Future()
+    cancelled.cancel()
+    one = harness(Does())
+    answer = one.ask(lambda worker: cancelled.result())
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert isinstance(reason.error, concurrent.futures.CancelledError)
+
+    async def asks() -> Any:
+        return await answer
+
+    with pytest.raises(WorkerFailed, match="CancelledError") as failed:
+        asyncio.run(asks())
+    assert "cancelled.result()" in failed.value.__notes__[0]
+
+
 @pytest.mark.parametrize("failed", [False, True])
 def test_the_answer_of_another_ask_is_passed_on_without_being_read(harness: Harness, failed: bool) -> None:
     answer: Answer[Any] = Answer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import traceback
 
@@ -22,9 +23,13 @@ def crash(phase: str, error: BaseException, path: str) -> Crashed:
 
 
 def crash_and_answer(phase: str, error: BaseException, path: str) -> tuple[Crashed, BaseException]:
-    """Return what `crash` returns, and the error for the asker whose message has led to it; format and encode once."""
+    """Return what `crash` returns, and the error for the asker whose message has led to it; format and encode once.
+
+    A `CancelledError` would cancel the task of an asker that awaits the answer, so that one gets a `WorkerFailed`.
+    """
     data, text = _encode(error)
-    return _crashed(phase, error, path, data, text), with_note(_copy(error, path, data, text), text)
+    for_asker = None if isinstance(error, concurrent.futures.CancelledError) else data
+    return _crashed(phase, error, path, data, text), with_note(_copy(error, path, for_asker, text), text)
 
 
 def _crashed(phase: str, error: BaseException, path: str, data: bytes | None, text: str) -> Crashed:
