@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import signal
 import threading
 import time
@@ -128,10 +129,24 @@ class Member(CollectorThread):
             self.subscribe(f"topic/{number}/**")
 
 
+def several(running: Any) -> list[Any]:
+    return [running["member"].ask_future("d") for _ in range(4)]
+
+
+def called_back(answers: list[Any]) -> None:
+    for answer in answers:
+        answer.add_done_callback(id)
+    for answer in answers:
+        answer.get(60.0)
+
+
 ACTS: dict[str, Callable[[Any], object]] = {
     "tell": lambda running: running["member"].tell("a"),
     "ask": lambda running: running["member"].ask("b", timeout=60.0),
     "ask for an answer later": lambda running: running["member"].ask_future("c").get(60.0),
+    "wait for several answers": lambda running: concurrent.futures.wait(several(running), 60.0),
+    "take several answers": lambda running: list(concurrent.futures.as_completed(several(running), 60.0)),
+    "callback": lambda running: called_back(several(running)),
     "recall": lambda running: running["member"].recall(),
     "publish": lambda running: publish("topic/1", "news"),
     "group": lambda running: group("group").members(),

@@ -527,3 +527,16 @@ def test_the_end_of_spans_harms_no_message_at_any_moment_of_it(
         tracing.spans = None
 
     assert set(interrupted_at_each_line(prepare, end)) == {"fine"}
+
+
+@pytest.mark.parametrize("held", ["by one who adds a callback", "by one who waits for several answers"])
+def test_a_thread_that_settles_an_answer_does_not_wait_for_one_who_holds_its_locks(held: str) -> None:
+    answer: Answer[Any] = Answer()
+    waiter = concurrent.futures._base._AllCompletedWaiter(1, stop_on_exception=False)  # type: ignore[attr-defined]
+    if held == "by one who waits for several answers":
+        answer._waiters.append(waiter)  # type: ignore[attr-defined]
+    lock = waiter.lock if answer._waiters else answer._condition  # type: ignore[attr-defined]
+    with lock:  # as where a signal handler has interrupted it
+        in_background(lambda: answer.settle(True, Payload(1))).result(GRACE)
+        in_background(lambda: answer.settle(True, Payload(2))).result(GRACE)
+    assert answer.get(GRACE) == 1

@@ -19,6 +19,7 @@ from suitkaise.messaging.identity import (
 )
 from suitkaise.messaging.messages import Payload, undecodable
 from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.threads import DaemonThread
 from suitkaise.specs.options import is_number
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
     def __init__(self) -> None:
         super().__init__()
         self._waiting: list[threading.Lock] = []  # each is released to wake a thread
+        self._late = False  # it is settled already, and is set by a thread of its own
 
     def done(self) -> bool:
         """Do what `concurrent.futures.Future.done` does, without its lock."""
@@ -313,17 +315,50 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         raise TypeError("an answer belongs to the process that has asked; send what its get() returns")
 
     def settle(self, ok: bool, payload: Payload) -> None:
-        """Set the answer, or the error if not `ok`; ignore a second answer."""
-        if self.done():
+        """Set the answer, or the error if not `ok`; ignore a second answer.
+
+        A thread that adds a callback, cancels, or waits for several answers holds locks of this one for a moment. If a
+        signal handler interrupts it there, they are held until the handler returns, and that may wait for the thread
+        that calls this. So this does not wait for them: a thread of its own does.
+        """
+        if self.done() or self._late:
             return
         value: Any = _Undecoded(payload) if payload.encoded else payload.value
-        try:
+        if self._is_held():
+            self._late = True
+            try:
+                DaemonThread(target=self._set, name="suitkaise-answer", args=(ok, value)).start()
+                return
+            except (RuntimeError, MemoryError):  # no thread can be started
+                pass
+        self._set(ok, value)
+
+    def _set(self, ok: bool, value: Any) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # lost a race against another answer
             if ok:
                 self.set_result(value)
             else:
                 self.set_exception(value)
-        except concurrent.futures.InvalidStateError:  # lost a race against another answer
-            return
+
+    def _is_held(self) -> bool:
+        """Return whether another thread holds a lock that setting the answer takes."""
+        if not self._condition.acquire(blocking=False):
+            return True
+        try:
+            return any(map(_holds_lock, self._waiters))
+        finally:
+            self._condition.release()
+
+
+def _holds_lock(waiter: Any) -> bool:
+    """Return whether a lock of a `concurrent.futures.wait` or `as_completed` is held."""
+    locks = getattr(waiter, "lock", None), getattr(waiter.event, "_cond", None)
+    for lock in locks:
+        if lock is not None:
+            if not lock.acquire(blocking=False):
+                return True
+            lock.release()
+    return False
 
 
 def refuse_own_ask(path: str) -> None:
