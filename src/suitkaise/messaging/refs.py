@@ -115,6 +115,8 @@ class WorkerRef:
 
         Raises:
             WorkerDead: the worker is over and will not come back.
+            ChildNotFound: there is no worker at this path; a child that was deleted, or that was `restart="temporary"`
+                and has ended, is forgotten.
             MailboxFull: too many messages or bytes wait for the worker already; nothing was sent. With a mailbox that
                 is `Bounded(n, on_full="block")`, after 5 s. With `"drop_newest"` only if `confirm`.
             NotSerializable: the message cannot be sent to another process.
@@ -139,6 +141,7 @@ class WorkerRef:
         Raises:
             AskTimeout: no answer came in time; the error tells what the worker is doing.
             WorkerDead: the worker is over, or ended before it answered.
+            ChildNotFound: there is no worker at this path, see `tell`.
             MailboxFull: there is no room for it in its bounded mailbox.
             DeadlockError: a worker asks itself; or workers ask each other in a circle, so that none can answer.
             Exception: what the handler raised, with the remote traceback as a note.
@@ -166,7 +169,8 @@ class WorkerRef:
     def ask_future(self, message: Any) -> Answer[Any]:
         """Send a message; the answer can be awaited, or waited for with `get(timeout)`.
 
-        It is the answer that fails if the worker is over, or has no room.
+        It is the answer that fails if the worker is over, or has no room. The worker handles the message also if the
+        answer is cancelled, or its `await` times out.
 
         Raises:
             NotSerializable: the message cannot be sent to another process.
