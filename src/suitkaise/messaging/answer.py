@@ -33,6 +33,9 @@ DEFAULT_TIMEOUT = 5.0
 STEP = 0.1
 """Seconds after which a worker's wait for an answer may be a part of a deadlock, and after which it looks again."""
 
+HELD = 0.005
+"""Seconds after which a lock of an answer may be held by a thread that a signal handler has interrupted."""
+
 T = TypeVar("T")
 
 
@@ -319,7 +322,7 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
 
         A thread that adds a callback, cancels, or waits for several answers holds locks of this one for a moment. If a
         signal handler interrupts it there, they are held until the handler returns, and that may wait for the thread
-        that calls this. So this does not wait for them: a thread of its own does.
+        that calls this. So this waits for them 5 ms at most, and then a thread of its own does.
         """
         if self.done() or self._late:
             return
@@ -341,8 +344,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
                 self.set_exception(value)
 
     def _is_held(self) -> bool:
-        """Return whether another thread holds a lock that setting the answer takes."""
-        if not self._condition.acquire(blocking=False):
+        """Return whether another thread goes on holding a lock that setting the answer takes."""
+        if not self._condition.acquire(timeout=HELD):
             return True
         try:
             return any(map(_holds_lock, self._waiters))
@@ -355,7 +358,7 @@ def _holds_lock(waiter: Any) -> bool:
     locks = getattr(waiter, "lock", None), getattr(waiter.event, "_cond", None)
     for lock in locks:
         if lock is not None:
-            if not lock.acquire(blocking=False):
+            if not lock.acquire(timeout=HELD):
                 return True
             lock.release()
     return False
