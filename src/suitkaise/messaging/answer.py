@@ -337,20 +337,23 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
         self._set(ok, value)
 
     def _set(self, ok: bool, value: Any) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # lost a race against another answer
+        try:
             if ok:
                 self.set_result(value)
             else:
                 self.set_exception(value)
+        except concurrent.futures.InvalidStateError:  # lost a race against another answer
+            return
 
     def _is_held(self) -> bool:
         """Return whether another thread goes on holding a lock that setting the answer takes."""
-        if not self._condition.acquire(timeout=HELD):
+        condition = self._condition
+        if not (condition.acquire(False) or condition.acquire(timeout=HELD)):
             return True
         try:
-            return any(map(_holds_lock, self._waiters))
+            return bool(self._waiters) and any(map(_holds_lock, self._waiters))
         finally:
-            self._condition.release()
+            condition.release()
 
 
 def _holds_lock(waiter: Any) -> bool:
