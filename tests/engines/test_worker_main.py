@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, records
 from suitkaise.engines.protocol import MessageTraced, decode_worker_report
 from suitkaise.engines.worker_main import WorkerProcess
 from suitkaise.messaging import wire
 from suitkaise.platform.board import Board
+from tests.support import run_program
 
 
 class Hub:
@@ -73,29 +71,33 @@ def test_a_report_in_a_signal_handler_that_interrupts_another_frame_is_left_out(
     assert hub.read() == [{"number": 2, "skipped": 1}]
 
 
-class Told(Process):
-    """Tells which records of the package its process would have to compile a constructor for."""
+NOT_COMPILED = """
+import sys
 
-    def on_receive(self, message: object) -> set[str]:
-        return not_compiled()
-
-
-def not_compiled() -> set[str]:
+def not_compiled():
+    from suitkaise.records import _Init
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("suitkaise.")]
     values = [value for module in modules for value in list(vars(module).values()) if isinstance(value, type)]
-    return {
-        f"{cls.__module__}.{cls.__qualname__}" for cls in values if isinstance(vars(cls).get("__init__"), records._Init)
-    }
+    return {f"{cls.__module__}.{cls.__qualname__}" for cls in values if isinstance(vars(cls).get("__init__"), _Init)}
+"""
 
 
 def test_the_constructors_that_each_worker_calls_are_compiled_before_it_is_forked() -> None:
-    code = (
-        "import suitkaise.engines.keeper, suitkaise.engines.worker_main; "
-        "from tests.engines.test_worker_main import not_compiled; print(*not_compiled())"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    with Supervisor("app", Child(Told, id="told")).start() as running:
-        inside = running["told"].ask("which")
-    assert len(told) > 20
+    in_the_keeper = run_program(f"""{NOT_COMPILED}
+import suitkaise.engines.keeper, suitkaise.engines.worker_main
+print(*not_compiled())
+""")
+    in_a_worker = run_program(f"""{NOT_COMPILED}
+from suitkaise import Child, Process, Supervisor
+
+class Told(Process):
+    def on_receive(self, message):
+        return not_compiled()
+
+with Supervisor("app", Child(Told, id="told")).start() as running:
+    print(*running["told"].ask("which"))
+""")
+    before, after = (set(ended.check().stdout.split()) for ended in (in_the_keeper, in_a_worker))
+    assert len(before) > 20
     of_the_keeper = {"suitkaise.engines.keeper", "suitkaise.engines.leftovers", "suitkaise.platform.marks"}
-    assert {name for name in told if name.rpartition(".")[0] not in of_the_keeper} - inside == set()
+    assert {name for name in before if name.rpartition(".")[0] not in of_the_keeper} - after == set()

@@ -147,6 +147,7 @@ class Node:
             made.callback(self.reactor.close)
             processes = ProcessEngine(self.context)
             made.callback(processes.close)
+            processes.keeper  # noqa: B018  (it starts before the first worker, and removes the directory at the end)
             commands = ProcessEngine(self.context, for_commands=True)
             made.callback(commands.close)
             self.engines: dict[str, ProcessEngine] = {"process": processes, "command": commands}
