@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from suitkaise import events
 from suitkaise.events import ChildRestarting, ChildStarted, ChildStartFailure
 from suitkaise.exits import ExitCode, Normal, StartFailure
 
@@ -27,6 +28,36 @@ def test_events_of_the_same_moment_have_the_same_time_so_that_logs_keep_their_or
     for _ in range(1000):
         now = time.monotonic()
         assert ChildRestarting("a/b", now, delay=0.5, used=1, allowed=3.0).wall == ChildStarted("a/b", now).wall
+
+
+class Clocks:
+    """The clocks of a machine; each pause is one in which the thread does not run after it has read the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.offset = 1.7e9
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        told = self.now + self.offset
+        self.now += self.pauses.pop() if self.pauses else 0.0
+        return told
+
+
+def test_a_thread_that_is_held_up_between_its_looks_at_the_two_clocks_tells_no_other_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks = Clocks()
+    monkeypatch.setattr(events, "time", clocks)
+    monkeypatch.setattr(events, "_offset", 0.0)
+    assert ChildStarted("a/b", 1.0).wall == 1.7e9 + 1.0
+    clocks.pauses = [0.02, 0.03, 0.016]
+    assert [ChildStarted("a/b", 1.0).wall for _ in range(3)] == [1.7e9 + 1.0] * 3
+    clocks.offset += 5.0  # somebody has set the clock
+    assert ChildStarted("a/b", 1.0).wall == 1.7e9 + 6.0
 
 
 def test_a_restart_of_any_number_counts_nothing_and_is_ready_for_json() -> None:

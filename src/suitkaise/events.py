@@ -43,15 +43,26 @@ __all__ = [
 
 
 _offset = 0.0  # Unix time less monotonic time
+_SMALL = 1e-4  # seconds
 
 
 def _unix_time(at: float) -> float:
     """Return a monotonic time as Unix time, in the same order: so small differences of the clocks are left out."""
     global _offset
-    offset = time.time() - time.monotonic()
-    if abs(offset - _offset) > 1e-4:
-        _offset = offset
+    if abs(time.time() - time.monotonic() - _offset) > _SMALL:
+        offset = _measured_offset()  # the clock was set; or this thread was held up between its two looks
+        if abs(offset - _offset) > _SMALL:
+            _offset = offset
     return at + _offset
+
+
+def _measured_offset() -> float:
+    """Return how far the clocks differ, by the quickest of a few looks at both."""
+    looks = []
+    for _ in range(5):
+        before, wall = time.monotonic(), time.time()
+        looks.append((time.monotonic() - before, wall - before))
+    return min(looks)[1]
 
 
 @dataclass(frozen=True, slots=True)

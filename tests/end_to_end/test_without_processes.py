@@ -62,14 +62,6 @@ with Supervisor("app", Work, Supervisor("rest", Child(Work, id="a"))).start() as
     ended.check()
 
 
-def test_a_program_of_commands_alone_has_their_keeper_alone() -> None:
-    ended = run_program(f"""{BEGIN}
-with Supervisor("app", Command("sleep", "60", name="sleeps")).start() as running:
-    print(processes().count("sk:keeper"), len(processes()))
-""")
-    assert ended.check().stdout in ("1 3\n", "1 4\n")  # the keeper, the guard, the command; a process in reserve
-
-
 def test_a_program_that_may_get_processes_starts_their_keeper_at_once() -> None:
     ended = run_program(f"""{BEGIN}
 with Supervisor("app", Work, DynamicSupervisor("jobs")).start() as running:

@@ -173,12 +173,9 @@ class SupervisorSpec(AnySupervisor):
 
 
 def may_start_processes(tree: SupervisorSpec) -> bool:
-    """Return whether the tree has process workers, or a supervisor without children, which may get some soon.
-
-    Commands do not count: another process forks them.
-    """
+    """Return whether the tree has workers that are no threads, or a supervisor without children, which may get some."""
     return not tree.children or any(
-        child.kind == "process" or (isinstance(child.what, SupervisorSpec) and may_start_processes(child.what))
+        may_start_processes(child.what) if isinstance(child.what, SupervisorSpec) else child.kind != "thread"
         for child in tree.children
     )
 
