@@ -5,7 +5,7 @@ from __future__ import annotations
 from suitkaise.platform.exit_functions import at_exit
 from suitkaise.platform.processes import was_interrupted
 from suitkaise.pools.scheduler import live
-from suitkaise.runtime import runtime  # noqa: F401
+from suitkaise.runtime import runtime  # noqa: F401  (it registers its own function first)
 
 __all__: list[str] = []
 

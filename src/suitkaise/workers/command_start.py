@@ -119,7 +119,7 @@ class _Streams:
         A command that makes a stream non-blocking, as `node` and `ssh` do, makes it so for all that share it: the
         program would lose lines of its log.
         """
-        with contextlib.suppress(OSError):  # nobody reads, another user's, closed
+        with contextlib.suppress(OSError):  # it has no reader, is another user's, or is closed
             about = os.fstat(descriptor)
             if not stat.S_ISFIFO(about.st_mode) and (not os.isatty(descriptor) or os.major(about.st_rdev) == _ALIASES):
                 return None
