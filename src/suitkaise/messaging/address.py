@@ -6,8 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -18,19 +17,17 @@ from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.bounded import BoundedMailbox
 from suitkaise.messaging.bundle_tables import NOTHING
 from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.exit_watchers import ExitWatchers, after_its_cause, call_each
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pending import PendingMessages
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status, status_after
 
-__all__ = ["Address", "Connected", "ExitWatchers", "Parent", "Receiver", "TraceReport", "cause_first"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.links")
+__all__ = ["Address", "Connected", "Parent", "Receiver", "TraceReport"]
 
 
 class Receiver(Protocol):
@@ -430,7 +427,7 @@ class Address:
                 if receiver is None:
                     self._kill_on_attach = why
             if receiver is not None:
-                _end(receiver, why)
+                after_its_cause(partial(receiver.kill, why))
 
     # ------------------------------------------------------------ start and end of an incarnation, from its supervisor
     def begin(self, serial: int, *, trap_exits: bool = False) -> None:
@@ -503,9 +500,7 @@ class Address:
                 self._bounded.detach()
         if self.on_detached is not None:
             self.on_detached(self.path)
-        with cause_first():
-            for callback in callbacks:
-                _call(partial(callback, reason))
+        call_each(callbacks, reason)
 
     def finish(self) -> None:
         """Record that no other incarnation follows: pending messages fail, and `when_over` calls back."""
@@ -538,83 +533,3 @@ class Address:
         """Cancel a `when_over`."""
         with self._lock:
             self._on_over.pop(callback, None)
-
-
-class ExitWatchers:
-    """The serial number of the incarnation at an address, and the callbacks for the end of that incarnation."""
-
-    def __init__(self) -> None:
-        self.serial: int | None = None
-        self._callbacks: dict[Hashable, Callable[[ExitReason], None]] = {}
-        self._lock = threading.RLock()  # a signal handler may monitor, too
-
-    def begin(self, serial: int) -> None:
-        """Set the serial number of the next incarnation, which is alive from now on."""
-        with self._lock:
-            self.serial = serial
-
-    def end(self) -> list[Callable[[ExitReason], None]]:
-        """Record that the incarnation has ended; return the callbacks."""
-        with self._lock:
-            self.serial = None
-            callbacks, self._callbacks = self._callbacks, {}
-        return list(callbacks.values())
-
-    def add(self, key: Hashable, callback: Callable[[ExitReason], None], serial: int | None = None) -> bool:
-        """Call back when the incarnation (the one of that `serial`) ends; return False if it is not alive."""
-        with self._lock:
-            if self.serial is None or serial not in (None, self.serial):
-                return False
-            self._callbacks[key] = callback
-            return True
-
-    def remove(self, key: Hashable) -> None:
-        """Remove the callback of that key, if there is one."""
-        with self._lock:
-            self._callbacks.pop(key, None)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._callbacks
-
-    def __len__(self) -> int:
-        return len(self._callbacks)
-
-
-_ends = threading.local()
-
-
-@contextlib.contextmanager
-def cause_first() -> Iterator[None]:
-    """Let the ends that links make of an end come at the end of the block, in which the supervisor is told of that one.
-
-    Each of them may make more: those come after it, one by one, so a long chain of links does not exhaust the stack.
-    """
-    if hasattr(_ends, "waiting"):
-        yield
-        return
-    waiting: deque[Callable[[], None]] = deque()
-    _ends.waiting = waiting
-    try:
-        try:
-            yield
-        finally:
-            while waiting:
-                _call(waiting.popleft())
-    finally:
-        del _ends.waiting
-
-
-def _end(receiver: Receiver, why: str) -> None:
-    """End an incarnation because of a link, after what the link is about (`cause_first`)."""
-    waiting: deque[Callable[[], None]] | None = getattr(_ends, "waiting", None)
-    if waiting is None:
-        receiver.kill(why)
-    else:
-        waiting.append(partial(receiver.kill, why))
-
-
-def _call(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:
-        logger.exception("the end of a worker could not be reported to a link or monitor")

@@ -15,7 +15,8 @@ from suitkaise.engines.engine import Exit, Handle, Launch, WatchedElsewhere, Wor
 from suitkaise.errors import ChildAlreadyStarted
 from suitkaise.events import EndEvent, SupervisorStopped
 from suitkaise.exits import ExitReason
-from suitkaise.messaging.address import Address, cause_first
+from suitkaise.messaging.address import Address
+from suitkaise.messaging.exit_watchers import cause_first
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.refs import WorkerRef
