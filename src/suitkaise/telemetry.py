@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from suitkaise.events import ChildStarted, EndEvent, Event
 from suitkaise.exits import Crashed
 from suitkaise.messaging import tracing
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import OwnThread
 from suitkaise.runtime import runtime as runtimes
 
 try:
@@ -126,7 +126,7 @@ class _TreeSpans:
         self._tracer = tracer
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._crashes: dict[str, Link] = {}
-        self._thread = threading.Thread(target=self._run, name="suitkaise-spans", daemon=True)
+        self._thread = OwnThread(self._run, "suitkaise-spans")
         self._thread.start()
 
     def put(self, event: Event) -> None:

@@ -43,7 +43,6 @@ def test_a_program_that_no_ctrl_c_ends_keeps_its_exit_code(end: str, code: int) 
 
 def test_ctrl_c_ends_a_program_by_sigint_that_writes_a_crash_report_at_its_end() -> None:
     with start_program("""
-import threading
 import time
 from suitkaise import Child, Supervisor
 
@@ -52,7 +51,8 @@ def sleep():
     time.sleep(3600)
 
 running = Supervisor("app", Child(sleep, shutdown=0.1)).start()
-threading.Event().wait()
+while True:
+    time.sleep(0.1)  # a longer wait: Python would not notice a signal that arrives just before
 """) as program:
         program.expect("sleeps")
         program.send_signal(signal.SIGINT)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from suitkaise.cli.command import UsageError
 from suitkaise.cli.programs import walk
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import OwnThread
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.health import trouble
 from suitkaise.status import Status
@@ -53,8 +54,7 @@ def serving(address: str) -> Iterator[None]:
         server = _Server((host, port), _Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"--health {address}: cannot listen there: {error}") from error
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="suitkaise-health",
-                              daemon=True)  # fmt: skip
+    thread = OwnThread(server.serve_forever, "suitkaise-health", (0.05,))
     thread.start()
     shown = f"[{host}]" if ":" in host else host
     logger.info("health is served at http://%s:%d/healthz, /readyz and /metrics", shown, server.server_address[1])

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from suitkaise.cli.command import CLEAN, UsageError, tell
 from suitkaise.cli.load import check_target, split_target
 from suitkaise.escapes import indented
+from suitkaise.platform.threads import OwnThread
 
 __all__ = ["watched"]
 
@@ -114,7 +115,7 @@ class _Watched:
             program.wait()
             self._news.put(program)
 
-        threading.Thread(target=wait, name="suitkaise-watch-program", daemon=True).start()
+        OwnThread(wait, "suitkaise-watch-program").start()
 
     def _wait(self) -> int:
         """Wait for the end of the program, which a signal stops; hand further signals on to it."""
@@ -155,7 +156,7 @@ class _Watched:
             ):
                 self._news.put({Path(file) for _, file in changes})
 
-        thread = threading.Thread(target=watch, name="suitkaise-watch", daemon=True)
+        thread = OwnThread(watch, "suitkaise-watch")
         thread.start()
         try:
             yield

@@ -62,6 +62,7 @@ from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.runtime_directory import BOARD, HUB_SOCKET, RuntimeDirectory, remove_when_unused, sweep
+from suitkaise.platform.threads import OwnThread
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
 from suitkaise.supervision.background import BackgroundSupervisor
@@ -171,9 +172,7 @@ class Node:
         own.propagate = False
         self.reactor.call_soon_threadsafe(self.link.begin)
         self.reactor.call_soon_threadsafe(self._pulse)
-        meter = threading.Thread(
-            target=measure, args=(self._pids, self.link.send, self._over), name="suitkaise-meter", daemon=True
-        )
+        meter = OwnThread(measure, "suitkaise-meter", (self._pids, self.link.send, self._over))
         meter.start()
 
     def run(self) -> None:
@@ -247,7 +246,7 @@ class Node:
             case Quit():
                 self._quit()
             case Bury(directory):
-                threading.Thread(target=self._bury, args=(directory,), name="suitkaise-bury", daemon=True).start()
+                OwnThread(self._bury, "suitkaise-bury", (directory,)).start()
             case _:
                 worker = self._workers.get(frame.worker)
                 if worker is not None:  # else it has ended, and the program learns that in a moment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from typing import Any, Protocol
@@ -40,6 +39,7 @@ from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.threads import OwnThread
 from suitkaise.supervision.hang_detector import watch
 from suitkaise.supervision.memory_limit import MemoryWatch
 
@@ -115,7 +115,7 @@ class NodeWorker:
                 handle.read_lines()
                 self._send(LinesRead(self._number))
             case Inspect():
-                threading.Thread(target=self._inspect, args=(frame,), name="suitkaise-inspect", daemon=True).start()
+                OwnThread(self._inspect, "suitkaise-inspect", (frame,)).start()
 
     @property
     def pid(self) -> int | None:

@@ -21,6 +21,7 @@ from suitkaise.cluster.node import Node, Settings
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging import codec
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import OwnThread
 from suitkaise.specs.cluster import Place, Ray
 
 __all__ = ["RayCluster", "join"]
@@ -219,7 +220,7 @@ class _RayProcess:
             with contextlib.suppress(Exception):  # Ray has been left, or knows the actor no more
                 self._ray.kill(self._actor, no_restart=True)
 
-        threading.Thread(target=kill, name="suitkaise-kill-node", daemon=True).start()
+        OwnThread(kill, "suitkaise-kill-node").start()
 
 
 def _end(error: BaseException) -> Ended:

@@ -53,3 +53,7 @@ class Flag:
             return self._is_set or woken.acquire(timeout=seconds) or self._is_set
         finally:
             self._waiting.remove(woken)
+
+    def _at_fork_reinit(self) -> None:
+        """Forget who waits, in a forked child; threading calls it for the Flag of a thread."""
+        self._waiting = []

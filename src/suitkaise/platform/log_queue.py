@@ -23,6 +23,7 @@ from suitkaise.escapes import escaped
 from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.processes import after_fork_in_child
+from suitkaise.platform.threads import OwnThread
 
 __all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
 
@@ -201,7 +202,7 @@ class LogQueue:
         self._in_time = True
         self._discarding = False
         self._hurry = Flag()
-        self._thread = threading.Thread(target=self._run, name="suitkaise-logs", daemon=True)
+        self._thread = OwnThread(self._run, "suitkaise-logs")
         self._thread.start()
 
     # ------------------------------------------------------------ from any thread

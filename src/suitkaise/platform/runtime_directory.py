@@ -13,10 +13,10 @@ import contextlib
 import fcntl
 import os
 import stat
-import threading
 from collections.abc import Iterator
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.platform.threads import OwnThread
 
 __all__ = [
     "BOARD",
@@ -245,7 +245,7 @@ def remove_when_unused(directory: str, patience: float) -> None:
     A process that is gone may hold its lock for a moment longer. After giving up, the caller must exit soon: a daemon
     thread still waits for the lock.
     """
-    remover = threading.Thread(target=_remove, args=(directory, fcntl.LOCK_EX), daemon=True)
+    remover = OwnThread(_remove, "suitkaise-remove", (directory, fcntl.LOCK_EX))
     try:
         remover.start()
     except RuntimeError:  # no thread is left

@@ -14,9 +14,10 @@ import sys
 import threading
 from collections.abc import Callable
 
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.processes import after_fork_in_child
 
-__all__ = ["DaemonThread", "Reserve", "is_end", "keep_reserve"]
+__all__ = ["DaemonThread", "OwnThread", "Reserve", "is_end", "keep_reserve"]
 
 IDLE = 8
 """Idle threads of a program. A thread that was lent is idle again when it has returned."""
@@ -27,11 +28,23 @@ def is_end(error: Exception) -> bool:
     return "at interpreter shutdown" in str(error)
 
 
-class DaemonThread(threading.Thread):
-    """A daemon thread; where Python starts none any more, an idle one of the reserve runs in its place."""
+class OwnThread(threading.Thread):
+    """A daemon thread of this package, which starts also where Ctrl-C interrupts its starter.
+
+    Python's waits for the new thread with an Event. An error of a signal handler, as Ctrl-C raises it, can leave the
+    lock of that Event locked: then the new thread never begins, and who joins it waits for ever.
+    """
 
     def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
+        self._started = Flag()
+
+
+class DaemonThread(OwnThread):
+    """A daemon thread; where Python starts none any more, an idle one of the reserve runs in its place."""
+
+    def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
+        super().__init__(target, name, args)
         self._returned: threading.Event | None = None  # of a thread of the reserve
         self._lent: int | None = None  # the identity of that thread, while it runs in place of this one
 
@@ -116,15 +129,15 @@ class Reserve:
             return not self._closed
 
 
-class _Idle(threading.Thread):
+class _Idle(OwnThread):
     """Waits for a thread to run in place of."""
 
     def __init__(self, take_back: Callable[[_Idle], bool]) -> None:
-        super().__init__(name="suitkaise-idle", daemon=True)
+        super().__init__(self._lend, "suitkaise-idle")
         self.work: queue.SimpleQueue[tuple[DaemonThread, threading.Event] | None] = queue.SimpleQueue()
         self._take_back = take_back
 
-    def run(self) -> None:
+    def _lend(self) -> None:
         serves = True
         while serves and (work := self.work.get()) is not None:
             thread, returned = work

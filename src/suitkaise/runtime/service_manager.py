@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from suitkaise.escapes import one_line, shortened
 from suitkaise.events import Event, SupervisorStopping
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.threads import OwnThread
 from suitkaise.runtime.health import trouble
 from suitkaise.status import Status, TreeStatus
 
@@ -88,7 +89,7 @@ class ServiceManager:
         self._running = running
         running._runtime.bus.subscribe(self._on_event)
         self._send("READY=1", self._status(running))
-        thread = threading.Thread(target=self._serve, args=(running,), name="suitkaise-notify", daemon=True)
+        thread = OwnThread(self._serve, "suitkaise-notify", (running,))
         thread.start()
         self._thread = thread
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from suitkaise.platform.threads import OwnThread
+
 __all__ = ["Progress", "Report", "follow", "reporting"]
 
 Progress: TypeAlias = bool | Callable[[int, int], object] | None
@@ -67,7 +69,7 @@ def follow(report: Report | None, done: Callable[[], int], total: int) -> Iterat
         while not ended.wait(_BETWEEN):
             report(min(done(), total), total)
 
-    thread = threading.Thread(target=run, name="suitkaise-progress", daemon=True)
+    thread = OwnThread(run, "suitkaise-progress")
     thread.start()
     try:
         yield
