@@ -148,6 +148,44 @@ def interrupted_at_each_line(prepare: Callable[[], Callable[[], T]], handler: Ca
         signal.signal(signal.SIGUSR2, before)
 
 
+class Interrupted(Exception):
+    """What the signal handler of `interrupted_at_each_call` raises, as Ctrl-C raises KeyboardInterrupt."""
+
+
+def interrupted_at_each_call(call: Callable[[], object]) -> Iterator[None]:
+    """Call `call` again and again; each time a signal handler raises at the next call of a function of Python in it.
+
+    Yields after each, but for the last one, which is not interrupted.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    place = count = 0  # the number of a call
+
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == place:
+            signal.raise_signal(signal.SIGUSR2)
+
+    tracing, before = sys.gettrace(), signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        while count >= place:
+            count, place = 0, place + 1
+            sys.settrace(trace)
+            try:
+                call()
+            except Interrupted:
+                pass
+            finally:
+                sys.settrace(tracing)
+            if count >= place:
+                yield
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def mypy_errors(program: str, folder: Path) -> list[str]:
     """Return the errors that `mypy --strict` finds in a program, which is written into the folder."""
     from mypy import api  # 0.2 s

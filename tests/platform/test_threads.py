@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,7 @@ from suitkaise.platform import threads
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.reactor import Reactor, SerialExecutor
 from suitkaise.platform.threads import DaemonThread, Reserve
-from tests.support import eventually, no_thread_is_left, run_program
+from tests.support import eventually, interrupted_at_each_call, no_thread_is_left, run_program
 
 SOON = 10.0
 
@@ -166,44 +163,22 @@ def test_at_the_end_of_a_program_workers_use_the_storage_are_recalled_and_leave_
 def test_a_signal_handler_that_raises_during_the_start_of_a_thread_does_not_stop_it() -> None:
     """As Ctrl-C does; a `threading.Thread` would wait for ever for a lock that its starter keeps."""
 
-    class Interrupted(Exception):
-        pass
-
     class SlowThread(DaemonThread):
         def _bootstrap(self) -> None:  # so that its starter waits for it
             threading.Event().wait(0.02)
             super()._bootstrap()  # type: ignore[misc]
 
-    def interrupt(*_: object) -> None:
-        raise Interrupted
+    threads: list[tuple[DaemonThread, Flag]] = []  # none ends in the call: what a callback of a weakref raises is lost
 
-    place = count = 0  # the number of a call
+    def start() -> None:
+        runs = Flag()
+        threads.append((SlowThread(runs.set, "interrupted"), runs))
+        threads[-1][0].start()
 
-    def trace(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal count
-        count += 1
-        if count == place:
-            signal.raise_signal(signal.SIGUSR2)
-
-    tracing, before = sys.gettrace(), signal.signal(signal.SIGUSR2, interrupt)
-    interrupts = 0
-    try:
-        while count >= place:
-            runs = Flag()
-            thread = SlowThread(runs.set, "interrupted")
-            count, place = 0, place + 1
-            sys.settrace(trace)
-            try:
-                thread.start()
-            except Interrupted:
-                interrupts += 1
-                if thread not in threading.enumerate() and not runs.is_set():
-                    continue  # there is no thread yet
-            finally:
-                sys.settrace(tracing)
-            assert runs.wait(SOON)
-            thread.join(SOON)
-            assert not thread.is_alive()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert interrupts > 3
+    for _ in interrupted_at_each_call(start):
+        for thread, runs in threads[-1:]:
+            if thread in threading.enumerate() or runs.is_set():  # else it was not begun
+                assert runs.wait(SOON)
+                thread.join(SOON)
+                assert not thread.is_alive()
+    assert sum(runs.is_set() for _, runs in threads) > 1

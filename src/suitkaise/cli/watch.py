@@ -13,7 +13,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, TypeAlias
 from suitkaise.cli.command import CLEAN, UsageError, tell
 from suitkaise.cli.load import check_target, split_target
 from suitkaise.escapes import indented
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.threads import OwnThread
 
 __all__ = ["watched"]
@@ -148,7 +148,7 @@ class _Watched:
         """Put changes of files into the queue."""
         import watchfiles
 
-        end = threading.Event()
+        end = Flag()
 
         def watch() -> None:
             for changes in watchfiles.watch(

@@ -14,7 +14,6 @@ import os
 import platform
 import socket
 import sys
-import threading
 import time
 from contextvars import copy_context
 from typing import Any
@@ -58,6 +57,7 @@ from suitkaise.messaging.portable_errors import crash
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import Board
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.reactor import Reactor
@@ -118,7 +118,7 @@ class Node:
         self._tunnel: TunnelEntry | None = None  # to the storage, if a worker uses it
         self._children: dict[str, tuple[Child, bytes]] = {}
         self._heard = time.monotonic()
-        self._over = threading.Event()
+        self._over = Flag()
         self._quits = False
         sweep()
         with contextlib.ExitStack() as made:

@@ -20,6 +20,8 @@ from suitkaise.cluster.machines import Ended, Machine
 from suitkaise.cluster.node import Node, Settings
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging import codec
+from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import OwnThread
 from suitkaise.specs.cluster import Place, Ray
@@ -173,7 +175,7 @@ class _NodeActor:
     """The process of a node, for Ray: an actor."""
 
     def __init__(self) -> None:
-        self._over = threading.Event()
+        self._over = Flag()
 
     def run(self, settings: bytes) -> str:
         """Run the node until its end."""
@@ -195,7 +197,7 @@ class _RayProcess:
     """An actor that runs a node, seen from the program."""
 
     def __init__(self, ray: Any, actor: Any, settings: bytes) -> None:
-        self.ended: Future[Ended] = Future()
+        self.ended: Future[Ended] = OwnFuture()
         self._ray = ray
         self._actor = actor
         self._watch(actor.run.remote(settings))

@@ -62,6 +62,7 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.connection import BACKLOG
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Ask, HubAnswer, WorkerFrame
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.log_levels import levels
 
 __all__ = ["MARGIN", "NodeOwner", "RemoteNode", "RequestServer", "Serve"]
@@ -152,7 +153,7 @@ class RemoteNode:
         self.machine_id: str | None = None if machine is None else machine.id
         self.is_dedicated = is_dedicated
         self.is_silent: bool = False
-        self.gone: Future[None] = Future()
+        self.gone: Future[None] = OwnFuture()
         self.name: str = "a node" if machine is None else _named(machine)
         self.directory: str | None = None
         self.home: str = ""

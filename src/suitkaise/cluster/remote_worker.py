@@ -53,6 +53,7 @@ from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import DROPPED, MESSAGES, OWN, SLOT_BYTES, Phase, Slot, SlotView
+from suitkaise.platform.condition import OwnFuture
 
 __all__ = ["RemoteWorker", "Sender"]
 
@@ -97,8 +98,8 @@ class RemoteWorker:
     """No log record holds up what a node reports: it is the node that sends no more than what the handlers take."""
 
     def __init__(self, context: EngineContext, launch: Launch, recipe: bytes) -> None:
-        self.exited: Future[Exit] = Future()
-        self.ready: Future[int] = Future()
+        self.exited: Future[Exit] = OwnFuture()
+        self.ready: Future[int] = OwnFuture()
         self.launch = launch
         self.checkpoint: Payload | None = None
         self.suspended: bool = False
@@ -239,7 +240,7 @@ class RemoteWorker:
         with self._lock:
             if self._over or self.node is None:
                 return None
-            late: Future[None] = Future()
+            late: Future[None] = OwnFuture()
             self._late_lines.append(late)
             self._send(ReadLines(self.number))
             return late

@@ -18,6 +18,7 @@ from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.descriptors import receive_descriptors
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
@@ -102,7 +103,7 @@ class ForkedProcess:
         self._exit_code: int | None = None
         self._exit_code_lost = False
         self._closed = False
-        self.reaped: threading.Event | None = None
+        self.reaped: Flag | None = None
         """Set when nothing is left of a process whose end was reported before that; None: of any other one."""
 
     # ------------------------------------------------------------ from any thread
@@ -315,7 +316,7 @@ class ForkedProcess:
     def end_early(self, code: int) -> None:
         """Report the exit of a process that can run no code any more; the keeper reaps it later (reactor's thread)."""
         if self._exit_code is None and not self._exit_code_lost:
-            self.reaped = threading.Event()
+            self.reaped = Flag()
         self._exit_code = code
         self._finish()
 

@@ -36,6 +36,7 @@ from suitkaise.engines.protocol import (
     decode_keeper_answer,
     encode,
 )
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance, User, user
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
@@ -385,7 +386,7 @@ class KeeperClient:
     # ------------------------------------------------------------ the end
     def close(self) -> None:
         """End the keeper and wait for it."""
-        done = threading.Event()
+        done = Flag()
 
         def end() -> None:
             with self._lock:

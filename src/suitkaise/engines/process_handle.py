@@ -62,6 +62,7 @@ from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
@@ -94,8 +95,8 @@ class ProcessHandle:
     """One incarnation in a process. Any thread may send; the reactor's thread handles the frames of the process."""
 
     def __init__(self, context: EngineContext, launch: Launch, recipe: EncodedRecipe, keeper: KeeperClient) -> None:
-        self.exited: Future[Exit] = Future()
-        self.ready: Future[int] = Future()
+        self.exited: Future[Exit] = OwnFuture()
+        self.ready: Future[int] = OwnFuture()
         self.launch = launch
         self.checkpoint: Payload | None = None
         self.suspended: bool = False

@@ -14,6 +14,7 @@ from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SLOT_BYTES, Phase, Slot, SlotView
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.records import dataclass
 from suitkaise.specs import Child
@@ -133,8 +134,8 @@ class SimulatedHandle:
     """One scripted incarnation."""
 
     def __init__(self, clock: VirtualClock, launch: Launch, behaviour: Behaviour) -> None:
-        self.exited: Future[Exit] = Future()
-        self.ready: Future[int] = Future()
+        self.exited: Future[Exit] = OwnFuture()
+        self.ready: Future[int] = OwnFuture()
         self.checkpoint: Payload | None = None
         self.suspended: bool = False
         self.inbox: Inbox = Inbox(Slot(memoryview(bytearray(SLOT_BYTES))))

@@ -26,6 +26,7 @@ from suitkaise.engines.protocol import (
 from suitkaise.engines.worker_output import keep_record
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.descriptor_codec import DescriptorOwner
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance, changes
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
@@ -162,7 +163,7 @@ class _Spare:
     ) -> None:
         self.path: str = path
         self.ready: bool = False
-        self.gone: threading.Event = threading.Event()
+        self.gone: Flag = Flag()
         self.prepared: ProcessContext
         self._spares = spares
         self._recipe = recipe

@@ -24,6 +24,7 @@ from suitkaise.messaging.log_rings import Run
 from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SlotView
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.tail import LINES
 from suitkaise.platform.threads import is_end
 from suitkaise.specs import Child
@@ -87,8 +88,8 @@ class ThreadHandle:
     """One incarnation in a thread. It cannot be killed, only abandoned (rule 59)."""
 
     def __init__(self, context: EngineContext, launch: Launch, engine: ThreadEngine) -> None:
-        self.exited: Future[Exit] = Future()
-        self.ready: Future[int] = Future()
+        self.exited: Future[Exit] = OwnFuture()
+        self.ready: Future[int] = OwnFuture()
         self.checkpoint: Payload | None = None
         self.suspended: bool = False
         self._context = context

@@ -19,6 +19,7 @@ from suitkaise.messaging.identity import (
 )
 from suitkaise.messaging.messages import Payload, undecodable
 from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.specs.options import is_number
 
@@ -75,7 +76,7 @@ _OPEN = ("PENDING", "RUNNING")
 """The states of a future without a result."""
 
 
-class Answer(concurrent.futures.Future[T], Generic[T]):
+class Answer(OwnFuture[T], Generic[T]):
     """The answer to an ask: wait for it with `get(timeout=...)`, or `await` it.
 
     It is a `concurrent.futures.Future`, so `result`, `add_done_callback` and `as_completed` work too. An answer from
@@ -198,7 +199,8 @@ class Answer(concurrent.futures.Future[T], Generic[T]):
             raise asyncio.CancelledError
         self._decode()
         if self._exception is None:
-            return self._result  # type: ignore[return-value]
+            result: T = self._result
+            return result
         error = self.exception(0)
         assert error is not None
         raise error

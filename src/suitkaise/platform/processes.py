@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
+from suitkaise.platform.flag import Flag
+
 __all__ = [
     "GROUP_SIGNALS",
     "MARK",
@@ -366,8 +368,8 @@ def finish_interpreter(*, wait: bool = True) -> None:
             stream.flush()
 
 
-_end_has_begun = threading.Event()
-_end_was_interrupted = threading.Event()
+_end_has_begun = Flag()
+_end_was_interrupted = Flag()
 
 
 def _watch_the_end() -> None:

@@ -45,7 +45,7 @@ class DaemonThread(OwnThread):
 
     def __init__(self, target: Callable[..., object], name: str, args: tuple[object, ...] = ()) -> None:
         super().__init__(target, name, args)
-        self._returned: threading.Event | None = None  # of a thread of the reserve
+        self._returned: Flag | None = None  # of a thread of the reserve
         self._lent: int | None = None  # the identity of that thread, while it runs in place of this one
 
     def start(self) -> None:
@@ -108,7 +108,7 @@ class Reserve:
             if not self._idle:
                 return False
             idle = self._idle.pop()
-        returned = thread._returned = threading.Event()
+        returned = thread._returned = Flag()
         idle.work.put((thread, returned))
         return True
 
@@ -134,7 +134,7 @@ class _Idle(OwnThread):
 
     def __init__(self, take_back: Callable[[_Idle], bool]) -> None:
         super().__init__(self._lend, "suitkaise-idle")
-        self.work: queue.SimpleQueue[tuple[DaemonThread, threading.Event] | None] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[tuple[DaemonThread, Flag] | None] = queue.SimpleQueue()
         self._take_back = take_back
 
     def _lend(self) -> None:

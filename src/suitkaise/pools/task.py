@@ -13,6 +13,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging import codec
 from suitkaise.messaging.answer import checked_timeout
 from suitkaise.messaging.tracing import Carrier, Traced, carrier
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.records import dataclass
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
@@ -49,7 +50,7 @@ class Limits:
     retries: int
 
 
-class PoolFuture(Future[T], Generic[T]):
+class PoolFuture(OwnFuture[T], Generic[T]):
     """The future of a task. `cancel` also takes a task back that waits in a worker behind another one."""
 
     _task: Task | None = None

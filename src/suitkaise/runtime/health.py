@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from suitkaise.errors import AskTimeout
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.reactor import Reactor
 from suitkaise.supervision.interface import SupervisorInterface
 
@@ -18,7 +18,7 @@ def trouble(reactor: Reactor, root: SupervisorInterface, patience: float) -> str
     The answer of the root comes the way of all its decisions: through its actor, its policy and its executor.
     """
     deadline = time.monotonic() + patience
-    turned = threading.Event()
+    turned = Flag()
     served: list[bool] = []  # False where the I/O thread has ended, and callbacks run in the threads of their callers
 
     def turn() -> None:

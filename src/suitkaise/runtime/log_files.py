@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 
 from suitkaise.escapes import indented, one_line
 from suitkaise.messaging.log_rings import EVENT, Run
+from suitkaise.platform.condition import Condition
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.specs.options import is_encodable
@@ -52,7 +53,7 @@ class LogFiles:
         self._directory = os.path.abspath(directory)
         self._max_bytes = max_bytes
         self._backups = backups
-        self._changed = threading.Condition(threading.RLock())  # a signal handler may log, too
+        self._changed = Condition()  # a signal handler may log, too
         self._waiting: deque[tuple[str, Run, int]] = deque()
         self._size = 0
         self._lost = 0  # since the disk is too slow

@@ -6,7 +6,6 @@ program keeps nothing for a reader, however slowly it reads.
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import Future, wait
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.log_rings import LogRings, is_below
 from suitkaise.messaging.messages import Payload
+from suitkaise.platform.condition import Condition
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.threads import DaemonThread
 
@@ -38,7 +38,7 @@ class LogRequests:
     def __init__(self, rings: LogRings, reactor: Reactor) -> None:
         self._rings = rings
         self._reactor = reactor
-        self._lock = threading.Condition(threading.RLock())
+        self._lock = Condition()
         self._readers: dict[str, _Reader] = {}
         self._ended: set[str] = set()
         self._called = False

@@ -7,6 +7,7 @@ from typing import Any
 
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Payload
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.sampler import sample
 from suitkaise.platform.threads import DaemonThread
 
@@ -19,7 +20,7 @@ def profile(path: str, seconds: float, rate: float) -> Answer[dict[str, Any]]:
     The answer comes after `seconds`, or when the worker has ended; if nobody waits for it any more, the profile ends.
     """
     answer: Answer[dict[str, Any]] = Answer()
-    over = threading.Event()
+    over = Flag()
     answer.when_done(lambda done: over.set())
 
     def wanted(thread: threading.Thread) -> bool:

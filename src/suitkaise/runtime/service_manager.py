@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from suitkaise.escapes import one_line, shortened
 from suitkaise.events import Event, SupervisorStopping
+from suitkaise.platform.condition import Condition
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import OwnThread
 from suitkaise.runtime.health import trouble
@@ -53,7 +54,7 @@ class ServiceManager:
     def __init__(self, address: str, watchdog: float | None) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._interval = None if watchdog is None else watchdog / 2
-        self._condition = threading.Condition()
+        self._condition = Condition()
         self._last: Event | None = None
         self._changed = False  # since the last status
         self._stopping: SupervisorStopping | None = None

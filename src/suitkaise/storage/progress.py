@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.threads import OwnThread
 
 __all__ = ["Progress", "Report", "follow", "reporting"]
@@ -63,7 +63,7 @@ def follow(report: Report | None, done: Callable[[], int], total: int) -> Iterat
     if report is None:
         yield
         return
-    ended = threading.Event()
+    ended = Flag()
 
     def run() -> None:
         while not ended.wait(_BETWEEN):

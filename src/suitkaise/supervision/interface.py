@@ -16,6 +16,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.supervisor_ref import ChildLine, ref_to
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.flag import Flag
 from suitkaise.policy.actions import (
     Begin,
@@ -63,8 +64,8 @@ class SupervisorInterface:
         self.path: str = path
         self.spec: SupervisorSpec = spec
         self.policy: BasePolicy = policy
-        self.exited: Future[Exit] = Future()
-        self.ready: Future[int] = Future()
+        self.exited: Future[Exit] = OwnFuture()
+        self.ready: Future[int] = OwnFuture()
         self.tell: Callable[[Input], None]  # set by the executor, which starts the actor
         self.handles: dict[str, Handle] = {}  # of the children that are alive
         self.ends: dict[str, Exited | Ignored] = {}  # that others may know of, and that the policy has not handled yet

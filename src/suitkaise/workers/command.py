@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Never
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
+from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.listeners import name_of
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.platform.tail import OF_COMMAND, RECORDED
@@ -186,7 +187,7 @@ class Command(Worker):
 
     def _open(self, path: str, flags: int, mode: int) -> int:
         """Open the file of a standard stream, or end this worker if a stop was requested before a FIFO is open."""
-        opened: Future[int] = Future()
+        opened: Future[int] = OwnFuture()
 
         def open_file() -> bool:
             try:

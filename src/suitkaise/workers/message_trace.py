@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import reprlib
 import select
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.workers.lifecycle import Lifecycle
@@ -60,7 +60,7 @@ class MessageTrace:
         self._arrived: dict[int, tuple[float, str]] = {}
         self._since: float | None = None  # when the first input came that was not read yet
         self._reading = 0.0  # when the input has come that is read now
-        self._read = threading.Event()
+        self._read = Flag()
         self._is_on = False
         self._number = self._second = self._in_second = self._skipped = 0
 

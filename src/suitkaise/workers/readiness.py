@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import socket
-import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from suitkaise.errors import SpecError
+from suitkaise.platform.flag import Flag
 from suitkaise.platform.listeners import holder_of, holds_one, name_of, tcp_listeners, unix_listeners
 from suitkaise.platform.processes import descendants, in_other_sessions
 from suitkaise.platform.sockets import connect_unix, peer_of
@@ -162,7 +162,7 @@ class Probing:
         self.held: str = ""
         self.descriptor: int = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._probe = probe
-        self._stopped = threading.Event()
+        self._stopped = Flag()
         DaemonThread(target=self._run, name="suitkaise-ready").start()
 
     def _run(self) -> None:
