@@ -28,13 +28,18 @@ run: $(VENV)/.run  ## the main job: the indexer tree over real files (ARGS="..."
 ##@ Check
 
 .PHONY: test
-test: $(VENV)/.dev-test  ## all tests except the long ones (ARGS="-k policy", JOBS= for one process)
+test: $(VENV)/.dev-test  ## all tests except the long ones and the examples (ARGS="-k policy", JOBS= for one process)
 	@$(COMPILE)
 	$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.dev-test  ## the tests that start no process, in under two minutes (ARGS="-k policy")
 	$(VENV)/bin/python -m pytest -m fast $(if $(JOBS),-n $(JOBS)) $(ARGS)
+
+.PHONY: test-examples
+test-examples: $(VENV)/.dev-test  ## the examples, and the blocks of the documentation
+	@$(COMPILE)
+	$(VENV)/bin/python -m pytest -m "example and not slow" $(if $(JOBS),-n $(JOBS)) $(ARGS)
 
 .PHONY: mutants
 mutants: $(VENV)/.dev-test  ## faults put into the policy, which the tests must notice (ARGS="backoff")
@@ -87,7 +92,7 @@ docs: $(VENV)/.dev-docs  ## the documentation, to docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 .PHONY: check
-check: lint types docs test  ## all of these
+check: lint types docs test test-examples  ## all of these
 
 .PHONY: bench
 bench: $(VENV)/.run  ## measure, side by side with what others do (ARGS="...")
@@ -106,7 +111,7 @@ clean:  ## remove .venv and everything that was made
 .PHONY: help
 help:  ## this
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+		/^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 # --- .venv: a stamp file for each thing that is installed in it, so that a second call has nothing to do ---
 

@@ -24,6 +24,7 @@ def without_code(page: Path) -> str:
     return re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.example
 @pytest.mark.parametrize("block", RUNNABLE or [NONE_YET], ids=lambda block: block.id)
 def test_a_block_of_the_documentation_runs_and_prints_what_it_promises(block: Snippet, tmp_path: Path) -> None:
     run_snippet(block, tmp_path)

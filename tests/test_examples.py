@@ -15,6 +15,7 @@ EXAMPLES = sorted(ROOT.glob("examples/*.py")) or [NONE_YET]
 MOST_LINES = 60
 
 
+@pytest.mark.example
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs_and_prints_what_it_promises(example: Path) -> None:
     code = example.read_text(encoding="utf-8")
