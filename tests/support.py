@@ -148,7 +148,7 @@ def interrupted_at_each_line(prepare: Callable[[], Callable[[], T]], handler: Ca
         signal.signal(signal.SIGUSR2, before)
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """What the signal handler of `interrupted_at_each_call` raises, as Ctrl-C raises KeyboardInterrupt."""
 
 

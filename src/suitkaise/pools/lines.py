@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
@@ -36,6 +37,7 @@ class PoolWorker(ABC):
         self.tasks: deque[Task] = deque()
         self.given: int = 0
         self.since: float = 0.0  # when its first task has begun
+        self.is_asked_for: bool = False  # its supervisor is to start it
         self.leaving: bool = False
         self.settling: bool = False  # it runs the callbacks of a future
         self.handle: WorkerHandle | None = None
@@ -163,11 +165,9 @@ class ThreadWorker(PoolWorker):
     def send(self, task: Task) -> bool:
         self._waiting = task
         if not self._awake and self.handle is not None:
-            self._awake = True
-            try:
+            with contextlib.suppress(WorkerDead):  # the scheduler is about to notice
                 self.handle.deliver(Message("message", Payload(None)))
-            except WorkerDead:  # the scheduler is about to notice
-                self._awake = False
+                self._awake = True
         return True
 
     def take_back(self) -> list[Task]:

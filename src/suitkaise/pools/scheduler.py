@@ -88,7 +88,7 @@ class Scheduler:
         self._ids = itertools.count(1)
         self._workers: list[PoolWorker] = []  # those that take tasks
         self._idle: list[PoolWorker] = []
-        self._starting = 0
+        self._starting: set[PoolWorker] = set()
         self._failed = 0  # starts in a row
         self._last_failure: BaseException | None = None
         self._parts = 0  # chunks that were taken apart
@@ -114,19 +114,24 @@ class Scheduler:
         """
         if os.getpid() != self._process:
             raise RuntimeGone(f"this is a forked copy of the program; the pool {self.name!r} runs in the original")
-        with self.lock:
-            if self._broken is not None:
-                raise PoolBroken(str(self._broken)) from self._broken.__cause__
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if self._supervisor is None:
-                self._context.copy().run(self._start)
-            task.number = next(self._numbers)
-            task.future._task = task
-            self._queue.append(task)
-            failed = self._dispatch() if len(self._queue) == 1 else []
-            new = self._new_worker()
-        self._go_on(failed, new)
+        try:
+            with self.lock:
+                if self._broken is not None:
+                    raise PoolBroken(str(self._broken)) from self._broken.__cause__
+                if self._closing:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                if self._supervisor is None:
+                    self._context.copy().run(self._start)
+                task.number = next(self._numbers)
+                task.future._task = task
+                self._queue.append(task)
+                failed = self._dispatch() if len(self._queue) == 1 else []
+                new = self._new_worker()
+            self._go_on(failed, new)
+        except BaseException as error:
+            if self._reactor is not None and not isinstance(error, Exception):
+                self._reactor.call_soon_threadsafe(self._mend)
+            raise
 
     def withdraw(self, task: Task) -> bool:
         """Return whether the task has not begun; if so, it never will."""
@@ -222,9 +227,10 @@ class Scheduler:
             finally:  # also after a second Ctrl-C, in a program that goes on
                 self._reactor.close()
                 with self.lock:
-                    for worker in self._workers:
+                    for worker in (*self._workers, *self._starting):
                         worker.close()
                     self._workers.clear()
+                    self._starting.clear()
                     self._idle.clear()
                 live.discard(self)
 
@@ -340,23 +346,38 @@ class Scheduler:
         """Return one more worker to start, if a task waits for one."""
         if (self._closing and self._drained.is_set()) or (self._queue and self._queue[0].encoding):
             return None
-        if self._starting + len(self._workers) >= self.max_workers or self._failed >= FAILED_STARTS:
+        if len(self._starting) + len(self._workers) >= self.max_workers or self._failed >= FAILED_STARTS:
             return None
         waiting = len(self._queue)
         if not waiting:
             if self._idle:
                 return None
             waiting = sum(len(worker.tasks) - 1 for worker in self._workers if worker.tasks)
-        if waiting <= self._starting or self._broken is not None:
+        if waiting <= len(self._starting) or self._broken is not None:
             return None
-        self._starting += 1
-        return self._make_worker(self, f"worker-{next(self._ids)}")
+        worker = self._make_worker(self, f"worker-{next(self._ids)}")
+        self._starting.add(worker)
+        return worker
+
+    def _mend(self) -> None:
+        """Make everything whole after Ctrl-C has interrupted a thread in `submit`; in the pool's own thread."""
+        with self.lock:
+            self._idle = [worker for worker in self._workers if not (worker.tasks or worker.leaving or worker.settling)]
+            for task in self._queue:
+                task.encoding = task in self._unencoded
+            failed = self._dispatch()
+            new = self._new_worker()
+            starting = [worker for worker in self._starting if worker is not new]
+        for worker in starting:
+            self._start_worker(worker)
+        self._go_on(failed, new)
 
     # ------------------------------------------------------------ the life of a worker
-    def _start_worker(self, worker: PoolWorker | None) -> None:
-        """Start a worker; never blocks."""
-        if worker is None:
+    def _start_worker(self, worker: PoolWorker) -> None:
+        """Start a worker, once, in the pool's own thread: no signal handler interrupts it."""
+        if worker.is_asked_for:
             return
+        worker.is_asked_for = True
         assert self._supervisor is not None
         start = self._supervisor.administer
         answer = self._context.copy().run(start, AdminAction.START_CHILD, worker.child())
@@ -380,21 +401,21 @@ class Scheduler:
     def _failed_to_start(self, worker: PoolWorker, error: BaseException) -> None:
         with self.lock:
             worker.close()
-            self._starting -= 1
+            self._starting.discard(worker)
             self._last_failure = error
             self._failed = FAILED_STARTS if isinstance(error, NotSerializable) else self._failed + 1
             over = self._failed >= FAILED_STARTS and not self._workers and not self._starting
             new = self._new_worker()
         if over:
             self._break_without_workers()
-        self._start_worker(new)
+        self._go_on([], new)
 
     def _join(self, worker: PoolWorker) -> None:
         """Give the first tasks to a worker that has started."""
         assert self._reactor is not None
         assert worker.handle is not None
         with self.lock:
-            self._starting -= 1
+            self._starting.discard(worker)
             self._failed = 0
             self._workers.append(worker)
             if isinstance(worker, ProcessWorker):
@@ -517,13 +538,17 @@ class Scheduler:
     def _go_on(self, failed: list[tuple[Task, BaseException]], new: PoolWorker | None = None) -> None:
         """Settle these tasks, start this worker, and encode the task for which a worker waits."""
         self._settle_failed(failed)
-        self._start_worker(new)
+        self._start_soon(new)
         while True:
             try:
                 task = self._unencoded.popleft()
             except IndexError:
                 return
             self._encode(task)
+
+    def _start_soon(self, worker: PoolWorker | None) -> None:
+        if worker is not None and self._reactor is not None:
+            self._reactor.call_soon_threadsafe(lambda: self._start_worker(worker))
 
     def _encode(self, task: Task) -> None:
         """Encode a task for which a worker waits, and give it to the worker."""
@@ -541,7 +566,7 @@ class Scheduler:
             failed += self._dispatch()
             new = self._new_worker()
         self._settle_failed(failed)
-        self._start_worker(new)
+        self._start_soon(new)
         try:
             if failure is not None and not isinstance(failure, Exception):
                 raise failure  # Ctrl-C, for example
