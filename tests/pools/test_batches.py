@@ -44,6 +44,37 @@ def test_imap_reads_an_endless_iterable_only_as_far_as_it_must(either: Pool) -> 
     assert next(read) < 300
 
 
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_map_with_a_buffer_submits_only_so_many_tasks_ahead_of_the_results(either: Pool, chunksize: int) -> None:
+    size = chunksize if isinstance(either, ProcessPool) else 1  # threads get one item at a time
+    numbers = iter(range(100))
+    results = either.map(abs, numbers, buffersize=2, chunksize=chunksize)
+    assert next(numbers) == 2 * size
+    assert [next(results) for _ in range(size)] == list(range(size))
+    assert next(numbers) == 3 * size + 1
+    assert next(results) == size
+
+
+def test_map_with_a_buffer_gives_all_results(either: Pool) -> None:
+    assert list(either.map(pow, range(20), itertools.repeat(2), buffersize=3)) == [n * n for n in range(20)]
+    assert list(either.map(abs, [], buffersize=3)) == list(either.map(abs, buffersize=3)) == []
+
+
+def test_an_error_of_the_items_of_map_with_a_buffer_comes_where_the_next_one_is_read(either: Pool) -> None:
+    results = either.map(abs, (1 // number for number in (1, -1, 1, 0)), buffersize=2)
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    with pytest.raises(ZeroDivisionError):
+        either.map(abs, (1 // number for number in (1, 0)), buffersize=2)
+
+
+@pytest.mark.parametrize("size, error", [(0, ValueError), (-1, ValueError), ("2", TypeError), (2.0, TypeError)])
+def test_a_buffer_that_is_none_is_refused(either: Pool, size: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"buffersize must be .*{size!r}"):
+        either.map(abs, [1], buffersize=size)
+
+
 def test_results_come_as_they_are_ready_when_the_order_is_free(threads: ThreadPool) -> None:
     go = threading.Event()
 

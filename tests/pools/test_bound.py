@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pytest
 
 from suitkaise import Process, Reject, Thread
-from suitkaise.pools import TaskFailed, create_pool
+from suitkaise.pools import ProcessPool, TaskFailed, create_pool
 from tests.pools import tasks
 
 T = TypeVar("T")
@@ -192,8 +192,12 @@ def test_a_pool_names_what_other_pools_call_by_another_name() -> None:
             pool.starmap([(1,)])  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match=r"'ThreadPool' object has no attribute 'apply_async'; use pool.subm"):
             pool.executor.apply_async(abs)  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"'ThreadPool' .* 'terminate'; use .*shutdown\(cancel_futures=True\)"):
+            pool.executor.terminate()  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
             pool.nothing()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"'ProcessPool' .* 'terminate'; use pool.kill_workers\(\)"):
+        ProcessPool(1).terminate()
 
 
 @pytest.mark.parametrize("name", ["a/b", "a#1", 5, "", 0])

@@ -18,7 +18,7 @@ import pytest
 from suitkaise import Child, ChildNotFound, RuntimeGone, whereis
 from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool, lines
 from tests.pools import tasks
-from tests.support import eventually, in_background, run_program, start_program, wait_gone
+from tests.support import eventually, in_background, is_alive, run_program, start_program, wait_gone
 
 
 def _is_over(name: str) -> bool:
@@ -77,6 +77,43 @@ def test_a_shutdown_can_cancel_all_that_has_not_begun(either: Pool, tmp_path: Pa
     assert all(future.cancelled() for future in waiting)
     Path(go).touch()
     assert [future.result(30) for future in running] == [go, go]
+
+
+@pytest.mark.parametrize("method", ["kill_workers", "terminate_workers"])
+def test_a_pool_whose_workers_are_killed_ends_at_once(pool: ProcessPool, tmp_path: Path, method: str) -> None:
+    never = str(tmp_path / "never")
+    running = [pool.submit(tasks.wait_for, never) for _ in range(2)]
+    waiting = [pool.submit(tasks.wait_for, never) for _ in range(50)]
+    eventually(lambda: all(future.running() for future in running))
+    children = [whereis(f"{pool.name}/{child.id}").pid for child in whereis(pool.name).which_children()]
+    getattr(pool, method)()
+    assert not any(is_alive(pid) for pid in children if pid is not None)
+    assert _is_over(pool.name)
+    assert all(future.cancelled() for future in waiting)
+    for future in running:
+        with pytest.raises(PoolBroken, match="its workers were killed"):
+            future.result(0)
+    with pytest.raises(PoolBroken, match="its workers were killed"):
+        pool.submit(pow, 2, 2)
+
+
+def test_a_pool_without_workers_or_with_dead_ones_can_be_killed(pool: ProcessPool, one_runtime_for_all: None) -> None:
+    unused = ProcessPool(1)
+    for _ in range(2):
+        unused.kill_workers()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        unused.submit(pow, 2, 2)
+    unused.shutdown()
+    with pytest.raises(TaskFailed):
+        pool.options(retries=0).submit(os._exit, 1).result(30)
+    pool.shutdown()
+    pool.kill_workers()
+
+
+def test_a_callback_can_kill_the_workers_of_its_pool(pool: ProcessPool, tmp_path: Path) -> None:
+    pool.submit(tasks.wait_for, str(tmp_path / "never"))
+    pool.submit(abs, -1).add_done_callback(lambda done: pool.kill_workers())
+    eventually(lambda: _is_over(pool.name))
 
 
 def test_a_shutdown_that_cancels_lets_a_chunk_finish_that_was_taken_apart(pool: ProcessPool, tmp_path: Path) -> None:

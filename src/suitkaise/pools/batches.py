@@ -53,13 +53,15 @@ def map_all(
     timeout: float | None,
     size: int,
     progress: bool,
+    buffer: int | None,
 ) -> Iterator[Any]:
-    """Submit all calls now; return an iterator over the results in order."""
+    """Submit all calls now, or `buffer` of them and the others as results are taken; return the results in order."""
     until = None if timeout is None else time.monotonic() + timeout
     total = _length(iterables)
+    source = _submitted(submit, iterators("map", iterables), size)
     futures: deque[Future[Any]] = deque()
     try:
-        futures.extend(_submitted(submit, iterators("map", iterables), size))
+        futures.extend(itertools.islice(source, buffer))
     except BaseException:
         _cancel(futures)
         raise
@@ -68,6 +70,7 @@ def map_all(
         line = _Progress(progress, total)
         try:
             while futures:
+                futures.extend(itertools.islice(source, 1))
                 left = None if until is None else until - time.monotonic()
                 values = _values(futures.popleft(), left, size)
                 while values:

@@ -7,7 +7,7 @@ import itertools
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, ParamSpec, Self, TypedDict, TypeVar
@@ -70,6 +70,7 @@ class Pool(Executor, ABC):
     """
 
     _kind: ClassVar[str]
+    _other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
 
     def __init__(
         self,
@@ -177,6 +178,7 @@ class Pool(Executor, ABC):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
+        buffersize: int | None = None,
         progress: bool = False,
     ) -> Iterator[T]:
         """Call `fn` with the items of the iterables, all of which are read now; return the results in their order.
@@ -186,17 +188,19 @@ class Pool(Executor, ABC):
             iterables: one for each argument of `fn`; the shortest one ends the calls.
             timeout: seconds from now until which all results must be there (default None: no limit).
             chunksize: how many items are sent to a process at once (default 1). Threads always get one.
+            buffersize: how many chunks are submitted ahead of the results that were taken, as in Python 3.14; so
+                the iterables may be endless. Default None: all are submitted now.
             progress: whether to show how many are done, if the standard error stream is a terminal.
 
         Raises:
             TimeoutError: from the iterator, if a result is not there in time.
-            ValueError: `chunksize` is less than 1.
-            TypeError: `fn` cannot be called, an argument is no iterable, or the timeout is no number.
+            ValueError: `chunksize` or `buffersize` is less than 1.
+            TypeError: `fn` cannot be called, an argument is no iterable, or a number is none.
             Exception: from the iterator, what `fn` raised; the calls that have not begun are cancelled then.
         """
         self._check_function("map", fn)
-        size = self._chunk(chunksize)
-        return batches.map_all(self._submitter(fn, size), iterables, checked_timeout(timeout), size, progress)
+        size, buffer = self._chunk(chunksize), _checked_buffer(buffersize)
+        return batches.map_all(self._submitter(fn, size), iterables, checked_timeout(timeout), size, progress, buffer)
 
     def imap(
         self, fn: Callable[..., T], *iterables: Iterable[Any], chunksize: int = 1, progress: bool = False
@@ -262,7 +266,7 @@ class Pool(Executor, ABC):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, OTHER_NAMES, "pool")
+            raise no_attribute(self, name, self._other_names, "pool")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a pool cannot be sent to another process: {self!r}")
@@ -284,6 +288,7 @@ class ProcessPool(Pool):
     """
 
     _kind = "process"
+    _other_names: ClassVar[Mapping[str, str]] = {**OTHER_NAMES, "terminate": "kill_workers()"}
 
     @staticmethod
     def _default_workers() -> int:
@@ -301,6 +306,17 @@ class ProcessPool(Pool):
     @staticmethod
     def _make_worker(scheduler: Scheduler, id: str, initializer: Initializer) -> PoolWorker:
         return ProcessWorker(id, initializer)
+
+    def kill_workers(self) -> None:
+        """End the pool at once, as in Python 3.14: kill its workers, and return when they are gone.
+
+        Tasks that have not begun are cancelled, those that run fail with `PoolBroken`, and the pool takes no more.
+        """
+        self._scheduler.kill()
+
+    def terminate_workers(self) -> None:
+        """Do what `kill_workers` does: a worker has nothing to do at its end that SIGKILL would cut off."""
+        self.kill_workers()
 
 
 class ThreadPool(Pool):
@@ -340,6 +356,14 @@ def checked_count(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
     return value
+
+
+def _checked_buffer(size: Any) -> int | None:
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        raise TypeError(f"buffersize must be an integer or None, not {size!r}")
+    if size is not None and size < 1:
+        raise ValueError(f"buffersize must be None or > 0, not {size}")
+    return size
 
 
 def checked_initializer(initializer: Any, initargs: Any) -> Initializer:

@@ -165,6 +165,22 @@ class Scheduler:
             self._drained.wait()
             self._close()
 
+    def kill(self) -> None:
+        """End the workers at once: tasks that have not begun are cancelled, and those that run fail.
+
+        Return when all is gone, unless this is a thread of the pool.
+        """
+        self.shutdown(wait=False, cancel=True)
+        if os.getpid() != self._process:
+            return
+        self._break("its workers were killed")
+        if self._running is None:
+            return
+        assert self._supervisor is not None
+        self._supervisor.kill("the workers of the pool are killed")
+        if not self._is_own_thread():
+            self._close()
+
     def _is_own_thread(self) -> bool:
         """Return whether this is a thread of the pool, which runs its tasks and the callbacks of its futures."""
         owner = current_owner()
