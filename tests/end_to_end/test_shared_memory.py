@@ -27,6 +27,14 @@ class Holder(Process):
                 process = multiprocessing.get_context("spawn").Process(target=attach, args=(name,))
                 process.start()
                 process.join()
+            case ["fork", name]:
+                import os, warnings
+                warnings.simplefilter("ignore", DeprecationWarning)  # a worker has several threads
+                child = os.fork()
+                if child == 0:
+                    attach(name)
+                    os._exit(0)
+                os.waitpid(child, 0)
             case "unlink":
                 self.memory.unlink()
 """
@@ -112,7 +120,7 @@ from multiprocessing import shared_memory
 
 memory = shared_memory.SharedMemory(create=True, size=100)
 with Supervisor("tree", Holder).start() as running:
-    running["holder"].ask(["spawn", memory.name], timeout=20)
+    running["holder"].ask(["HOW", memory.name], timeout=20)
     running["holder"].rejoin()
     running["holder"].join()
 print(memory.buf[0])
@@ -123,9 +131,10 @@ memory.unlink()
 """
 
 
-def test_the_processes_of_a_worker_have_the_same_tracker(tmp_path):
+@pytest.mark.parametrize("how", ["spawn", "fork"])
+def test_the_processes_of_a_worker_have_the_same_tracker(tmp_path, how):
     (tmp_path / "attaching.py").write_text(ATTACH)
-    ended = run_program(WORKERS + BY_ITS_CHILDREN, str(tmp_path)).check()
+    ended = run_program(WORKERS + BY_ITS_CHILDREN.replace("HOW", how), str(tmp_path)).check()
     assert (ended.stdout, without_log(ended.stderr)) == ("1\n", "")
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import Any
 
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.imports import when_imported
+from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["serve_tracker", "share_tracker"]
@@ -42,6 +44,17 @@ def serve_tracker() -> Answer[tuple[int, int]]:
 
 
 # ------------------------------------------------------------ in a worker's process
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+after_fork_in_child(_renew_lock)
+
+
 def share_tracker() -> None:
     """Have this process use the tracker of the program, if it ever uses one."""
     when_imported("multiprocessing.resource_tracker", _replace)
@@ -53,20 +66,25 @@ def _replace(module: Any) -> None:
     class SharedTracker(module.ResourceTracker):  # type: ignore[misc]
         """Finds the pipe to the program's tracker at its first use. Without the program, it is as any other tracker."""
 
-        @property
-        def _fd(self) -> int | None:
-            if "_fd" not in self.__dict__:
-                self.__dict__["_fd"] = None
-                self.__dict__["_fd"] = _pipe_to_the_program()
-            return self.__dict__["_fd"]  # type: ignore[no-any-return]
+        _fd: int | None
+        _asked_in = -1  # the process that has asked for the pipe
 
-        @_fd.setter
-        def _fd(self, descriptor: int | None) -> None:
-            self.__dict__["_fd"] = descriptor
+        def ensure_running(self) -> Any:
+            self._find_pipe()
+            return super().ensure_running()
+
+        def _ensure_running_and_write(self, msg: Any = None) -> Any:  # in Python 3.14
+            self._find_pipe()
+            return super()._ensure_running_and_write(msg)
+
+        def _find_pipe(self) -> None:
+            with _lock:
+                if self._fd is None and self._asked_in != os.getpid():
+                    self._asked_in = os.getpid()
+                    self._fd = _pipe_to_the_program()
 
     tracker = module._resource_tracker
-    if tracker.__dict__.get("_fd") is None:  # it is not in use
-        tracker.__dict__.pop("_fd", None)
+    if tracker._fd is None:  # it is not in use
         tracker.__class__ = SharedTracker
 
 

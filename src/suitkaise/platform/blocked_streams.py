@@ -8,7 +8,6 @@ abort of the process).
 from __future__ import annotations
 
 import _thread
-import atexit
 import contextlib
 import logging
 import os
@@ -67,8 +66,9 @@ def leave_streams(*, blocked: bool) -> None:
     """At the end of the interpreter: wait neither for a handler nor for a stream that blocks, if there is one."""
     if not blocked and not any(thread.is_alive() for thread in _unfinished):
         return
-    atexit.unregister(logging.shutdown)
-    handlers: list[Any] = [handler for handler in logging._handlerList if _is_free(handler())]  # type: ignore[attr-defined]
+    known: list[Any] = logging._handlerList  # type: ignore[attr-defined]
+    handlers = [handler for handler in known if _is_free(handler())]
+    known.clear()  # Python calls `logging.shutdown` afterwards; from 3.14 on it cannot be unregistered any more
     try:
         returns_within(MOMENT, lambda: logging.shutdown(handlers))
     except RuntimeError:  # Python 3.12 starts no thread at its end
