@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import threading
 import warnings
@@ -96,6 +97,46 @@ def test_any_keywords_get_what_the_blocks_assign() -> None:
             count += 1
     run(setup, main, 1)
     assert got == [(1, {"bus": "bus", "x": 1, "y": [2], "z": 3, "count": 1})]
+
+
+def test_a_decorator_may_give_the_function_arguments_of_its_own_and_take_others() -> None:
+    got: list[Any] = []
+
+    def with_one(function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, times: int = 1, **kwargs: Any) -> None:
+            function(1, *args, **kwargs, times=times)
+
+        return call
+
+    @with_one
+    def given(one: int, two: int, three: int = 3, **rest: int) -> None:
+        got.append((one, two, three, rest))
+
+    @lambda function: functools.wraps(function)(lambda two, times: function(two * times))
+    def changed(two: int) -> None:
+        got.append(two)
+
+    with ProcessSetup() as setup:
+        with OnStart():
+            two, times = 2, 5
+    run(setup, given)
+    run(setup, changed)
+    assert got == [(1, 2, 3, {"times": 5}), 10]
+
+
+def test_a_name_does_not_go_to_a_parameter_behind_a_decorator_that_a_positional_argument_fills() -> None:
+    got: list[Any] = []
+
+    @lambda function: functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+    def main(first: str, second: str) -> None:
+        got.append((first, second))
+
+    with ProcessSetup() as setup:
+        with OnStart():
+            first = second = "of the block"
+    run(setup, main, "of the call")
+    assert got == [("of the call", "of the block")]
 
 
 def test_any_keywords_come_in_the_same_order_at_each_start() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pickle
@@ -137,6 +138,20 @@ def test_special_keys_configure_and_the_rest_goes_to_the_function(xp: CrossProce
     assert xp.get_process_result("work", timeout=LIMIT) == 21
     spec = whereis("xprocess").get_child_spec("work")  # type: ignore[attr-defined]
     assert (spec.restart, spec.shutdown, spec.loop_timeout, spec.max_restarts) == ("transient", 2.5, 60, 3)
+
+
+@lambda function: functools.wraps(function)(lambda *args, times=1, **kwargs: function(*args, **kwargs) * times)
+def repeated(a: int, b: int = 1) -> int:
+    return a * b
+
+
+def test_a_keyword_of_a_decorator_goes_to_it_and_a_misspelt_one_of_what_it_wraps_is_refused(
+    xp: CrossProcessing,
+) -> None:
+    xp.create_process("work", repeated, args=(2,), kwargs={"b": 3, "times": 4, "join_after": 1})
+    assert xp.get_process_result("work", timeout=LIMIT) == 24
+    with pytest.raises(SpecError, match="c=1 is neither an option nor a parameter of repeated"):
+        xp.create_process(repeated, args=(2,), kwargs={"c": 1})
 
 
 def test_the_special_keys_are_the_options_of_a_child() -> None:

@@ -26,6 +26,7 @@ from suitkaise.specs.recipe import (
     Startable,
     check_function,
     is_async_function,
+    parameters_of,
     recipe_of,
     signature_of,
     without_parameters,
@@ -262,8 +263,8 @@ def _parameters_of(what: Any) -> Mapping[str, inspect.Parameter] | None:
     try:
         if isinstance(what, type):
             constructor: Any = what
-            return dict(list(inspect.signature(constructor.__init__).parameters.items())[1:])
-        return inspect.signature(what).parameters
+            return dict(list(parameters_of(constructor.__init__).items())[1:])
+        return parameters_of(what)
     except (ValueError, TypeError):
         return None
 

@@ -7,6 +7,7 @@ definitions and loops, and those that begin with `_`. `add({...})` overrides wha
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 from suitkaise.concept.blocks import Block
 from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
+from suitkaise.specs.recipe import parameters_of, signature_of
 
 __all__ = ["Values", "check_call"]
 
@@ -64,13 +66,14 @@ class Values:
         self._given = frozenset(kwargs)
         self._dropped: set[tuple[str, str]] = set()
         self._cells: dict[str, list[tuple[str, types.CellType]]] = {}
-        signature = _signature_of(function)
-        parameters = () if signature is None else signature.parameters.values()
-        self._named = {one.name for one in parameters if one.kind in _NAMED}
-        self._takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
-        self._knows = signature is not None
-        positional = () if signature is None else signature.bind_partial(*args).arguments
-        self._positional = self._named.intersection(positional)
+        try:
+            parameters: Mapping[str, inspect.Parameter] = parameters_of(function)
+            self._knows = True
+        except (TypeError, ValueError):
+            parameters, self._knows = {}, False
+        self._named = {name for name, one in parameters.items() if one.kind in _NAMED}
+        self._takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+        self._positional = self._named.intersection(_filled(function, args) if self._knows else ())
 
     def of(self, bound: BoundBlock) -> dict[str, Any]:
         """Return what the function gets from a block that has just run."""
@@ -109,8 +112,16 @@ class Values:
         return {name: value for name, value in added.items() if name in self._named}
 
 
+def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> set[str]:
+    """Return the names of the parameters that positional arguments fill: also those of what is wrapped."""
+    filled = set(signature_of(function).bind_partial(*args).arguments)
+    with contextlib.suppress(TypeError, ValueError):  # the wrapper keeps some for itself; what is wrapped is a built-in
+        filled |= inspect.signature(function).bind_partial(*args).arguments.keys()
+    return filled
+
+
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(function)
+        return signature_of(function)
     except (TypeError, ValueError):  # some built-ins have none
         return None

@@ -34,6 +34,7 @@ __all__ = [
     "is_async_function",
     "is_generator_function",
     "overrides",
+    "parameters_of",
     "recipe_of",
     "record",
     "signature_of",
@@ -336,6 +337,19 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(function, follow_wrapped=False)
     except ValueError:
         return inspect.signature(function)  # of `functools.lru_cache`, which gives none
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters that a call can name: also those of what is wrapped, if the wrapper takes any keywords.
+
+    Raises:
+        ValueError, TypeError: they cannot be known, as for some built-ins.
+    """
+    own = signature_of(function).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
+        return own
+    named = {name: one for name, one in own.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return {**named, **inspect.signature(function).parameters}
 
 
 def is_async_function(function: Any) -> bool:
