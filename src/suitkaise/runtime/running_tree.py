@@ -19,7 +19,7 @@ from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGo
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.answer import Answer, checked_timeout
 from suitkaise.messaging.event_bus import Subscription
-from suitkaise.messaging.identity import current_owner
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.supervisor_ref import Administration, ChildLine, ref_to
@@ -323,10 +323,10 @@ class RunningTree(Administration):
         return self._root.exited.result().reason
 
     def _refuse_workers(self) -> None:
-        owner = current_owner()
-        if owner is not None and owner.startswith(f"{self.name}/"):
+        caller = current_path()
+        if caller.startswith(f"{self.name}/"):
             raise DeadlockError(
-                f"{owner!r} is a worker of {self.name!r} and would wait for itself; to end the tree from inside, call "
+                f"{caller!r} is a worker of {self.name!r} and would wait for itself; to end the tree from inside, call "
                 f"whereis({self.name!r}).rejoin()",
                 path=self.name,
             )
