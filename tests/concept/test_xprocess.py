@@ -32,6 +32,7 @@ from suitkaise import (
     whereis,
 )
 from suitkaise.concept.declare import SPECIAL, Call, declared
+from suitkaise.concept.setup import ProcessSetup
 from suitkaise.messaging.registry import Registry
 from suitkaise.runtime import runtime
 from suitkaise.specs import Child
@@ -321,6 +322,10 @@ def test_a_setup_must_go_with_what_it_sets_up(tmp_path: Path) -> None:
         xp.create_process(product, Notes(tmp_path))
     with pytest.raises(TypeError, match="setup twice"):
         xp.create_process("x", product, Count, setup=Count)
+    with pytest.raises(TypeError, match="got a setup in the place of the function; the function stands before"):
+        xp.create_process("x", ProcessSetup().build(), product)
+    with pytest.raises(SpecError, match=r"Notes is a worker with hooks .*; the function stands before its setup"):
+        xp.create_process("x", Notes(tmp_path), product)
 
 
 def test_the_questions_of_a_process_about_itself_are_refused_elsewhere() -> None:

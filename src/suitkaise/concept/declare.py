@@ -84,8 +84,9 @@ def declared(call: Call, defaults: Mapping[str, Any]) -> tuple[Child, bool]:
     child_args: dict[str, Any] = {}
     if _is_worker(what):
         if setup is not None:
+            order = f"; the {_FIRST}" if callable(setup) and not _is_worker(setup) else ""
             raise SpecError(
-                f"{title}: a setup goes with a function, and {_name_of(what)} is a worker with hooks of its own"
+                f"{title}: a setup goes with a function, and {_name_of(what)} is a worker with hooks of its own{order}"
             )
         child_args = {"args": args, "kwargs": kwargs or None}
     elif worker is not None:
@@ -158,6 +159,9 @@ _POSITIONS: dict[str, Callable[[Any], bool]] = {
 """The positional arguments after the name, in their order, each of which may be left out, with what fits there."""
 
 
+_FIRST = "function stands before its setup"
+
+
 def _is_worker(what: Any) -> bool:
     return isinstance(what, Startable) or (isinstance(what, type) and issubclass(what, Startable))
 
@@ -172,6 +176,10 @@ def _check_what(call: Call, title: str, what: Any) -> None:
     if isinstance(what, type):
         raise SpecError(f"{title}: {what.__name__} is a class but not a worker; {DERIVE}")
     if not callable(what):
+        from suitkaise.concept.setup import BuiltSetup, Setup
+
+        if isinstance(what, BuiltSetup | Setup):
+            raise TypeError(f"{title} got a setup in the place of the function; the {_FIRST}")
         called = _called_function(call)
         if called is None and what is None:
             raise TypeError(f"{title} needs a function or a worker, for the {call.kind} to run; got none")
