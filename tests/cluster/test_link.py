@@ -12,6 +12,7 @@ import pytest
 from suitkaise.cluster import link as links
 from suitkaise.cluster.link import KEY_BYTES, NAME_BYTES, Link, Listener, NotOurs, connect
 from suitkaise.cluster.protocol import Beat, Ready, decode_hub_frame, decode_node_frame
+from suitkaise.messaging import wire
 from suitkaise.platform.reactor import Reactor
 from tests.support import eventually
 
@@ -71,6 +72,33 @@ def test_frames_go_both_ways_and_the_end_is_told(reactor: Reactor, listener: Lis
     ]
     reactor.call_soon_threadsafe(node.close)
     eventually(lambda: ours.fileno() == -1)
+
+
+def test_a_link_that_is_held_sends_nothing_until_the_other_side_is_heard(
+    reactor: Reactor, listener: Listener, connected: list[Any]
+) -> None:
+    ours = connect(listener.address, listener.key, NAME)
+    _, theirs = eventually(lambda: connected and connected.pop())
+    got: list[Any] = []
+    program = Link(reactor, theirs, "node", decode_node_frame, lambda frame, data: got.append(frame), print)
+    reactor.call_soon_threadsafe(program.begin)
+    reactor.call_soon_threadsafe(program.hold)
+    eventually(lambda: program.is_held)
+    program.send(Beat())
+    ours.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ours.recv(100)
+    before = program.heard
+    some = wire.encode(Ready(7, 8), b"x" * 1000)
+    ours.sendall(some[:100])  # a part of a frame is heard, too
+    ours.setblocking(True)
+    assert ours.recv(100) == wire.encode(Beat())
+    assert program.heard > before
+    assert program.longest_silence > 0
+    ours.sendall(some[100:])
+    assert eventually(lambda: got) == [Ready(7, 8)]
+    reactor.call_soon_threadsafe(program.close)
+    ours.close()
 
 
 def test_one_that_does_not_know_the_key_gets_nothing(

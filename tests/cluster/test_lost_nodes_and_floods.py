@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from suitkaise import Child, Ray, Supervisor
+from suitkaise import Child, Place, Ray, Supervisor
 from suitkaise.cli.health import readiness
+from suitkaise.cluster.machines import Machine
+from suitkaise.cluster.node import Settings
 from suitkaise.cluster.node_logs import WINDOW
 from suitkaise.runtime.runtime import current
-from tests.cluster.processes import ProcessCluster
+from tests.cluster.processes import NodeInProcess, ProcessCluster
 from tests.cluster.workers import Member
-from tests.support import eventually
+from tests.support import eventually, in_background
 
 
 def test_a_node_that_is_lost_is_told_until_another_comes(cluster: Callable[..., ProcessCluster]) -> None:
@@ -37,6 +43,48 @@ def test_a_node_that_is_lost_is_told_until_another_comes(cluster: Callable[..., 
         assert node["why"]
         eventually(lambda: not readiness(), timeout=30.0)
         assert [one["name"] for one in lost()] == ["right"]
+
+
+def test_a_message_that_is_on_its_way_for_longer_than_the_lease_loses_no_node(
+    cluster: Callable[..., ProcessCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = cluster("far")
+    start = machines.start
+
+    def start_far_away(settings: Settings, machine: Machine | None, place: Place) -> NodeInProcess:
+        return start(replace(settings, address=slow_way_to(settings.address)), machine, place)
+
+    monkeypatch.setattr(machines, "start", start_far_away)
+    with Supervisor("slow", Child(Member, id="one"), engine=Ray(lease=2.0)).start() as running:
+        pid = running["one"].ask("who", timeout=60.0)[0]
+        began = time.monotonic()
+        assert len(running["one"].ask(bytes(8_000_000), timeout=60.0)) == 8_000_000
+        assert time.monotonic() - began > 2.0
+        assert running["one"].ask("who", timeout=60.0)[0] == pid
+
+
+def slow_way_to(address: tuple[str, int]) -> tuple[str, int]:
+    """Return an address that leads there, for one connection; 2 MB a second come from there."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry(source: socket.socket, sink: socket.socket, rate: float) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                time.sleep(len(data) / rate)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with listener:
+            near, _ = listener.accept()
+        with near, socket.create_connection(address) as far:
+            back = in_background(lambda: carry(far, near, 2e6))
+            carry(near, far, 1e12)
+            back.result(30.0)
+
+    in_background(serve)
+    return listener.getsockname()[:2]
 
 
 def test_a_flood_of_records_on_a_node_delays_no_other_message_and_what_is_dropped_is_counted(

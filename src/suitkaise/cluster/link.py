@@ -66,6 +66,10 @@ class Link:
     ) -> None:
         self.heard: float = time.monotonic()
         """When the last bytes of the other side were read."""
+        self.longest_silence: float = 0.0
+        """The longest time in seconds between two such reads."""
+        self.is_held: bool = False
+        """Whether nothing is sent."""
         self._reactor = reactor
         self._on_frame = on_frame
         self._on_end = on_end
@@ -87,6 +91,18 @@ class Link:
         """
         self._buffer.write(wire.frame(header, payload, long_header=True), force=force)
 
+    def send_last(self, header: wire.Header) -> None:
+        """Send a frame after which nothing is to be sent; close the connection if that would have to wait."""
+        if self._buffer.waiting or self.is_held:
+            self.close()
+        else:
+            self.send(header)
+
+    def hold(self) -> None:
+        """Send nothing, not even what waits, until the other side is heard again (reactor's thread)."""
+        self.is_held = True
+        self._buffer.cork()
+
     def close(self) -> None:
         """Close the connection (reactor's thread)."""
         self._ended = True
@@ -106,7 +122,11 @@ class Link:
             self.close()
             self._on_end(str(error), isinstance(error, wire.PeerClosed))
             return
-        self.heard = time.monotonic()
+        now = time.monotonic()
+        self.longest_silence, self.heard = max(self.longest_silence, now - self.heard), now
+        if self.is_held:
+            self.is_held = False
+            self._buffer.uncork()
         for header, payload in frames:
             if self._ended:
                 return

@@ -117,7 +117,6 @@ class Node:
         self._newest: dict[str, int] = {}  # by path
         self._tunnel: TunnelEntry | None = None  # to the storage, if a worker uses it
         self._children: dict[str, tuple[Child, bytes]] = {}
-        self._heard = time.monotonic()
         self._over = Flag()
         self._quits = False
         sweep()
@@ -192,8 +191,11 @@ class Node:
         return {pid: number for number, worker in list(self._workers.items()) if (pid := worker.pid) is not None}
 
     def _check_lease(self) -> None:
-        """End if the program was not heard for too long. It may have given this node up, even if it is heard again."""
-        silence = time.monotonic() - self._heard
+        """End if the program was not heard for too long. It may have given this node up, even if it is heard again.
+
+        Whatever is heard is a sign of life: a beat may wait for long behind a large message.
+        """
+        silence = max(self.link.longest_silence, time.monotonic() - self.link.heard)
         if silence > self._settings.lease:
             self._end_now(f"the program was not heard for {silence:.1f} s")
 
@@ -226,7 +228,7 @@ class Node:
         self._check_lease()
         match frame:
             case Beat():
-                self._heard = time.monotonic()
+                pass  # it was heard
             case Spawn():
                 self._spawn(frame, payload)
             case AnswerOfHub():

@@ -171,7 +171,7 @@ class AnswerOfHub(msgspec.Struct, array_like=True, tag=10, gc=False):
 
 
 class Beat(msgspec.Struct, array_like=True, tag=11, gc=False):
-    """The program is alive, and hears the node. Sent a few times in each lease; nothing else renews the lease."""
+    """The program is alive. Sent a few times in each lease: there is always something to hear, if the node is heard."""
 
 
 class Quit(msgspec.Struct, array_like=True, tag=12, gc=False):

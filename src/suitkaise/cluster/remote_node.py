@@ -173,7 +173,7 @@ class RemoteNode:
         self._taken = 0  # of its workers' logging, since the last time that it was told
         self._requests: dict[int, RequestServer] = {}
         self._tunnel = TunnelExit(context.reactor, self.send, storage)
-        self._last_beat = time.monotonic()
+        self._last_sent = time.monotonic()  # until then the node may have heard the program
         self._link_ended = False
         self._is_gone = False  # its process has ended for certain; its workers may be about to
         self._why = ""
@@ -314,7 +314,10 @@ class RemoteNode:
         self._beat()
 
     def _beat(self) -> None:
-        """Send a sign of life, and look when the node has sent the last one."""
+        """Send a sign of life, and look when the node has sent the last one.
+
+        To a node that is silent nothing is sent: its lease is to end at about the time of the judgment.
+        """
         if self._phase is not _Phase.READY or self._link is None:
             return
         silence = time.monotonic() - self._link.heard
@@ -322,9 +325,12 @@ class RemoteNode:
             self.is_silent = True
             self._lose(f"it was not heard for {silence:.1f} s")
             return
-        if silence <= 2 * pulse_of(self.settings.lease):  # else its lease is to end at about the time of the judgment
-            self._last_beat = time.monotonic()
+        if not self._link.is_held:
+            self._last_sent = time.monotonic()
+        if silence <= 2 * pulse_of(self.settings.lease):
             self._link.send(Beat())
+        else:
+            self._link.hold()
         self._context.reactor.call_at(time.monotonic() + pulse_of(self.settings.lease), self._beat)
 
     def _on_link_end(self, why: str, closed: bool) -> None:
@@ -362,8 +368,10 @@ class RemoteNode:
         """Start nothing more here; tell the end of the workers when they must be gone."""
         link = self._link
         if self._phase is _Phase.READY:
+            if link is not None and not link.is_held:
+                self._last_sent = time.monotonic()
             if link is not None and not self._link_ended:
-                link.send(Quit())  # if it can still be heard there
+                link.send_last(Quit())  # if it can still be heard there
             with self._lock:
                 self._phase = _Phase.LOST
             self._why = why
@@ -378,7 +386,7 @@ class RemoteNode:
         self._end_if_over()
         if self._phase is _Phase.LOST:
             grace = max(min(one.launch.incarnation.grace, self.settings.orphan_timeout) for one in self._left())
-            last = time.monotonic() if self._is_gone else self._last_beat + self.settings.lease
+            last = time.monotonic() if self._is_gone else self._last_sent + self.settings.lease
             over_at = max(time.monotonic(), last) + grace + MARGIN
             if over_at < self._over_at:
                 self._over_at = over_at

@@ -63,6 +63,11 @@ class SendBuffer:
         """Return the socket's descriptor."""
         return self.sock.fileno()
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes the socket has not taken yet."""
+        return len(self._backlog)
+
     # ------------------------------------------------------------ from any thread
     def write(self, data: bytes | Pieces, *, force: bool = False) -> None:
         """Send `data`, or queue a copy of what the socket does not take. After `close`, do nothing.
@@ -166,6 +171,12 @@ class SendBuffer:
             self._backlog[:0] = first[sent:]
             self._ahead = len(first) - sent
             self._uncork()
+
+    def cork(self) -> None:
+        """Send nothing from now on, until `uncork`."""
+        with self._lock:
+            self._corked = 1
+            self._await_room()
 
     def uncork(self) -> None:
         """Send the data that waits, behind the first frame: the process exists."""
