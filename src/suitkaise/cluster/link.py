@@ -34,6 +34,9 @@ GREETING_TIME = 10.0
 ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""
 
+ROOM = 1 << 20
+"""Bytes: as long as so many wait to be sent, streams of data are not read from."""
+
 _PROOF_BYTES = 32
 _GREETING_BYTES = NAME_BYTES + KEY_BYTES + _PROOF_BYTES
 
@@ -70,6 +73,8 @@ class Link:
         """The longest time in seconds between two such reads."""
         self.is_held: bool = False
         """Whether nothing is sent."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called again and again while `has_room` is true (reactor's thread)."""
         self._reactor = reactor
         self._on_frame = on_frame
         self._on_end = on_end
@@ -90,6 +95,11 @@ class Link:
             MailboxFull: too much waits to be sent. Not with `force`.
         """
         self._buffer.write(wire.frame(header, payload, long_header=True), force=force)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether so little waits to be sent that a stream of data may add to it: other messages wait behind it."""
+        return self._buffer.waiting < ROOM
 
     def send_last(self, header: wire.Header) -> None:
         """Send a frame after which nothing is to be sent; close the connection if that would have to wait."""
@@ -114,6 +124,8 @@ class Link:
 
     def _on_event(self) -> None:
         self._buffer.flush()
+        if self.has_room:
+            self.on_room()
         try:
             frames = self._parser.receive(self._buffer.sock)
         except BlockingIOError:

@@ -314,7 +314,11 @@ class Node:
 
     def _tunnel_to(self, origin: str, address: bytes | None) -> str:
         if self._tunnel is None:
-            self._tunnel = TunnelEntry(self.context.file(STORAGE), self.reactor, self.link.send, origin, address)
+            link = self.link
+            self._tunnel = TunnelEntry(
+                self.context.file(STORAGE), self.reactor, link.send, lambda: link.has_room, origin, address
+            )
+            link.on_room = self._tunnel.resume
         return self._tunnel.directory
 
     # ------------------------------------------------------------ news

@@ -172,7 +172,7 @@ class RemoteNode:
         self._waiting_bytes = 0
         self._taken = 0  # of its workers' logging, since the last time that it was told
         self._requests: dict[int, RequestServer] = {}
-        self._tunnel = TunnelExit(context.reactor, self.send, storage)
+        self._tunnel = TunnelExit(context.reactor, self.send, self._has_room, storage)
         self._last_sent = time.monotonic()  # until then the node may have heard the program
         self._link_ended = False
         self._is_gone = False  # its process has ended for certain; its workers may be about to
@@ -229,6 +229,9 @@ class RemoteNode:
         if link is not None and not self._link_ended and not self.is_silent:
             link.send(frame, payload, force=force)
 
+    def _has_room(self) -> bool:
+        return self._link is None or self._link.has_room
+
     def runs_in(self, process: NodeProcess) -> None:
         """Take the process that runs it, or will run it."""
         self._process = process
@@ -283,6 +286,7 @@ class RemoteNode:
             sock.close()
             return
         self._link = Link(self._context.reactor, sock, self.name, decode_node_frame, self._on_frame, self._on_link_end)
+        self._link.on_room = self._tunnel.resume
         self._link.begin()
 
     def _welcome(self, welcome: Welcome) -> None:

@@ -30,16 +30,18 @@ __all__ = ["TunnelEntry", "TunnelExit"]
 _READ = 1 << 16
 
 Send = Callable[..., None]
-"""Sends a frame and its payload; raises MailboxFull where too much waits, if called with `force=False`."""
+"""Sends a frame and its payload."""
 
 
 class _Streams:
     """The streams at one end, by their numbers. All methods are called in the reactor's thread."""
 
-    def __init__(self, reactor: Reactor, send: Send) -> None:
+    def __init__(self, reactor: Reactor, send: Send, has_room: Callable[[], bool]) -> None:
         self.reactor = reactor
         self.send = send
+        self.has_room = has_room
         self.streams: dict[int, _Stream] = {}
+        self.paused: set[_Stream] = set()
 
     def add(self, number: int, sock: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
         """Carry what the socket says and hears."""
@@ -54,6 +56,11 @@ class _Streams:
             stream.end(tell=False)
         else:
             stream.feed(payload)
+
+    def resume(self) -> None:
+        """Read on from the sockets that were not read from for lack of room."""
+        while self.paused:
+            self.paused.pop().resume()
 
     def close(self) -> None:
         """End all streams without a word to the other end."""
@@ -73,19 +80,24 @@ class _Stream:
 
     def _on_event(self) -> None:
         self._buffer.flush()
+        if not self._streams.has_room():
+            self._buffer.pause_reading()
+            self._streams.paused.add(self)
+            return
         try:
             data = self._buffer.sock.recv(_READ)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if not data:
+        if data:
+            self._streams.send(StreamData(self._number), data)
+        else:
             self.end()
-            return
-        try:
-            self._streams.send(StreamData(self._number), data, force=False)
-        except MailboxFull:  # the client connects again, and sends again what was not acknowledged
-            self.end()
+
+    def resume(self) -> None:
+        """Read from the socket again."""
+        self._buffer.resume_reading()
 
     def feed(self, data: bytes) -> None:
         """Send the socket's peer what was heard at the other end."""
@@ -102,6 +114,7 @@ class _Stream:
         """Close the socket; tell the other end."""
         if self._streams.streams.pop(self._number, None) is None:
             return
+        self._streams.paused.discard(self)
         self._buffer.close()
         self._on_end()
         if tell:
@@ -115,14 +128,24 @@ class TunnelEntry:
         directory: is made for this.
         reactor: the I/O thread.
         send: sends a frame to the program.
+        has_room: returns whether streams may send more now; if not, `resume` is called later (reactor's thread).
         origin: the directory of the storage on the program's machine.
         address: what leads readers to the storage's server; None: they ask the program.
     """
 
-    def __init__(self, directory: str, reactor: Reactor, send: Send, origin: str, address: bytes | None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        reactor: Reactor,
+        send: Send,
+        has_room: Callable[[], bool],
+        origin: str,
+        address: bytes | None,
+    ) -> None:
         self.directory = directory
         self._reactor = reactor
-        self._streams = _Streams(reactor, send)
+        self._streams = _Streams(reactor, send, has_room)
+        self.resume: Callable[[], None] = self._streams.resume
         self._numbers = itertools.count(1)
         self._peers = Peers(MAX_CONNECTIONS)
         os.mkdir(directory, 0o700)
@@ -160,12 +183,16 @@ class TunnelExit:
     Args:
         reactor: the I/O thread.
         send: sends a frame to the node.
+        has_room: returns whether streams may send more now; if not, `resume` is called later (reactor's thread).
         place: returns the directory of the storage; None while it does not run.
     """
 
-    def __init__(self, reactor: Reactor, send: Send, place: Callable[[], str | None]) -> None:
+    def __init__(
+        self, reactor: Reactor, send: Send, has_room: Callable[[], bool], place: Callable[[], str | None]
+    ) -> None:
         self._place = place
-        self._streams = _Streams(reactor, send)
+        self._streams = _Streams(reactor, send, has_room)
+        self.resume: Callable[[], None] = self._streams.resume
 
     def on_frame(self, frame: StreamOpen | StreamData | StreamEnd, payload: bytes) -> None:
         """Take what a client has said on the node."""
