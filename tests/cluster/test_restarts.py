@@ -23,6 +23,7 @@ from suitkaise import (
     Shutdown,
     Signaled,
     SpecError,
+    SuitkaiseError,
     Supervisor,
     WorkerDead,
 )
@@ -181,6 +182,16 @@ def test_a_node_of_another_version_is_an_error_that_names_both(
     monkeypatch.setattr("suitkaise.cluster.engine.version", lambda: "9.9.9")
     with pytest.raises(ChildStartFailed, match=r"a of the cluster has Python 3.* and suitkaise 0.*suitkaise 9\.9\.9"):
         Supervisor("app", Member, engine=Ray()).start()
+
+
+def test_an_address_that_this_machine_does_not_have_is_an_error_that_names_it(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = cluster("a")
+    monkeypatch.setattr(machines, "host", "203.0.113.7")  # TEST-NET-3: no machine has it
+    with pytest.raises(SuitkaiseError, match=r"cannot listen for its nodes at '203\.0\.113\.7', the address"):
+        Supervisor("app", Member, engine=Ray()).start()
+    assert machines.closed
 
 
 def test_what_is_for_one_machine_alone_is_refused(cluster: MakeCluster) -> None:

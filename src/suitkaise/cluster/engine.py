@@ -59,6 +59,9 @@ class ClusterEngine:
         cluster: the machines.
         serve: carries out what workers request of the program.
         storage: returns the directory of the program's storage; None while it does not run.
+
+    Raises:
+        SuitkaiseError: this machine does not have the address that it has in the cluster.
     """
 
     def __init__(
@@ -85,7 +88,13 @@ class ClusterEngine:
         self._closed = False
         self._surroundings = surroundings_here()
         self._thread = SerialExecutor("suitkaise-cluster")
-        self._listener = Listener(context.reactor, cluster.host, self._connected)
+        try:
+            self._listener = Listener(context.reactor, cluster.host, self._connected)
+        except OSError as error:
+            raise SuitkaiseError(
+                f"the program cannot listen for its nodes at {cluster.host!r}, "
+                f"the address that the cluster has for this machine: {error}"
+            ) from error
 
     # ------------------------------------------------------------ the engine, for supervisors
     def prepare(self, path: str, child: Child) -> None:
