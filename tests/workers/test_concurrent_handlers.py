@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,29 @@ def test_timers_and_a_time_without_messages_work_beside_handlers(harness: Harnes
     asked = one.ask("a")
     assert one.run().reason == Shutdown("idle")
     assert asked.get() == "through a"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_the_time_without_messages_begins_when_the_last_handler_has_returned(
+    harness: Harness, concurrency: int
+) -> None:
+    class Idle(Gates):
+        def on_start(self) -> None:
+            super().on_start()
+            self.returned = 0.0
+
+        async def on_receive(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            self.returned = time.monotonic()
+
+        def handle_timeout(self) -> None:
+            self.notes.append(time.monotonic() - self.returned)
+            self.rejoin()
+
+    one = harness(Idle(), concurrency=concurrency, idle_timeout=0.2)
+    one.tell(0.15)
+    (seconds, _) = value(one.run())
+    assert seconds >= 0.2
 
 
 # ---------------------------------------------------------------- ends

@@ -81,6 +81,7 @@ class Mailbox(ABC):
         self.blocks_if_suspended: bool = True  # else the worker itself handles suspension
         self.deadline: float | None = None
         self.idle: float | None = None  # seconds without a message after which `get` returns `IDLE`
+        self.busy_at: float = 0.0  # monotonic; `idle` counts from then on, if a handler has run beside `get`
         self.drain: float = 0.0  # seconds for which messages are handled before an order to stop
         self.owner: int | None = None  # the worker's own thread
         self.finishing: bool = False
@@ -147,12 +148,12 @@ class Mailbox(ABC):
 
         The messages that wait form a batch; after a batch comes one loop, so that neither starves the other.
         """
-        idle_until = None
+        idle_since = None
         while True:
             if self.stop_reason is not None:
                 return self._get_before_stop()
             if self.suspended and self.blocks_if_suspended:
-                idle_until = None
+                idle_since = None
                 self.sleep(None, for_messages=False, until_resumed=True)
                 continue
             if self._batch:
@@ -180,7 +181,8 @@ class Mailbox(ABC):
             until = self.deadline
             if self.idle is not None:
                 now = time.monotonic()
-                idle_until = now + self.idle if idle_until is None else idle_until
+                idle_since = max(now if idle_since is None else idle_since, self.busy_at)
+                idle_until = idle_since + self.idle
                 if now >= idle_until:
                     return _IDLE
                 until = idle_until if until is None else min(until, idle_until)

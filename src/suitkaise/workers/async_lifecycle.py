@@ -196,8 +196,9 @@ class AsyncLifecycle(Lifecycle):
             super()._fail_with(message, error)
 
     def changed(self) -> None:
-        """Show on the board since when the oldest handler runs."""
+        """Show on the board since when the oldest handler runs; the time of `handle_timeout` begins anew."""
         self._mark_waiting()
+        self._mailbox.busy_at = time.monotonic()
 
     def failed(self) -> None:
         """End the worker soon: a handler has failed."""
