@@ -130,6 +130,25 @@ def test_a_timer_tells_another_worker(kind: str) -> None:
             eventually(lambda other=other: running[other].ask("how many?") == 1)  # type: ignore[misc]
 
 
+def test_a_callback_of_an_answer_that_blocks_delays_no_message_of_a_timer() -> None:
+    began, release = threading.Event(), threading.Event()
+
+    def block(done: object) -> None:
+        began.set()
+        release.wait(60)
+
+    with Supervisor("tree", Child(TicksThread, id="a"), Child(TicksThread, id="b")).start() as running:
+        try:
+            running.suspend("b")
+            running["b"].ask_future("how many?").add_done_callback(block)
+            running.resume("b")
+            assert began.wait(10)
+            running["a"].ask(("to", running["b"], "tick"))
+            eventually(lambda: running["b"].ask("how many?") == 1)
+        finally:
+            release.set()
+
+
 @every_kind
 def test_a_suspended_worker_has_one_tick_waiting_when_it_is_resumed(kind: str) -> None:
     with Supervisor("tree", Child(CLASSES[kind], id="w"), Child(TicksThread, id="clock")).start() as running:

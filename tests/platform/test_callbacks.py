@@ -59,7 +59,7 @@ def test_an_exception_of_a_signal_handler_at_the_start_of_the_thread_costs_no_ca
             start(thread)
         raise KeyboardInterrupt
 
-    eventually(lambda: not callbacks._running)
+    eventually(lambda: not callbacks._callbacks.running)
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     called: list[int] = []
     with pytest.raises(KeyboardInterrupt):
@@ -67,14 +67,14 @@ def test_an_exception_of_a_signal_handler_at_the_start_of_the_thread_costs_no_ca
     eventually(lambda: called == [1])
     run_callback(lambda: called.append(2))
     eventually(lambda: called == [1, 2])
-    eventually(lambda: not callbacks._running)
+    eventually(lambda: not callbacks._callbacks.running)
 
 
 def test_where_there_is_no_memory_for_a_thread_a_callback_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise MemoryError
 
-    eventually(lambda: not callbacks._running)
+    eventually(lambda: not callbacks._callbacks.running)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     called: list[int] = []
     for number in range(3):

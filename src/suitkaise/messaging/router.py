@@ -37,7 +37,7 @@ from suitkaise.messaging.route import Connection
 from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
-from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -200,7 +200,7 @@ class HubClient:
             return True
         if message.reply is None and reads_answers():
             message.body.parts  # noqa: B018  (an error of the encoding comes at once)
-            run_callback(lambda: self.post_unawaited(path, message))
+            run_send(lambda: self.post_unawaited(path, message))
             return True
         return self._deliver(path, message)
 

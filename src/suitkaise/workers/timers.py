@@ -20,7 +20,7 @@ from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.platform.board import OWN, OWN_TAKEN, Slot
-from suitkaise.platform.callbacks import run_callback
+from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
 from suitkaise.specs.options import is_number
@@ -147,7 +147,7 @@ class Timer:
                 self._timers.slot.words[OWN] += 1
                 self._timers.mailbox.post(Message("signal", _DueMessage(self)))
         if self._to is not None:
-            run_callback(self._send)
+            run_send(self._send)
 
     def take(self) -> Any:
         """Return the message, for the handler that is called with it next; `CANCELLED` if it is not to be called."""
