@@ -162,6 +162,9 @@ class Obeys(Worker):
     def do_join(self) -> Any:
         return self.thread.join(15), self.thread.is_alive()
 
+    def do_tell_thread_later(self, message: str) -> None:
+        self.send_after(0.0, message, to=self.thread)
+
     def do_use(self) -> Any:
         thread = self.thread
         answer = thread.ask("hello")
@@ -280,6 +283,22 @@ def test_the_ref_of_a_thread_can_be_asked_told_and_rejoined(cls: Any, tmp_path: 
         assert sent == "'app/worker/noting' is a background thread, which is known in its own process only"
         assert (reason, alive) == (Shutdown(), False)
         assert notes(tmp_path)[-1] == "noting finishes"
+
+
+class NotesMessages(Thread):
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_receive(self, message: str) -> None:
+        note(self.folder, message)
+
+
+@KINDS
+def test_a_timer_of_the_worker_tells_a_thread(cls: Any, tmp_path: Path) -> None:
+    with Supervisor("app", Child(cls, args=(str(tmp_path),), id="worker")).start() as running:
+        running["worker"].ask(("start", NotesMessages, str(tmp_path)))
+        running["worker"].ask(("tell_thread_later", "due"))
+        eventually(lambda: "due" in notes(tmp_path))
 
 
 @KINDS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Hung, Process, Shutdown, Supervisor, Thread, WorkerRef
+from suitkaise import Bounded, Child, Hung, Process, Shutdown, Supervisor, Thread, WorkerRef
 from suitkaise.events import ChildExited
 from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
@@ -40,6 +40,8 @@ class Ticks(Worker):
                 self.timers[what] = self.send_after(seconds, what)
             case ("to", WorkerRef() as other, what):
                 self.send_after(0.0, what, to=other)
+            case ("every to", WorkerRef() as other, what):
+                self.timers["every to"] = self.every(0.005, what, to=other)
             case ("cancel", name):
                 return self.timers[name].cancel()
         return self.ticks
@@ -147,6 +149,36 @@ def test_a_callback_of_an_answer_that_blocks_delays_no_message_of_a_timer() -> N
             eventually(lambda: running["b"].ask("how many?") == 1)
         finally:
             release.set()
+
+
+@pytest.mark.parametrize("receiver", ["process", "thread"])
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_message_of_a_timer_waits_for_room_in_a_bounded_mailbox_and_delays_no_other(
+    kind: str, receiver: str
+) -> None:
+    children = [Child(CLASSES[kind], id="a"), Child(CLASSES[receiver], id="full", mailbox=Bounded(1))]
+    with Supervisor("tree", *children, Child(TicksThread, id="b")).start() as running:
+        running.suspend("full")
+        running["full"].tell("tick")
+        running["a"].ask(("to", running["full"], "tick"))
+        running["a"].ask(("to", running["b"], "tick"))
+        eventually(lambda: running["b"].ask("how many?") == 1)
+        running.resume("full")
+        eventually(lambda: running["full"].ask("how many?") == 2)
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_one_message_of_every_waits_for_room_in_a_bounded_mailbox(kind: str) -> None:
+    children = [Child(CLASSES[kind], id="a"), Child(TicksThread, id="full", mailbox=Bounded(1))]
+    with Supervisor("tree", *children).start() as running:
+        running.suspend("full")
+        running["full"].tell("tick")
+        running["a"].ask(("every to", running["full"], "tick"))
+        running["a"].ask(("every", 0.005, "tick"))
+        eventually(lambda: running["a"].ask("how many?") >= 10)
+        running["a"].ask(("cancel", "every to"))
+        running.resume("full")
+        assert running["full"].ask("how many?") <= 2
 
 
 @every_kind

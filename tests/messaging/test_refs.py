@@ -56,6 +56,9 @@ class RecordingRouter:
             self.reply(message)
         return True
 
+    def post(self, path: str, message: Message, *, waits: bool = False) -> None:
+        self.send(path, message)
+
     def in_use(self) -> list[str]:
         return []
 

@@ -142,7 +142,7 @@ class Registry:
         room = self.post(path, message, waits=waits)
         return room is None or await_room(path, room, room.cancel)
 
-    def post(self, path: str, message: Message, *, waits: bool) -> Answer[bool] | None:
+    def post(self, path: str, message: Message, *, waits: bool = False) -> Answer[bool] | None:
         """Send a message without waiting; raises what `Address.send` raises.
 
         If a bounded mailbox has no room for it, and it `waits` for some, return what is set when there is some.

@@ -68,6 +68,13 @@ class Router(Protocol):
         """Send a message to the worker at `path`; return False if its bounded mailbox has dropped it at once."""
         ...
 
+    def post(self, path: str, message: Message, *, waits: bool = False) -> Answer[bool] | None:
+        """Have the hub deliver a message, without waiting; return what tells when it is accepted; None: it is, or asks.
+
+        `waits`: while a bounded mailbox has no room for it; else it is refused then.
+        """
+        ...
+
     def confirm(self, path: str, until: float) -> bool:
         """Wait until all that this thread has told the worker at `path` is accepted; return False after that time.
 

@@ -19,6 +19,7 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
+from suitkaise.messaging.tracing import carrier
 from suitkaise.platform.board import OWN, OWN_TAKEN, Slot
 from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.log_queue import QueuedLogger
@@ -149,10 +150,13 @@ class Timer:
         if self._to is not None:
             run_send(self._send)
 
-    def take(self) -> Any:
-        """Return the message, for the handler that is called with it next; `CANCELLED` if it is not to be called."""
+    def take(self, *, sends: bool = False) -> Any:
+        """Return the message, for the handler that is called with it next; `CANCELLED` if it is not to be called.
+
+        `sends`: it is sent next, and on its way still.
+        """
         with self._timers.lock:
-            self._on_its_way = False
+            self._on_its_way = sends
             if not self._active:
                 return CANCELLED
             if self._interval is None:
@@ -161,13 +165,25 @@ class Timer:
             return self._message
 
     def _send(self) -> None:
-        """Send the message to another worker, which may take a while."""
-        message = self.take()
+        """Send the message to another worker, in whose bounded mailbox it waits for room: no other one waits for it."""
+        message = self.take(sends=True)
         if message is CANCELLED or self._to is None:
             return
         try:
-            self._to.tell(message)
+            accepted = self._to._router.post(
+                self._to.path, Message("message", Payload(message), carrier=carrier()), waits=True
+            )
         except SuitkaiseError as error:
+            self._note_sent(error)
+        else:
+            if accepted is None:
+                self._note_sent(None)
+            else:
+                accepted.when_done(lambda done: self._note_sent(None if done.cancelled() else done.exception()))
+
+    def _note_sent(self, error: BaseException | None) -> None:
+        self._on_its_way = False
+        if error is not None:
             logger.warning("%r: the message of a timer was not delivered: %s", self._timers.path, error)
 
     def __repr__(self) -> str:
