@@ -133,6 +133,15 @@ def test_a_member_asks_the_others(kind: str) -> None:
             running["a"].ask(("ask group", "g", "who"))
 
 
+@both
+def test_each_member_is_asked_in_its_turn_also_where_members_ask(kind: str) -> None:
+    with Supervisor("app", *(member(kind, id, ("g",)) for id in "abc")).start() as running:
+        asked = [running[asker].ask(("ask group", "g", "who")) for _ in range(3) for asker in "ab"]
+        assert asked == ["app/b", "app/a", "app/c", "app/a", "app/b", "app/c"]
+        asked = [running["c"].ask(("ask group", "g", "who")), group("g").ask("who"), group("g").ask("who")]
+        assert asked == ["app/a", "app/b", "app/c"]
+
+
 def test_a_group_without_members_takes_no_question_and_tells_nobody() -> None:
     with Supervisor("app", Supervisor("empty")).start():
         assert (paths("g"), group("g").tell("hello")) == ([], 0)

@@ -7,7 +7,6 @@ called from any thread, and none of them waits for a worker.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar, assert_never
@@ -88,7 +87,7 @@ class Groups:
     def __init__(self, find: Callable[[str], Address], dead_letters: DeadLetters) -> None:
         self._find = find
         self._dead_letters = dead_letters
-        self._turns: dict[str, itertools.count[int]] = {}
+        self._turns: dict[str, dict[str, None]] = {}  # the members of each group, the one that is asked next first
         self._members: _Memberships[None] = _Memberships(find, "group", lambda name: self._turns.pop(name, None))
 
     def serve(self, name: str, action: GroupAction, argument: Any) -> Any:
@@ -112,12 +111,15 @@ class Groups:
         return [split_owner(owner)[0] for owner in self._members.of(name)]
 
     def _next(self, name: str, asker: str) -> str:
-        paths = [path for path in self._paths(name) if path != asker]
-        if not paths:
-            other = "other " if asker in self._paths(name) else ""
-            raise ChildNotFound(f"the group {name!r} has no {other}members", path=name)
-        turn = self._turns.setdefault(name, itertools.count())
-        return paths[next(turn) % len(paths)]
+        with self._members.lock:
+            members: dict[str, None] = dict.fromkeys(self._paths(name))
+            queue: dict[str, None] = {path: None for path in self._turns.get(name, ()) if path in members} | members
+            chosen = next((path for path in queue if path != asker), None)
+            if chosen is None:
+                raise ChildNotFound(f"the group {name!r} has no {'other ' if members else ''}members", path=name)
+            del queue[chosen]
+            self._turns[name] = {**queue, chosen: None}
+        return chosen
 
     def _tell(self, name: str, payload: Payload, in_use: list[str]) -> tuple[int, list[str]]:
         told = 0
