@@ -22,10 +22,6 @@ class Machine:
     address: str
     resources: Mapping[str, float]
 
-    def is_called(self, name: str) -> bool:
-        """Return whether this is the machine that a `Place(node=name)` means."""
-        return name in (self.id, self.name, self.address)
-
 
 @dataclass(frozen=True, slots=True)
 class Ended:
