@@ -37,10 +37,6 @@ class Program:
         """Ask what the program is doing. Raises RuntimeGone."""
         return self.client.request(RequestKind.OVERVIEW, "")
 
-    def refresh(self) -> None:
-        """Ask again. Raises RuntimeGone, AskTimeout."""
-        self.facts = self.ask().get(PATIENCE)
-
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
