@@ -192,8 +192,6 @@ class TailReader:
         self._letter = RECORDED
         self._time = 0.0
         self._partial: dict[str, tuple[float, str]] = {}
-        self.lost: int = 0
-        """Bytes that were overwritten before they were read."""
 
     def read(self, *, all: bool = False) -> list[Printed]:
         """Return the lines that are new in the file; with `all` those that are not complete, too."""
@@ -220,7 +218,6 @@ class TailReader:
 
     def _feed(self, data: bytes, position: int) -> list[Printed]:
         if position > self._position:
-            self.lost += position - self._position
             self._partial.clear()
         self._position = position + len(data)
         found: list[Printed] = []
