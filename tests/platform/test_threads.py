@@ -57,10 +57,14 @@ def test_a_thread_knows_itself_also_where_an_idle_one_runs_in_its_place(reserve:
 
 def test_a_callback_in_a_lent_thread_does_not_wait_for_itself(reserve: Reserve) -> None:
     executor = SerialExecutor("lent")
-    flushed: Future[bool] = Future()
-    executor.submit(lambda: flushed.set_result(executor.flush(patience=SOON)))
-    assert flushed.result(SOON / 2) is False
-    executor.close()
+    closed = Flag()
+
+    def close() -> None:
+        executor.close(patience=SOON)
+        closed.set()
+
+    executor.submit(close)
+    assert closed.wait(SOON / 2)
 
 
 def test_an_io_thread_knows_itself_also_where_an_idle_one_runs_in_its_place(reserve: Reserve) -> None:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from suitkaise.platform.flag import Flag
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 
@@ -220,7 +219,7 @@ class Reactor:
 
 
 PATIENCE = 5.0
-"""Seconds for which `flush` and `close` wait for callbacks that are under way."""
+"""Seconds for which `close` waits for callbacks that are under way."""
 
 
 class SerialExecutor:
@@ -245,18 +244,6 @@ class SerialExecutor:
             thread.start()
             self._thread = thread
         self._calls.put(callback)
-
-    def __len__(self) -> int:
-        """Return how many callbacks wait."""
-        return self._calls.qsize()
-
-    def flush(self, patience: float = PATIENCE) -> bool:
-        """Wait up to `patience` seconds until all callbacks so far have run; return whether they have."""
-        if self._thread is None or self._thread.is_current():
-            return self._thread is None
-        done = Flag()
-        self._calls.put(done.set)
-        return done.wait(patience)
 
     def close(self, patience: float = PATIENCE) -> None:
         """Run the waiting callbacks and end the thread; do not wait longer than `patience` seconds for its end."""
