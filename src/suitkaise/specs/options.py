@@ -152,9 +152,9 @@ class Options:
         """Return True or False (the default)."""
         return checked_flag(self.title, name, self.get(name, False))
 
-    def positive(self, name: str, default: Any) -> float | None:
+    def positive(self, name: str) -> float | None:
         """Return seconds above 0, or None."""
-        value = self.get(name, default)
+        value = self.get(name, None)
         if value is None:
             return None
         if not is_number(value) or not 0 < value < math.inf:
