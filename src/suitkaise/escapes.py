@@ -62,14 +62,14 @@ def one_line(text: str, *, colours: bool = False) -> str:
     return escaped(text, colours=colours).replace("\n", "\\n")
 
 
-def indented(text: str, by: str = "    ", *, colours: bool = False) -> str:
+def indented(text: str, by: str = "    ") -> str:
     r"""Return the text as `escaped` does, with `by` in front of each line but the first.
 
     >>> print(indented("first\nsecond"))
     first
         second
     """
-    return escaped(text, colours=colours).replace("\n", f"\n{by}")
+    return escaped(text).replace("\n", f"\n{by}")
 
 
 def encodable(text: str) -> str:
