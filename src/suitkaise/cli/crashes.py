@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps([report.to_dict() for report in reports]))
         elif not reports:
             print(f"no {'such ' if path or options.pid is not None else ''}crash reports in {crash_directory()}")
-        elif reports:
+        else:
             rows = [[report.id, report.when(), report.path, report.reason, report.where] for report in reports]
             print_table(_COLUMNS, rows, plain=(report.line() for report in reports))
         return CLEAN
