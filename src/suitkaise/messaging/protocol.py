@@ -79,7 +79,7 @@ class RequestKind(enum.StrEnum):
     RESOURCE_TRACKER = "resource tracker"  # -> pid and descriptor of the program's, see `engines.shared_tracker`
     OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     EVENTS = "events"  # a number -> the events after it, see `runtime.event_history`; the path is empty
-    LOGS = "logs"  # a `LogsRequest` -> the lines at the path and below it, see `runtime.log_requests`
+    LOGS = "logs"  # which lines -> those at the path and below it, see `runtime.log_requests`
     PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
     INSPECT = "inspect"  # what, its arguments -> the answer of a process on a node, see `engines.inspection`
     TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
