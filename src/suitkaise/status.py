@@ -11,7 +11,7 @@ from suitkaise.escapes import one_line, shortened
 from suitkaise.exits import ExitReason, GaveUp, Hung, Killed, Shutdown, SignificantFailure
 from suitkaise.records import dataclass
 
-__all__ = ["Counts", "Status", "TreeStatus", "abandoned_threads", "status_after"]
+__all__ = ["ENDED", "Counts", "Status", "TreeStatus", "abandoned_threads", "status_after"]
 
 
 class Status(StrEnum):
@@ -43,6 +43,13 @@ class Status(StrEnum):
     IGNORED = "ignored"
     ABANDONED = "abandoned"
     FAILED = "failed"
+
+
+ENDED: frozenset[Status] = frozenset({
+    Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.STOPPED, Status.IGNORED, Status.ABANDONED,
+    Status.FAILED,
+})  # fmt: skip
+"""What a child is that has ended, and is not being restarted."""
 
 
 def status_after(reason: ExitReason) -> Status:

@@ -29,16 +29,13 @@ from suitkaise.messaging.router import in_worker_process, router
 from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.specs import SpecWarning
-from suitkaise.status import Status, TreeStatus
+from suitkaise.status import ENDED, Status, TreeStatus
 from suitkaise.workers.worker import Worker
 
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
 
 __all__ = ["WorkerGroup", "current_worker", "this_worker"]
-
-_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
-                   Status.IGNORED, Status.ABANDONED})  # fmt: skip
 
 
 def current_worker() -> Worker | None:
@@ -195,7 +192,7 @@ class WorkerGroup:
         ref = WorkerRef(f"{self._path}/{name}")
         ask = router().request
         status, _, _, kind = ask(RequestKind.INFO, ref.path).get()
-        reason = ask(RequestKind.JOIN, ref.path).get() if Status(status) in _OVER else None
+        reason = ask(RequestKind.JOIN, ref.path).get() if Status(status) in ENDED else None
         return ChildLine(name, kind, Status(status), ref, 0, reason)
 
     def _live_ref(self, worker: str | WorkerRef) -> WorkerRef:
@@ -262,7 +259,7 @@ class WorkerGroup:
         while True:
             lines = {line.id: line for line in self._lines()}
             known |= lines
-            alive = [one.ref for one in lines.values() if one.status not in _OVER and one.ref.path != current_path()]
+            alive = [one.ref for one in lines.values() if one.status not in ENDED and one.ref.path != current_path()]
             if not alive:
                 for name in known.keys() - lines.keys():  # temporary ones, after their end
                     with contextlib.suppress(ChildNotFound):
@@ -272,7 +269,7 @@ class WorkerGroup:
                 try:
                     ref.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 except AskTimeout:
-                    names = ", ".join(repr(line.id) for line in self._lines() if line.status not in _OVER)
+                    names = ", ".join(repr(line.id) for line in self._lines() if line.status not in ENDED)
                     raise AskTimeout(f"after {timeout} s there still run: {names}", path=self._path) from None
 
     # ------------------------------------------------------------ the end
@@ -373,7 +370,7 @@ def _way_of_end(line: ChildLine) -> Status:
 def _status_of_line(line: ChildLine) -> TreeStatus:
     """Return the status of one child, and of all below it."""
     below: tuple[TreeStatus, ...] = ()
-    if isinstance(line.ref, SupervisorRef) and line.status not in _OVER:
+    if isinstance(line.ref, SupervisorRef) and line.status not in ENDED:
         below = tuple(map(_status_of_line, line.ref.which_children()))
     return replace(_final_status(line), pid=line.ref.pid, children=below)
 

@@ -20,7 +20,7 @@ from suitkaise.messaging.tracing import carrier
 from suitkaise.messaging.typed_proxy import TypedProxy
 from suitkaise.records import dataclass
 from suitkaise.specs.options import checked_drain
-from suitkaise.status import Status
+from suitkaise.status import ENDED, Status
 
 __all__ = ["OTHER_NAMES", "Down", "LinkedExit", "Monitor", "WorkerProxy", "WorkerRef", "refuse_while_starting"]
 
@@ -28,9 +28,6 @@ PATIENCE = 0.5
 """Seconds within which the program tells what a worker is doing that has not answered in time."""
 
 W = TypeVar("W")
-
-_OVER = frozenset({Status.FINISHED, Status.CRASHED, Status.KILLED, Status.HUNG, Status.FAILED, Status.STOPPED,
-                   Status.IGNORED, Status.ABANDONED, Status.CREATED})  # fmt: skip
 
 
 def refuse_while_starting(supervisor: str) -> None:
@@ -102,7 +99,7 @@ class WorkerRef:
             status = self.status
         except ChildNotFound:
             return False
-        return status not in _OVER and status is not Status.RESTARTING
+        return status not in ENDED and status not in (Status.CREATED, Status.RESTARTING)
 
     # ------------------------------------------------------------ messages
     def tell(self, message: Any, *, confirm: bool = False) -> None:

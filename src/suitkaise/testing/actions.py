@@ -19,13 +19,11 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.specs.options import is_number
 from suitkaise.specs.recipe import is_async_function
-from suitkaise.status import TreeStatus
+from suitkaise.status import ENDED, TreeStatus
 
 __all__ = ["Kill", "chaos", "hang", "kill", "wait_until"]
 
 T = TypeVar("T")
-
-_OVER = frozenset({"finished", "crashed", "killed", "hung", "failed", "stopped", "ignored", "abandoned"})
 
 
 def wait_until(condition: Callable[[], T | None], timeout: float = 10.0, *, what: str = "") -> T:
@@ -86,7 +84,7 @@ def kill(ref: WorkerRef, timeout: float = 10.0) -> None:
             status, _, incarnation, _ = ref._info()
         except ChildNotFound:  # a temporary child
             return True
-        return status in _OVER or (incarnation > before and status == "running")
+        return status in ENDED or (incarnation > before and status == "running")
 
     wait_until(decided, timeout, what=f"the supervisor of {ref.path!r} has dealt with the kill: that")
 
@@ -205,7 +203,7 @@ def chaos(
 def _is_back(running: RunningTree, dead: set[int]) -> bool:
     """Return whether no process that was killed is taken for alive, and no worker is about to start."""
     return all(
-        one.pid not in dead and (one.status == "running" or one.status in _OVER)
+        one.pid not in dead and (one.status == "running" or one.status in ENDED)
         for one in _all(_status_of(running))
         if one.kind in ("process", "command")
     )
