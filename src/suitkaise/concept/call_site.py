@@ -17,7 +17,7 @@ from types import CodeType, FrameType
 
 from suitkaise.storage.caller_path import path_of_file
 
-__all__ = ["call_in", "caller", "text_of_command"]
+__all__ = ["all_codes", "call_in", "caller", "text_of_command"]
 
 
 def caller() -> FrameType | None:
@@ -75,7 +75,7 @@ def _lines_of(frame: FrameType) -> list[str]:
 def _is_of(text: str, code: CodeType) -> bool:
     try:
         top = compile(text, code.co_filename, "exec", dont_inherit=True)
-        return any(_what(one) == _what(code) for one in _all_codes(top))
+        return any(_what(one) == _what(code) for one in all_codes(top))
     except (SyntaxError, ValueError):  # the program's text is another one: that of `python -m pdb -c c`, for example
         return False
 
@@ -84,8 +84,9 @@ def _what(code: CodeType) -> tuple[object, ...]:
     return code.co_qualname, code.co_code, code.co_names, code.co_varnames, tuple(code.co_positions())
 
 
-def _all_codes(code: CodeType) -> Iterator[CodeType]:
+def all_codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code and all that is compiled in it: of functions, classes and comprehensions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _all_codes(constant)
+            yield from all_codes(constant)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, TypeAlias
 
-from suitkaise.concept.call_site import text_of_command
+from suitkaise.concept.call_site import all_codes, text_of_command
 from suitkaise.errors import CaptureError
 from suitkaise.records import dataclass
 
@@ -186,8 +186,7 @@ def _runs(statement: WithStatement, code: types.CodeType) -> bool:
     """Return whether the code was compiled from this statement. Asserts do not count: pytest rewrites them."""
     top = _compiled(statement.source, future_flags(code))
     name, line = code.co_qualname, code.co_firstlineno
-    same = (one for one in _all_codes(top) if (one.co_qualname, one.co_firstlineno) == (name, line))
-    fresh = top if name == "<module>" else next(same, top)
+    fresh = next((one for one in all_codes(top) if (one.co_qualname, one.co_firstlineno) == (name, line)), top)
     node = statement.node
     lines = set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     for part in ast.walk(node):
@@ -200,13 +199,6 @@ def _runs(statement: WithStatement, code: types.CodeType) -> bool:
 def _compiled(source: Source, flags: int) -> types.CodeType:
     code: types.CodeType = compile(source.tree, source.filename, "exec", flags, dont_inherit=True)
     return code
-
-
-def _all_codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield constant
-            yield from _all_codes(constant)
 
 
 def _instructions(code: types.CodeType, lines: set[int]) -> frozenset[Any]:
