@@ -16,6 +16,7 @@ from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import RequestKind, TopicAction
 from suitkaise.messaging.router import router, shared_payload
 from suitkaise.records import dataclass
+from suitkaise.specs.options import is_whole
 
 __all__ = ["Published", "publish", "subscribe", "unsubscribe"]
 
@@ -71,7 +72,7 @@ def publish(topic: str, message: Any) -> int:
 
 def subscribe(pattern: str, owner: str, most: int) -> None:
     """Subscribe the incarnation `owner` to the topics that the pattern names."""
-    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+    if not is_whole(most, 1):
         raise ValueError(f"most must be a number of messages >= 1, not {most!r}")
     checked_name("a pattern of topics", pattern, wildcards=True)
     router().request(RequestKind.TOPIC, pattern, (TopicAction.SUBSCRIBE, (owner, most))).get()

@@ -31,6 +31,7 @@ from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.messaging.supervisor_ref import Administration
 from suitkaise.specs import Child
+from suitkaise.specs.options import is_whole
 from suitkaise.specs.recipe import Recipe, Startable, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.workers.once import once
@@ -195,7 +196,7 @@ class Tasks:
         self, function: Callable[[A], T], items: Iterable[A], limit: int | None, timeout: float | None
     ) -> Generator[T, None, None]:
         """Yield the values of the function for the items, in order; at most `limit` tasks are there at a time."""
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        if limit is not None and not is_whole(limit, 1):
             raise SpecError(f"stream: limit must be a whole number >= 1, or None, not {limit!r}")
         checked_timeout(timeout)
         return self._stream(function, iter(items), limit or len(os.sched_getaffinity(0)), timeout)

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
+from suitkaise.specs.options import is_whole
 
 __all__ = ["ON_FULL", "Bounded", "OnFull"]
 
@@ -42,7 +43,7 @@ class Bounded:
     on_full: OnFull = "block"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
+        if not is_whole(self.size, 1):
             raise SpecError(f"Bounded: size must be a whole number >= 1, not {self.size!r}")
         if self.on_full not in ON_FULL:
             raise SpecError(f"Bounded: on_full must be one of {', '.join(map(repr, ON_FULL))}, not {self.on_full!r}")

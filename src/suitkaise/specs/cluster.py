@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
-from suitkaise.specs.options import checked_flag, is_number
+from suitkaise.specs.options import checked_flag, is_number, is_whole
 
 __all__ = ["SPREADS", "Place", "Ray", "Spread"]
 
@@ -110,7 +110,7 @@ class Ray:
                 "tree must run on a node of it: use 'auto' there"
             )
         if self.nodes is not None:
-            if not isinstance(self.nodes, int) or isinstance(self.nodes, bool) or self.nodes < 1:
+            if not is_whole(self.nodes, 1):
                 raise SpecError(f"Ray: nodes must be a whole number >= 1, or None, not {self.nodes!r}")
             if self.address is not None:
                 raise SpecError("Ray: nodes= starts a cluster on this machine, address= joins one; give one of them")

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Never, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Never, TypeAlias, TypeGuard, TypeVar
 
 from suitkaise.errors import SpecError
 from suitkaise.escapes import has_control
@@ -31,6 +31,7 @@ __all__ = [
     "checked_intensity",
     "is_encodable",
     "is_number",
+    "is_whole",
     "path_text",
     "refuse_unknown",
 ]
@@ -177,7 +178,7 @@ class Options:
         name, value = self._loops_wanted()
         if value is None or (is_number(value) and value == math.inf):
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole(value, 1):
             raise self.wrong(name, "a number of loops >= 1, math.inf or None", value)
         return value
 
@@ -194,7 +195,7 @@ class Options:
     def count(self, name: str, default: int, least: int = 1) -> int:
         """Return a whole number of at least `least`."""
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_whole(value, least):
             raise self.wrong(name, f"a whole number >= {least}", value)
         return value
 
@@ -243,6 +244,11 @@ def is_number(value: Any) -> bool:
         return not math.isnan(value)
     except OverflowError:
         return False
+
+
+def is_whole(value: Any, least: int, most: float = math.inf) -> TypeGuard[int]:
+    """Return whether the value is an int in this range, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 ELSEWHERE: Mapping[str, str] = {

@@ -20,6 +20,7 @@ from suitkaise.specs.options import (
     Strategy,
     checked_id,
     checked_intensity,
+    is_whole,
     path_text,
     refuse_unknown,
 )
@@ -267,9 +268,7 @@ class DynamicSupervisorSpec(SupervisorSpec):
             if option in unknown:
                 raise SpecError(f"{title}: it takes no {option}: {why}")
         refuse_unknown(title, unknown, _OPTIONS)
-        if max_children is not None and (
-            not isinstance(max_children, int) or isinstance(max_children, bool) or max_children < 0
-        ):
+        if max_children is not None and not is_whole(max_children, 0):
             raise SpecError(
                 f"{title}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}; a "
                 "child is added while it runs, with start_child"

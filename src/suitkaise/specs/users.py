@@ -10,6 +10,7 @@ from typing import Any
 
 from suitkaise.errors import SpecError
 from suitkaise.records import dataclass
+from suitkaise.specs.options import is_whole
 
 __all__ = ["User", "checked_group", "checked_user"]
 
@@ -33,7 +34,7 @@ def checked_user(title: str, user: Any, group: int | None) -> User:
     """Return the user with this name or number; `group`: instead of its main group. Raise SpecError without one."""
     import pwd
 
-    if not isinstance(user, str) and not _is_id(user):
+    if not isinstance(user, str) and not is_whole(user, 0, _LARGEST):
         raise SpecError(f"{title}: user must be the name or the number of a user, or None, not {user!r}")
     try:
         entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
@@ -57,10 +58,6 @@ def checked_group(title: str, group: Any) -> int | None:
             return grp.getgrnam(group).gr_gid
         except (KeyError, ValueError):  # ValueError: no name can hold such a character
             raise SpecError(f"{title}: there is no group {group!r} on this machine") from None
-    if _is_id(group):
+    if is_whole(group, 0, _LARGEST):
         return int(group)
     raise SpecError(f"{title}: group must be the name or the number of a group, or None, not {group!r}")
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST

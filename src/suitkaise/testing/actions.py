@@ -17,7 +17,7 @@ from typing import TypeVar
 from suitkaise.errors import ChildNotFound, SuitkaiseError
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
-from suitkaise.specs.options import is_number
+from suitkaise.specs.options import is_number, is_whole
 from suitkaise.specs.recipe import is_async_function
 from suitkaise.status import ENDED, TreeStatus
 
@@ -175,7 +175,7 @@ def chaos(
         raise TypeError(f"chaos takes a running tree, not {running!r}")
     if isinstance(spare, str):  # type: ignore[unreachable]
         raise TypeError(f"chaos: spare must be several paths, not {spare!r}; use ({spare!r},)")
-    if not isinstance(kills, int) or isinstance(kills, bool) or kills < 0:
+    if not is_whole(kills, 0):
         raise ValueError(f"chaos: kills must be a whole number >= 0, not {kills!r}")
     match pause:
         case (least, most) if is_number(least) and is_number(most) and 0 <= least <= most < math.inf:

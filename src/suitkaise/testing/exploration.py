@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from suitkaise.engines.engine import Launch
 from suitkaise.engines.simulated import Behaviour
 from suitkaise.specs import SupervisorSpec
-from suitkaise.specs.options import is_number
+from suitkaise.specs.options import is_number, is_whole
 from suitkaise.supervision.interface import SupervisorInterface
 from suitkaise.testing.simulation import Simulation
 
@@ -96,7 +96,7 @@ def assert_survives(
 
 
 def _check_count(name: str, count: object, least: int) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+    if not is_whole(count, least):
         raise ValueError(f"assert_survives: {name} must be a whole number >= {least}, not {count!r}")
 
 

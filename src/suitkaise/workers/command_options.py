@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
 from suitkaise.records import dataclass
-from suitkaise.specs.options import checked_flag, is_encodable, path_text
+from suitkaise.specs.options import checked_flag, is_encodable, is_whole, path_text
 from suitkaise.specs.users import User, checked_group, checked_user
 
 __all__ = [
@@ -111,9 +111,9 @@ def process_options(
 ) -> ProcessOptions:  # fmt: skip
     """Check the options of a command that errors name `title`; raise SpecError about the first one that is wrong."""
     gid = checked_group(title, group)
-    if umask is not None and not _is_whole(umask, 0, 0o777):
+    if umask is not None and not is_whole(umask, 0, 0o777):
         raise SpecError(f"{title}: umask must be a number from 0 to 0o777, or None, not {umask!r}")
-    if nice is not None and not _is_whole(nice, -20, 19):
+    if nice is not None and not is_whole(nice, -20, 19):
         raise SpecError(f"{title}: nice must be a number from -20 (first) to 19 (last), or None, not {nice!r}")
     checked_flag(title, "tty", tty)
     outputs = {name: _output(title, name, value) for name, value in (("stdout", stdout), ("stderr", stderr))}
@@ -134,10 +134,6 @@ def process_options(
     )
 
 
-def _is_whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
 def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
     if limits is None:
         return {}
@@ -151,7 +147,7 @@ def _limits(title: str, limits: Any) -> dict[str, tuple[int, int]]:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             raise SpecError(f"{title}: limits has no name {name!r}; {hint}")
         pair = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
-        if not all(one == "infinity" or _is_whole(one, 0, (1 << 63) - 1) for one in pair):
+        if not all(one == "infinity" or is_whole(one, 0, (1 << 63) - 1) for one in pair):
             takes = "a number >= 0, 'infinity', or (soft, hard) of these"
             raise SpecError(f"{title}: limits[{name!r}] must be {takes}, not {value!r}")
         soft, hard = (resource.RLIM_INFINITY if one == "infinity" else int(one) for one in pair)
