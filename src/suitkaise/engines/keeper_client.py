@@ -37,7 +37,7 @@ from suitkaise.engines.protocol import (
     encode,
 )
 from suitkaise.platform.flag import Flag
-from suitkaise.platform.inheritance import Inheritance, User, user
+from suitkaise.platform.inheritance import Inheritance, User
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended
@@ -134,7 +134,6 @@ class KeeperClient:
         self._pause = _PAUSE
         self._retry: TimerHandle | None = None
         self._liveness = KeeperLiveness(context.reactor, self._lock, self._owes_answer, lambda: self.pid, self._kill)
-        self.user: User = user()
         self.inherited: Inheritance = {}
         self._start()
         listeners.append(self._preload)
