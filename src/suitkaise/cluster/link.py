@@ -75,7 +75,6 @@ class Link:
         """Whether nothing is sent."""
         self.on_room: Callable[[], None] = lambda: None
         """Called again and again while `has_room` is true (reactor's thread)."""
-        self._reactor = reactor
         self._on_frame = on_frame
         self._on_end = on_end
         self._ended = False
