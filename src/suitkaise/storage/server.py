@@ -131,11 +131,6 @@ class StorageServer:
         """Seconds after which `serve` has to be called again also while there are no requests; None: no limit."""
         return self._store.engine.heartbeat
 
-    @property
-    def revision(self) -> int:
-        """The revision that was committed last."""
-        return self._store.revision
-
     def serve(self, timeout: float | None, *wake_fds: int) -> bool:
         """Run one cycle: wait for requests, carry them out, reply.
 
