@@ -139,9 +139,8 @@ class Leftovers:
             if mark is not None and mark.program == self.program:
                 if not mark.keep and mark.worker not in running:
                     found.append((pid, mark.worker))
-            elif self.all_end or all(
-                running.values()
-            ):  # its mark is lost: it ends when no worker is left that has started it
+            elif self.all_end or all(running.values()):
+                # its mark is lost: it ends when no worker is left that has started it
                 found.append((pid, next(iter(self._endings), 0)))
         return found
 

@@ -37,8 +37,8 @@ class WorkerSignals:
     """The signal handlers of a worker's process.
 
     SIGTERM asks the worker to finish, and the signals that a terminal sends to a whole group of processes do nothing:
-    the program alone decides about its workers. The handlers that do nothing are Python
-    functions, not SIG_IGN, since every program that the worker starts would inherit SIG_IGN.
+    the program alone decides about its workers. The handlers that do nothing are Python functions, not SIG_IGN, since
+    every program that the worker starts would inherit SIG_IGN.
 
     Args:
         directory: the program's private directory. `DUMP` writes to a file in it, and SIGSEGV and other signals of a

@@ -181,9 +181,8 @@ def _hand_over(
             error = crash.error  # decoded here, where nothing waits for it
             fields = {**fields, "exc_info": (type(error), error, error.__traceback__)}
             if crash.traceback:
-                fields["exc_text"] = escaped(
-                    crash.traceback.rstrip()
-                )  # what formatters show: the error itself has no frames
+                # what formatters show: the error itself has no frames
+                fields["exc_text"] = escaped(crash.traceback.rstrip())
         target.handle(logging.makeLogRecord(fields))
 
 

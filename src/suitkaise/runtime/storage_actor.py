@@ -2,8 +2,8 @@
 
 Its listening socket belongs to the program, so clients queue there while the actor is being restarted. The actor
 ignores the signals that a whole process group gets, and outlives the program's other workers, so that their
-`on_finish` can still write. (This module is separate from `storage_service` because the
-keeper loads it before it forks the actor.)
+`on_finish` can still write. (This module is separate from `storage_service` because the keeper loads it before it forks
+the actor.)
 """
 
 from __future__ import annotations

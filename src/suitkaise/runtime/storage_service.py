@@ -222,9 +222,8 @@ class StorageService:
         from suitkaise.storage.tree import Tree
 
         tree: Tree = Tree(directory)
-        left: list[
-            str
-        ] = []  # owners whose entries could not be removed: they are tried again when the next worker ends
+        # owners whose entries could not be removed: they are tried again when the next worker ends
+        left: list[str] = []
         come: list[str | Flag | None] = []
         while None not in come:
             come = [self._gone.get()]
