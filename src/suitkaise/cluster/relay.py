@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from suitkaise.messaging.protocol import Ask, Connect, HubAnswer, HubRequest, Re
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.sockets import Peers, accept_own, bind_unix
+from suitkaise.platform.sockets import Peers, accept_own, listen_unix
 
 __all__ = ["Relay"]
 
@@ -66,11 +65,7 @@ class Relay:
         self._connections: dict[int, _Connection] = {}
         self._own: dict[int, Answer[Any]] = {}
         self._peers = Peers(_MAX_CONNECTIONS)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        bind_unix(self._listener, path)
-        os.chmod(path, 0o600)
-        self._listener.listen(512)
-        self._listener.setblocking(False)
+        self._listener = listen_unix(path)
         reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
 
     def _accept(self) -> None:

@@ -19,7 +19,7 @@ from suitkaise.cluster.protocol import StreamData, StreamEnd, StreamOpen
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.reactor import Reactor
-from suitkaise.platform.sockets import Peers, accept_own, bind_unix, connect_own
+from suitkaise.platform.sockets import Peers, accept_own, connect_own, listen_unix
 from suitkaise.storage.backends.redis_address import write_address
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.connections import MAX_CONNECTIONS
@@ -153,10 +153,7 @@ class TunnelEntry:
             file.write(os.fsencode(origin))
         if address is not None:
             write_address(Path(directory), address)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        bind_unix(self._listener, os.path.join(directory, SOCKET))
-        self._listener.listen(512)
-        self._listener.setblocking(False)
+        self._listener = listen_unix(os.path.join(directory, SOCKET))
         reactor.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "connect_own",
     "connect_unix",
     "is_trusted",
+    "listen_unix",
     "peer_of",
 ]
 
@@ -138,6 +139,24 @@ def bind_unix(sock: socket.socket, path: str | os.PathLike[str]) -> None:
     """
     with _address(path) as address:
         sock.bind(address)
+
+
+def listen_unix(path: str | os.PathLike[str], backlog: int = 512) -> socket.socket:
+    """Return a non-blocking socket that listens at `path`, to which only this user and root can connect.
+
+    Raises:
+        OSError: as `socket.bind` raises it.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bind_unix(listener, path)
+        os.chmod(path, 0o600)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 @contextlib.contextmanager

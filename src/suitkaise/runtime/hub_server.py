@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from suitkaise.messaging.registry import Registry
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, SerialExecutor
-from suitkaise.platform.sockets import Peers, accept_own, bind_unix
+from suitkaise.platform.sockets import Peers, accept_own, listen_unix
 from suitkaise.runtime.requests import Requests
 
 __all__ = ["HubServer"]
@@ -49,15 +48,7 @@ class HubServer:
         self._listener: socket.socket = self._listen()
 
     def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            bind_unix(listener, self._path)
-            os.chmod(self._path, 0o600)
-            listener.listen(512)
-            listener.setblocking(False)
-        except BaseException:
-            listener.close()
-            raise
+        listener = listen_unix(self._path)
         self.reactor.call_soon_threadsafe(lambda: self.reactor.add_reader(listener, self._accept))
         return listener
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from suitkaise.errors import StorageError
-from suitkaise.platform.sockets import bind_unix, connect_unix
+from suitkaise.platform.sockets import connect_unix, listen_unix
 from suitkaise.specs import Backoff, Child, SupervisorSpec
 from suitkaise.storage.backends.access import WRITER
 from suitkaise.storage.backends.integrity import damaged
@@ -121,19 +121,11 @@ def _in_use(directory: str) -> StorageError:
 
 
 def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-            if is_served(path):
-                raise _in_use(os.path.dirname(path))
-            os.unlink(path)
-        bind_unix(listener, path)
-        os.chmod(path, 0o600)
-        listener.listen(1024)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
+        if is_served(path):
+            raise _in_use(os.path.dirname(path))
+        os.unlink(path)
+    return listen_unix(path, 1024)
 
 
 def is_served(path: str) -> bool:
