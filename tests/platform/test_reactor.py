@@ -152,6 +152,28 @@ def test_a_reader_is_called_until_it_is_removed(reactor: Reactor, pair: tuple[so
     assert seen == [b"a", b"b"]
 
 
+def test_a_listener_is_asked_again_a_moment_after_it_could_not_accept(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    times: list[float] = []
+    accepted = threading.Event()
+
+    def accept() -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            reactor.accept_later(ours, accept)
+        else:
+            ours.recv(1)
+            accepted.set()
+
+    reactor.call_soon_threadsafe(lambda: reactor.add_reader(ours, accept))
+    theirs.send(b"a")
+    assert accepted.wait(SOON)
+    first, second = times
+    assert second - first >= 0.4
+
+
 def test_a_callback_may_remove_readers_whose_event_is_due_in_the_same_round(reactor: Reactor) -> None:
     pairs = [socket.socketpair() for _ in range(5)]
     seen: list[int] = []

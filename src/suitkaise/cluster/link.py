@@ -31,9 +31,6 @@ NAME_BYTES = 16
 GREETING_TIME = 10.0
 """Seconds within which the other side must have proved that it knows the key."""
 
-ACCEPT_AGAIN = 0.5
-"""Seconds until the next attempt after a connection could not be accepted."""
-
 ROOM = 1 << 20
 """Bytes: as long as so many wait to be sent, streams of data are not read from."""
 
@@ -145,15 +142,9 @@ class Link:
 
 
 def accept_later(reactor: Reactor, listener: socket.socket, accept: Callable[[], None], error: OSError) -> None:
-    """Call `accept` again in a moment: most likely no descriptor is left now, and connections wait in the queue."""
+    """Log the error, and call `accept` again in a moment."""
     logger.error("cannot accept a connection: %s", error)
-    reactor.remove_reader(listener)
-
-    def again() -> None:
-        if listener.fileno() >= 0:
-            reactor.add_reader(listener, accept)
-
-    reactor.call_at(time.monotonic() + ACCEPT_AGAIN, again)
+    reactor.accept_later(listener, accept)
 
 
 class Listener:

@@ -24,6 +24,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.reactor")
 _LONGEST = 1e6
 """Seconds: longer waits are made in parts, since the kernel counts milliseconds in 32 bits."""
 
+_ACCEPT_AGAIN = 0.5
+"""Seconds until the next attempt after a connection could not be accepted."""
+
 _ROOM = 64
 """How many timers may wait before the cancelled ones among them are removed."""
 
@@ -150,6 +153,16 @@ class Reactor:
             self._selector.unregister(source)
         except (KeyError, ValueError):
             return
+
+    def accept_later(self, listener: HasFileno, accept: Callback) -> None:
+        """Call `accept` again in a moment: most likely no descriptor is left now, and connections wait in the queue."""
+        self.remove_reader(listener)
+
+        def again() -> None:
+            if listener.fileno() >= 0:
+                self.add_reader(listener, accept)
+
+        self.call_at(time.monotonic() + _ACCEPT_AGAIN, again)
 
     # ------------------------------------------------------------ the thread
     def _ring(self) -> None:

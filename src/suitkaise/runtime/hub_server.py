@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
@@ -21,9 +20,6 @@ from suitkaise.runtime.requests import Requests
 __all__ = ["HubServer"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.hub")
-
-ACCEPT_AGAIN = 0.5
-"""Seconds until the next attempt after a connection could not be accepted."""
 
 MAX_CONNECTIONS = 256
 """Connections that one process may have: one, and one more for each signal handler that interrupts a request."""
@@ -70,12 +66,9 @@ class HubServer:
         try:
             for sock, pid in accept_own(self._listener, self._peers):
                 self._connections.add(_WorkerConnection(self, sock, pid))
-        except OSError as error:  # most likely no descriptor is left; pending connections wait in the listener's queue
+        except OSError as error:
             logger.error("cannot accept a connection: %s", error)
-            self.reactor.remove_reader(self._listener)
-            self.reactor.call_at(
-                time.monotonic() + ACCEPT_AGAIN, lambda: self.reactor.add_reader(self._listener, self._accept)
-            )
+            self.reactor.accept_later(self._listener, self._accept)
 
     def forget(self, connection: _WorkerConnection) -> bool:
         """Remove a connection that is being closed; return False if it was removed before."""
