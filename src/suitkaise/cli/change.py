@@ -14,6 +14,7 @@ from suitkaise.cli.show import target_of
 from suitkaise.errors import AskTimeout, ChildRunning, RuntimeGone, SuitkaiseError
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.protocol import AdminAction, RequestKind
+from suitkaise.observer.words import DONE
 
 __all__ = ["change", "send_signal"]
 
@@ -35,7 +36,7 @@ def change(options: argparse.Namespace) -> int:
         raise CommandError(f"{target.path!r} runs; `suitkaise restart` starts it anew", RUNNING) from None
     except SuitkaiseError as error:
         raise CommandError(str(error)) from None
-    _tell(options, target, _DONE[options.command] if not options.no_wait else "requested")
+    _tell(options, target, DONE[options.command] if not options.no_wait else "requested")
     return CLEAN
 
 
@@ -87,13 +88,6 @@ _REQUESTS: dict[str, Callable[[Target], Answer[Any]]] = {
     "start": _start,
     "suspend": _suspend,
     "resume": lambda target: _suspend(target, AdminAction.RESUME),
-}
-_DONE = {
-    "restart": "restarted",
-    "stop": "stopped",
-    "start": "started",
-    "suspend": "suspended",
-    "resume": "resumed",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from suitkaise.escapes import figure
 
-__all__ = ["GUIDES", "Mood", "budget", "duration", "memory", "mood", "took", "with_room"]
+__all__ = ["DONE", "GUIDES", "Mood", "budget", "duration", "memory", "mood", "took", "with_room"]
 
 Mood = Literal["good", "bad", "soon", ""]
 
@@ -16,6 +16,12 @@ _MOODS: dict[str, Mood] = {
     "abandoned": "bad", "restarting": "soon", "starting": "soon", "stopping": "soon", "suspended": "soon",
     "lost": "bad", "ok": "good", "warning": "soon", "error": "bad",
 }  # fmt: skip
+
+
+DONE: Mapping[str, str] = {
+    "restart": "restarted", "stop": "stopped", "start": "started", "suspend": "suspended", "resume": "resumed",
+}  # fmt: skip
+"""What is told when a worker or supervisor was steered."""
 
 
 def mood(status: str) -> Mood:

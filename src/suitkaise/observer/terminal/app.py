@@ -31,7 +31,7 @@ from suitkaise.observer.terminal.dialogs import ChooseSignal, Confirm, Help
 from suitkaise.observer.terminal.lines import COLUMNS, lines_of
 from suitkaise.observer.terminal.source import SKIPPED, Source
 from suitkaise.observer.terminal.table import Table
-from suitkaise.observer.words import duration, memory, mood
+from suitkaise.observer.words import DONE, duration, memory, mood
 
 __all__ = ["TopApp"]
 
@@ -44,9 +44,6 @@ _HINTS = {
     "suspend": "It does nothing after its current loop, until it is resumed.",
     "resume": "",
 }
-_DONE = {
-    "restart": "restarted", "stop": "stopped", "start": "started", "suspend": "suspended", "resume": "resumed",
-}  # fmt: skip
 
 
 class TopApp(App[None]):
@@ -309,7 +306,7 @@ class TopApp(App[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._carry_out(f"{path}: {_DONE[action]}", lambda: self._source.change(action, path))
+                self._carry_out(f"{path}: {DONE[action]}", lambda: self._source.change(action, path))
 
         self.push_screen(Confirm(f"{action.capitalize()} {path}?", _HINTS[action]), answered)
 
