@@ -34,10 +34,7 @@ def damaged(directory: object, error: Exception) -> StorageError:
         return error
     if isinstance(error, OSError):  # no permission, no descriptor, no such directory: nothing is wrong with the files
         return StorageError(f"the storage in {directory} cannot be used: {error}")
-    return StorageDamaged(
-        f"the storage in {directory} cannot be read: {error!r}. Move the directory away, connect to a new one, and "
-        "tree.restore(file) what tree.snapshot(file) has saved"
-    )
+    return _to_restore(directory, f"cannot be read: {error!r}")
 
 
 def check(store: Store) -> None:
@@ -63,7 +60,9 @@ def _check(store: Store) -> None:
             seen += 1
             checked(key, record)
             if seen > expected or revision_of(record) > store.revision:
-                raise _lost(store, f"it has more than the {expected} entries of revision {store.revision}")
+                raise _to_restore(
+                    store.directory, f"is damaged: it has more than the {expected} entries of revision {store.revision}"
+                )
             owned += is_indexed(record)
             if metadata := metadata_of(record):
                 keys = index_keys(metadata, store.declared, key)
@@ -74,11 +73,11 @@ def _check(store: Store) -> None:
             (store.by_metadata, indexed, "lines of the index"),
         ):
             if (there := transaction.stat(table)["entries"]) != number:
-                raise _lost(store, f"it counts {there} {what}, and {number} can be read")
+                raise _to_restore(store.directory, f"is damaged: it counts {there} {what}, and {number} can be read")
 
 
-def _lost(store: Store, what: str) -> StorageDamaged:
+def _to_restore(directory: object, what: str) -> StorageDamaged:
     return StorageDamaged(
-        f"the storage in {store.directory} is damaged: {what}. Move the directory away, connect to a new one, and "
-        "tree.restore(file) what tree.snapshot(file) has saved"
+        f"the storage in {directory} {what}. Move the directory away, connect to a new one, and tree.restore(file) "
+        "what tree.snapshot(file) has saved"
     )
