@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import signal
 import socket
@@ -64,6 +63,7 @@ from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.log_levels import levels
+from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked, kill_where
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessHandle"]
 
-logger: logging.Logger = logging.getLogger("suitkaise.processes")
+logger: QueuedLogger = QueuedLogger("suitkaise.processes")
 
 LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
