@@ -6,7 +6,6 @@ is still current. On the other machines of a cluster there is no such word, and 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from suitkaise.storage.backends.redis_address import read_address
 from suitkaise.storage.backends.redis_connection import RedisError
 from suitkaise.storage.backends.redis_engine import MARK, emptied, store_of
 from suitkaise.storage.backends.redis_server import RedisServer, Script
+from suitkaise.storage.backends.revision import always_changing
 from suitkaise.storage.backends.tables import INDEX, TABLES, unpack_index
 from suitkaise.storage.index import matches, prefixes_of
 from suitkaise.storage.keys import container_prefix, is_below, next_container, ranges_below
@@ -28,8 +28,6 @@ __all__ = ["RedisReader"]
 T = TypeVar("T")
 
 _CHUNK = 1000
-_PAGE = 512  # words
-_ALWAYS_CHANGING = 1  # an odd revision word: nothing that is read now is current later
 
 # What all scripts answer begins with the mark. A record without its value ends where the value starts: its third field.
 _START = """
@@ -130,7 +128,7 @@ class RedisReader(Reader):
         self._owners = tables["owned"][0]
         self._declared = tables["facts"][0]
         self._store = b"?"
-        self._page = memoryview(array("Q", [_ALWAYS_CHANGING] + [0] * (_PAGE - 1)))
+        self._page = always_changing()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record under `key`, or None."""

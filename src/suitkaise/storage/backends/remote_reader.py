@@ -7,7 +7,6 @@ long as a question to the program, and nothing is cached.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.storage.backends.reader import NotThereYet, Reader
+from suitkaise.storage.backends.revision import always_changing
 from suitkaise.storage.records import Entry, Metadata
 
 __all__ = ["RemoteReader", "answer_read"]
@@ -24,9 +24,6 @@ T = TypeVar("T")
 READ_TIMEOUT = 30.0
 """Seconds that a read may take."""
 
-_PAGE = 512  # words
-_ALWAYS_CHANGING = 1  # an odd revision word: nothing that is read now is current later
-
 
 class RemoteReader(Reader):
     """Reads by questions to the program."""
@@ -35,7 +32,7 @@ class RemoteReader(Reader):
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._page = memoryview(array("Q", [_ALWAYS_CHANGING] + [0] * (_PAGE - 1)))
+        self._page = always_changing()
 
     def _ask(self, what: str, *arguments: Any) -> Any:
         return router().request(RequestKind.STORAGE_READ, "", (what, *arguments)).get(READ_TIMEOUT)

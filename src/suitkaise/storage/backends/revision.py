@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import mmap
 import os
+from array import array
 from pathlib import Path
 
-__all__ = ["PROGRESS", "RevisionWord"]
+__all__ = ["PROGRESS", "RevisionWord", "always_changing"]
 
 PROGRESS = 8
 """The place in the page of the number of entries that a long write has written so far."""
@@ -72,3 +73,8 @@ class RevisionWord:
         """Unmap the page. A later access to `words` raises `ValueError`."""
         self.words.release()
         self._page.close()
+
+
+def always_changing() -> memoryview[int]:
+    """Return a page for a storage of another machine: an odd word, so nothing that is read now is current later."""
+    return memoryview(array("Q", [1] + [0] * (RevisionWord.SIZE // 8 - 1)))
