@@ -140,7 +140,7 @@ class BoundedMailbox:
         now = time.monotonic()
         if now >= self._purge_at:
             self._purge_at = now + _PURGE
-            self._end_blocked(lambda other: other.message.deadline is not None and other.message.deadline < now)
+            self._end_late(now)
         one.message.body.keep()
         size = one.message.body.size
         if len(self._blocked) >= MOST or (self._blocked and self._blocked_bytes + size > MOST_BYTES):
@@ -148,11 +148,12 @@ class BoundedMailbox:
         self._blocked.append(one)
         self._blocked_bytes += size
 
-    def _end_blocked(self, over: Callable[[_Blocked], bool]) -> None:
+    def _end_late(self, now: float) -> None:
         """Forget the asks whose time is over: their askers have got their error already."""
-        for one in [other for other in tuple(self._blocked) if over(other)]:
-            self._unblock(one)
-            one.message.fail(AskTimeout(f"{self._path!r} had no room for the message in time", path=self._path))
+        for one in tuple(self._blocked):
+            if one.message.deadline is not None and one.message.deadline < now:
+                self._unblock(one)
+                one.message.fail(AskTimeout(f"{self._path!r} had no room for the message in time", path=self._path))
 
     def withdraw(self, room: Any) -> None:
         """Forget a message whose sender has cancelled its `room`."""
