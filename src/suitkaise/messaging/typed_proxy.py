@@ -44,9 +44,8 @@ class TypedProxy:
         ref, cls, timeout = vars(self)["_ref"], vars(self)["_cls"], vars(self)["_timeout"]
         found = inspect.getattr_static(cls, name, None)
         found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-        if not (
-            inspect.isroutine(found) and callable(getattr(cls, name, None))
-        ):  # what else has `__get__` is no method
+        # what else has `__get__` is no method
+        if not (inspect.isroutine(found) and callable(getattr(cls, name, None))):
             return _ask_and_wait(ref, "get", name, timeout)
         return _method(ref, name, timeout, awaited=is_async_function(found))
 
