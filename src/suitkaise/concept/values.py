@@ -17,7 +17,7 @@ from typing import Any
 from suitkaise.concept.blocks import Block
 from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
-from suitkaise.specs.recipe import parameters_of, signature_of
+from suitkaise.specs.recipe import parameters_of, signature_of, wrapped_signature_of
 
 __all__ = ["Values", "check_call"]
 
@@ -116,7 +116,7 @@ def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> set[str]:
     """Return the names of the parameters that positional arguments fill: also those of what is wrapped."""
     filled = set(signature_of(function).bind_partial(*args).arguments)
     with contextlib.suppress(TypeError, ValueError):  # the wrapper keeps some for itself; what is wrapped is a built-in
-        filled |= inspect.signature(function).bind_partial(*args).arguments.keys()
+        filled |= wrapped_signature_of(function).bind_partial(*args).arguments.keys()
     return filled
 
 

@@ -241,7 +241,7 @@ _FIXED = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 _MADE_WITH_THE_CLASS = frozenset({
     "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__weakref__", "__orig_bases__",
     "__parameters__", "_abc_impl", "__slots__", "__slotnames__", "__match_args__", "__struct_config__", "__signature__",
-    "__static_attributes__",
+    "__static_attributes__", "__annotate_func__", "__annotations_cache__",
 })  # fmt: skip
 
 

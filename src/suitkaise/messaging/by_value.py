@@ -98,15 +98,16 @@ def _reduce_function(function: types.FunctionType, notes: changed_globals.Notes)
         used = {name: scope[name] for name in names if name in scope}
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     submodules = parts._find_imported_submodules(code, itertools.chain(used.values(), *cells))
+    annotations = _annotations_of(function)
     attributes = {
         "__name__": function.__name__, "__qualname__": function.__qualname__, "__module__": function.__module__,
         "__doc__": function.__doc__, "__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__,
-        "__annotations__": function.__annotations__,
+        "__annotations__": annotations,
     }  # fmt: skip
     if sys.version_info >= (3, 12):
         attributes["__type_params__"] = function.__type_params__
     name = definitions.top_name(function)
-    globals_ = {**_names_in(function.__annotations__, scope), **used}
+    globals_ = {**_names_in(annotations, scope), **used}
     state = key, name, home, attributes, dict(vars(function)), cells, globals_, changed, submodules
     made_from = key, code, home, definitions.scope_key(function), definitions.cell_keys(function, key)
     return _make_function, made_from, state, None, None, _fill_function
@@ -156,6 +157,24 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 _WORD = re.compile(r"[^\W\d]\w*")
+
+
+if sys.version_info >= (3, 14):  # which evaluates annotations when they are asked for
+
+    def _annotations_of(owner: Any) -> dict[str, Any]:
+        """Return the annotations of a function, or of a class alone; as texts if one names what is not there."""
+        from annotationlib import Format, get_annotations
+
+        try:
+            return get_annotations(owner)
+        except Exception:
+            return get_annotations(owner, format=Format.STRING)
+
+else:
+
+    def _annotations_of(owner: Any) -> dict[str, Any]:
+        annotations = vars(owner).get("__annotations__", {}) if isinstance(owner, type) else owner.__annotations__
+        return annotations if isinstance(annotations, dict) else {}
 
 
 def _names_in(annotations: Any, scope: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +232,7 @@ def _reduce_class(cls: type) -> Any:
     key = definitions.key_of(cls)
     module, qualified = definitions.name_of(cls)
     scope = vars(sys.modules[module]) if module in sys.modules else {}
-    names = _names_in(vars(cls).get("__annotations__"), scope)
+    names = _names_in(_annotations_of(cls), scope)
     outer = qualified.partition(".")[0]
     if outer != qualified and definitions.is_at_top_level(cls):
         names[outer] = scope[outer]  # pickle finds this class by way of the outer one
@@ -245,12 +264,21 @@ def _body_of(cls: type) -> dict[str, Any]:
     cloudpickle sorts it, and leaves out what a base holds too, which then hides nothing of the other bases.
     """
     kept = parts._class_getstate(cls)[0]
-    return {
+    body = {
         name: kept.get(name, value)
         for name, value in vars(cls).items()
-        if name not in ("__dict__", "__weakref__", "__annotate_func__", "__slotnames__")
+        if name not in _MADE_BY_PYTHON
         and not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
     }
+    if annotations := _annotations_of(cls):
+        body["__annotations__"] = annotations
+    return body
+
+
+_MADE_BY_PYTHON = frozenset(
+    {"__dict__", "__weakref__", "__slotnames__", "__annotations__", "__annotate_func__", "__annotations_cache__"}
+)
+"""What a class holds that is made with it, or of it."""
 
 
 def _is_quiet(cls: type) -> bool:

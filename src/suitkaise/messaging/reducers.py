@@ -237,6 +237,16 @@ def _rebuild_code(make: Callable[..., types.CodeType], args: tuple[Any, ...], fi
     return make(*args).replace(co_filename=file)
 
 
+def _reduce_forward_reference(value: typing.ForwardRef) -> Any:
+    """Send the name alone: from Python 3.14 on it may hold all globals of the module that it is in."""
+    options = {"is_argument": value.__forward_is_argument__, "is_class": value.__forward_is_class__}
+    return _make_forward_reference, (value.__forward_arg__, value.__forward_module__, options)
+
+
+def _make_forward_reference(name: str, module: Any, options: dict[str, bool]) -> typing.ForwardRef:
+    return typing.ForwardRef(name, module=module, **options)
+
+
 REDUCERS: dict[type, Callable[[Any], Any]] = {
     types.CodeType: _reduce_code,
     types.MethodType: _reduce_method,
@@ -248,6 +258,7 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     typing.ParamSpec: _reduce_type_variable,
     typing.TypeVarTuple: _reduce_type_variable,
     typing.NewType: _reduce_new_type,
+    typing.ForwardRef: _reduce_forward_reference,
     contextvars.ContextVar: _reduce_context_variable,
     struct.Struct: _reduce_struct,
     **dict.fromkeys(_MARKS, _reduce_mark_of_dataclasses),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ __all__ = [
     "snapshot",
     "with_arguments",
     "without_parameters",
+    "wrapped_signature_of",
 ]
 
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
@@ -54,6 +56,13 @@ _ANSWERS = ("on_receive", "result")
 
 _GETS = {"on_receive": ("message",), "on_failure": ("error",)}
 """What the hooks are called with that are called with arguments."""
+
+_AS_FAR_AS_KNOWN: dict[str, Any] = {}
+"""The option for signatures whose annotations name what is there for type checkers alone."""
+if sys.version_info >= (3, 14):  # which evaluates annotations when they are asked for
+    from annotationlib import Format
+
+    _AS_FAR_AS_KNOWN["annotation_format"] = Format.FORWARDREF
 
 _ATTRIBUTES = "__constructed__"
 """The name under which a worker instance keeps the attributes that its constructor set."""
@@ -334,9 +343,14 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
         ValueError, TypeError: they cannot be known, as for some built-ins.
     """
     try:
-        return inspect.signature(function, follow_wrapped=False)
+        return inspect.signature(function, follow_wrapped=False, **_AS_FAR_AS_KNOWN)
     except ValueError:
-        return inspect.signature(function)  # of `functools.lru_cache`, which gives none
+        return wrapped_signature_of(function)  # of `functools.lru_cache`, which gives none
+
+
+def wrapped_signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the arguments of what a function wraps, or its own. Raises what `signature_of` raises."""
+    return inspect.signature(function, **_AS_FAR_AS_KNOWN)
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -349,7 +363,7 @@ def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Paramete
     if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
         return own
     named = {name: one for name, one in own.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
-    return {**named, **inspect.signature(function).parameters}
+    return {**named, **wrapped_signature_of(function).parameters}
 
 
 def is_async_function(function: Any) -> bool:
