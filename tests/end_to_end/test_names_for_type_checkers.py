@@ -44,7 +44,8 @@ class Later: ...
 
 with Supervisor("app", Book(2)).start() as running:
     book = running["book"]
-    print(book.ask(Line(3)), type(book.proxy().add(Later()).get()).__name__, type(book.proxy(Book).add(Later())).__name__)
+    untyped, typed = book.proxy().add(Later()).get(), book.proxy(Book).add(Later())
+    print(book.ask(Line(3)), type(untyped).__name__, type(typed).__name__)
     try:
         book.proxy(Book).add(1, 2)
     except TypeError as error:

@@ -7,7 +7,10 @@ the public behaviour of an executor, each with the reason.
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import pickle
+import sys
+import threading
 import unittest
 from collections.abc import Iterator
 from typing import Any
@@ -30,15 +33,23 @@ NOT_APPLICABLE = {
     "test_python_finalization_error": INTERNALS,
     "test_killed_child": ABOUT_BREAKING,
     "test_crash_big_data": ABOUT_BREAKING,
+    "test_broken_process_pool_traceback": ABOUT_BREAKING,
     "test_max_workers_too_large": "a limit of Windows",
     "test_traceback": "expects the remote traceback as a cause; ours is a note of the exception",
-    "test_ressources_gced_in_workers": "needs a context of multiprocessing",
     "test_max_tasks_per_child_defaults_to_spawn_context": "needs a context of multiprocessing",
     "test_saturation": INTERNALS,
     "test_idle_process_reuse_one": INTERNALS,
     "test_idle_process_reuse_multiple": INTERNALS,
     "test_max_tasks_per_child": INTERNALS,
-    "test_max_tasks_early_shutdown": "names the option max_tasks_per_child; ours is max_tasks_per_worker",
+    "test_shutdown_no_wait_max_tasks_gh119592": f"{INTERNALS}; test_ends.py has the same with ours",
+    "test_gc_during_max_tasks_worker_exit_gh152967": f"{INTERNALS}; test_ends.py has the same with ours",
+    "test_force_shutdown_during_max_tasks_worker_exit": INTERNALS,
+    "test_failed_worker_replacement_breaks_pool": INTERNALS,
+    "test_terminate_workers": INTERNALS,
+    "test_kill_workers": INTERNALS,
+    "test_force_shutdown_workers_invalid_op": INTERNALS,
+    "test_force_shutdown_workers": f"{INTERNALS}; test_ends.py has the same with ours",
+    "test_force_shutdown_workers_stops_pool": f"{INTERNALS}; test_ends.py has the same with ours",
     "test_default_workers": INTERNALS,
     "test_idle_thread_reuse": INTERNALS,
     "test_shutdown_deadlock_pickle": INTERNALS,
@@ -64,8 +75,10 @@ MODULES = ("executor", "test_as_completed", "test_deadlock", "test_init", "test_
 
 
 class _ProcessPool(ProcessPool):
-    def __init__(self, *args: Any, mp_context: None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    """Takes the options that `ProcessPoolExecutor` has under other names."""
+
+    def __init__(self, *args: Any, mp_context: Any = None, max_tasks_per_child: Any = None, **options: Any) -> None:
+        super().__init__(*args, max_tasks_per_worker=max_tasks_per_child, **options)
 
 
 class _WithAWorker:
@@ -78,6 +91,16 @@ class _WithAWorker:
         super().setUp()  # type: ignore[misc]
         if self._testMethodName == "test_cancel_futures":
             self.executor.submit(id, 0).result()
+
+    def get_context(self) -> Any:
+        return multiprocessing.get_context("spawn")
+
+    def create_event(self) -> Any:
+        if isinstance(self.executor, ThreadPool):
+            return threading.Event()
+        manager = self.get_context().Manager()
+        self.addCleanup(manager.shutdown)  # type: ignore[attr-defined]
+        return manager.Event()
 
 
 def _names() -> dict[str, Any]:
@@ -105,7 +128,7 @@ def _cases() -> Iterator[Any]:
             bases = tuple(
                 base for base in (names["ExecutorMixin"], unittest.TestCase) if not issubclass(mixin, base)
             )  # fmt: skip
-            own = {"executor_type": pool, "get_context": lambda self: None}
+            own = {"executor_type": pool}
             cls: Any = type(subject, (_WithAWorker, mixin, *bases), own)
             for method in unittest.TestLoader().getTestCaseNames(cls):
                 inherited = subject != "ExecutorTest" and hasattr(names["ExecutorTest"], method)
@@ -132,7 +155,8 @@ def test_a_pool_passes(cls: Any, method: str, monkeypatch: pytest.MonkeyPatch) -
         "BrokenProcessPool": (TaskFailed, pickle.UnpicklingError, SystemExit),
         "PicklingError": NotSerializable,
     }
-    module = getattr(cls, method).__globals__
+    home = next(one for one in cls.__mro__ if method in vars(one))
+    module = vars(sys.modules[home.__module__])
     for name in errors.keys() & module.keys():
         monkeypatch.setitem(module, name, errors[name])
     result = unittest.TestResult()

@@ -184,6 +184,21 @@ def test_a_pool_that_is_forgotten_finishes_its_tasks_and_ends(one_runtime_for_al
     eventually(lambda: _is_over(name))
 
 
+@pytest.mark.parametrize("how", ["shut down", "forgotten"])
+def test_workers_that_have_run_all_they_may_are_replaced_after_the_end_of_their_pool(
+    one_runtime_for_all: None, how: str, tmp_path: Path
+) -> None:
+    pool, go = ProcessPool(1, max_tasks_per_worker=1), tmp_path / "go"
+    futures = [pool.submit(tasks.wait_for, str(go)) for _ in range(3)]
+    eventually(futures[0].running)
+    if how == "shut down":
+        pool.shutdown(wait=False)
+    del pool
+    gc.collect()
+    go.touch()
+    assert [future.result(30) for future in futures] == [str(go)] * 3
+
+
 def test_tasks_fail_when_the_supervisor_of_the_pool_is_stopped(pool: ProcessPool, tmp_path: Path) -> None:
     futures = [pool.submit(tasks.wait_for, str(tmp_path / "never")) for _ in range(5)]
     eventually(futures[0].running)
