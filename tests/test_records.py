@@ -117,6 +117,7 @@ def test_a_frozen_record_with_slots_can_be_pickled_and_copied() -> None:
 
 def test_the_constructor_is_compiled_once_and_only_when_it_is_looked_up() -> None:
     made = point(records.dataclass)
+    assert not isinstance(vars(made)["__init__"], types.FunctionType)
 
     @records.dataclass(frozen=True, slots=True)
     class Child(made):  # type: ignore[misc, valid-type]
@@ -124,7 +125,6 @@ def test_the_constructor_is_compiled_once_and_only_when_it_is_looked_up() -> Non
 
         size: int = 0
 
-    assert not isinstance(vars(made)["__init__"], types.FunctionType)
     first = made.__init__
     assert isinstance(first, types.FunctionType)
     assert first is made.__init__ is vars(made)["__init__"]

@@ -122,8 +122,9 @@ def test_a_web_application_says_what_is_wrong_with_a_request() -> None:
     with start_program(APPS / "web.py") as program:
         url = program.expect("http:").strip().removesuffix("/status")
         program.expect("web serves")
-        with pytest.raises(urllib.error.HTTPError, match="400"):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refusal:
             urllib.request.urlopen(f"{url}/jobs", b"many", timeout=10)
+        refusal.value.close()
         assert request(f"{url}/jobs/77") == {"state": "failed, or never accepted"}
         program.send_signal(signal.SIGINT)
         assert program.wait(20) == 0, program.stderr

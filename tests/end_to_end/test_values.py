@@ -385,7 +385,7 @@ for make in (multiprocessing.Queue, multiprocessing.SimpleQueue, multiprocessing
     if isinstance(what, subprocess.Popen):
         what.wait()
 
-with multiprocessing.Manager() as manager:
+with multiprocessing.get_context("fork").Manager() as manager:
     shared = manager.dict(program=1)
     with Supervisor("tree", Worker(shared)).start() as running:
         print(running["worker"].ask(2), shared["worker"])
