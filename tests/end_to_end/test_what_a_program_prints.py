@@ -77,6 +77,7 @@ import ctypes
 class Native(Process):
     restart = "temporary"
     def loop(self):
+        self.wait(0.1)  # Python 3.14 tells no stack while a thread is being started
         self.deeper()
     def deeper(self):
         {fault}
