@@ -88,7 +88,7 @@ with Supervisor("app", Native).start() as running:
 """
     done = run_program(HEADER + program).check()
     assert "in deeper" in done.stdout
-    assert f"({name}) (at program.py:12); see" in done.stderr
+    assert f"({name}) (at program.py:13); see" in done.stderr
 
 
 LEVELS = """
