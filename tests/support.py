@@ -5,7 +5,6 @@ A test never sleeps for a fixed time. It waits for what it expects, here, and fa
 
 from __future__ import annotations
 
-import _thread
 import codecs
 import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
 import json
@@ -58,7 +57,6 @@ __all__ = [
     "started_programs",
     "stranger",
     "wait_gone",
-    "with_statements_end",
 ]
 
 T = TypeVar("T")
@@ -152,28 +150,6 @@ def interrupted_at_each_line(prepare: Callable[[], Callable[[], T]], handler: Ca
 
 class Interrupted(BaseException):
     """What the signal handler of `interrupted_at_each_call` raises, as Ctrl-C raises KeyboardInterrupt."""
-
-
-def with_statements_end() -> bool:
-    """Return whether a signal handler that raises cannot leave a lock taken: it does in 3.14, python/cpython#148874."""
-
-    class Block:
-        __enter__ = staticmethod(_thread.interrupt_main)
-        ended = False
-
-        def __exit__(self, *_: object) -> None:
-            self.ended = True
-
-    block = Block()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with block:
-            int("1")
-    except KeyboardInterrupt:
-        return block.ended
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return False
 
 
 def interrupted_at_each_call(call: Callable[[], object]) -> Iterator[None]:

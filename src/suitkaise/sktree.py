@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from suitkaise.errors import StorageError
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.router import in_worker_process
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.specs.options import path_text
 from suitkaise.storage.connect import attach
@@ -28,7 +28,7 @@ _OWN_STORAGE = (
     "for that of the program, pass it the program's tree, as an argument"
 )
 
-_lock = threading.RLock()  # a signal handler may connect or disconnect, too
+_lock = RLock()  # a signal handler may connect or disconnect, too
 _connected: list[Tree] = []  # that of the main program, while it is connected
 
 
@@ -142,7 +142,7 @@ def _is_child_of_multiprocessing() -> bool:
 
 def _reset_after_fork() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
     _connected.clear()
 
 

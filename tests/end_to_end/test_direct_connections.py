@@ -39,7 +39,7 @@ from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import next_event
-from tests.support import descriptors_of, eventually, send_signal, with_statements_end
+from tests.support import descriptors_of, eventually, send_signal
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -777,7 +777,6 @@ def raise_in_asks(sender: Any, count: int) -> list[Any]:
     return [wrong, stopped > 0, TO.ask(b"well", timeout=30)]
 
 
-@pytest.mark.skipif(not with_statements_end(), reason="a fault of this Python (python/cpython#148874)")
 def test_an_exception_of_a_signal_handler_mixes_up_no_answers(running: RunningTree) -> None:
     assert run(running, raise_in_asks, 1000) == [[], True, b"well"]
 

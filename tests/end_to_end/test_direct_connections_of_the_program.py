@@ -46,7 +46,7 @@ from tests.end_to_end.test_direct_connections import (
     is_direct,
     receivers,
 )
-from tests.support import descriptors_of, eventually, in_background, with_statements_end
+from tests.support import descriptors_of, eventually, in_background
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -259,7 +259,6 @@ def test_a_signal_handler_may_tell_and_ask_at_any_moment(running: RunningTree, t
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # it may interrupt the making of a socket pair
-@pytest.mark.skipif(not with_statements_end(), reason="a fault of this Python (python/cpython#148874)")
 def test_an_exception_of_a_signal_handler_mixes_up_no_answers(running: RunningTree) -> None:
     assert senders.raise_in_asks(None, 500) == [[], True, b"well"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish
 from suitkaise.specs.bounded import OnFull
-from tests.support import eventually, in_background, run_program, with_statements_end
+from tests.support import eventually, in_background, run_program
 
 
 class Collector(Process):
@@ -251,7 +251,6 @@ def test_a_signal_handler_does_not_wait_for_the_code_that_it_interrupts(act: str
     assert run_program(INTERRUPTED, act).check().stdout.splitlines() == told
 
 
-@pytest.mark.skipif(not with_statements_end(), reason="a fault of this Python (python/cpython#148874)")
 def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:
     class Stop(Exception):
         pass

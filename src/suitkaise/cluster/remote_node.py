@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import platform
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -63,6 +62,7 @@ from suitkaise.messaging.connection import BACKLOG
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import Ask, HubAnswer, WorkerFrame
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_levels import levels
 
 __all__ = ["MARGIN", "NodeOwner", "RemoteNode", "RequestServer", "Serve"]
@@ -167,7 +167,7 @@ class RemoteNode:
         self._process: NodeProcess | None = None
         self._link: Link | None = None
         self._phase = _Phase.STARTING
-        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._lock = RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []
         self._waiting_bytes = 0
         self._taken = 0  # of its workers' logging, since the last time that it was told

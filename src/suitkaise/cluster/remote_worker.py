@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -54,6 +53,7 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import DROPPED, MESSAGES, OWN, SLOT_BYTES, Phase, Slot, SlotView
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.locks import RLock
 
 __all__ = ["RemoteWorker", "Sender"]
 
@@ -108,7 +108,7 @@ class RemoteWorker:
         self.node: Sender | None = None
         self._context = context
         self._recipe = recipe
-        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._lock = RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []  # for a node to be found
         self.inbox: RemoteInbox = RemoteInbox(self._drop_up_to)
         self.on_room: Callable[[int], None] = lambda dropped: None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from typing import TYPE_CHECKING
 
 from suitkaise.platform.exit_functions import at_exit
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import after_fork_in_child, was_interrupted
@@ -24,7 +24,7 @@ __all__ = ["forget", "start"]
 logger: QueuedLogger = QueuedLogger("suitkaise")
 
 _groups: list[WorkerGroup] = []
-_lock = threading.RLock()
+_lock = RLock()
 
 
 def start(name: str, group: WorkerGroup) -> RunningTree:
@@ -69,7 +69,7 @@ def _wait_for_all() -> None:
 
 def _reset_after_fork() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
     _groups.clear()
 
 

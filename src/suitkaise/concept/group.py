@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import threading
 import time
 import warnings
 import weakref
@@ -27,6 +26,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.router import in_worker_process, router
 from suitkaise.messaging.supervisor_ref import ChildLine, SupervisorRef
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.specs import SpecWarning
 from suitkaise.status import ENDED, Status, TreeStatus
@@ -85,7 +85,7 @@ class WorkerGroup:
         self._pid = os.getpid()
         self._kept: dict[str, _Kept] = {}  # after the end
         self._kept_removed: dict[str, _Kept] = {}  # likewise, of temporary workers that had ended before
-        self._lock = threading.RLock()
+        self._lock = RLock()
         _groups.add(self)
 
     def __repr__(self) -> str:
@@ -342,7 +342,7 @@ _groups: weakref.WeakSet[WorkerGroup] = weakref.WeakSet()
 
 def _reset_after_fork() -> None:
     for group in list(_groups):
-        group._lock = threading.RLock()  # another thread of the parent may have had it
+        group._lock = RLock()  # another thread of the parent may have had it
 
 
 after_fork_in_child(_reset_after_fork)

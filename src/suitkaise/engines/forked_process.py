@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 from typing import Protocol
 
 from suitkaise.engines.engine import EngineContext
@@ -20,6 +19,7 @@ from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.processes import children, has_ended
@@ -96,7 +96,7 @@ class ForkedProcess:
         self._keeper = keeper
         self._path = path
         self._callbacks = callbacks
-        self._lock = threading.RLock()  # a signal handler may send a signal, too
+        self._lock = RLock()  # a signal handler may send a signal, too
         self._buffer: SendBuffer | None = None
         self._parser = _parser()
         self._announced_pidfd: int | None = None  # received with `Announce`, until that frame is handled

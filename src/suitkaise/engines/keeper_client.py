@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -38,6 +37,7 @@ from suitkaise.engines.protocol import (
 )
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance, User
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import listeners, wanted
 from suitkaise.platform.processes import has_ended
@@ -121,7 +121,7 @@ class KeeperClient:
         self._context = context
         self._on_lost = on_lost
         self._for_commands = for_commands
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._requests: dict[int, SpawnRequest] = {}  # of this keeper, until their exit status is known
         self._adopted: set[SpawnRequest] = set()  # processes that an earlier keeper has forked
         self._cleaning_up: set[int] = set()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from suitkaise.platform.late_look import Extensions, is_late
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import is_at_work
 from suitkaise.platform.reactor import Reactor
 
@@ -45,7 +45,7 @@ class KeeperLiveness:
     def __init__(
         self,
         reactor: Reactor,
-        lock: threading.RLock,
+        lock: RLock,
         owes_answer: Callable[[], bool],
         pid: Callable[[], int],
         kill: Callable[[], None],

@@ -7,7 +7,6 @@ import itertools
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -62,6 +61,7 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
@@ -107,7 +107,7 @@ class ProcessHandle:
         self._tail = tail_file(context.directory, launch.incarnation.serial)
         self._bell = self._slot.bytes[BELL : BELL + 1]
         self._ring = 1  # the value to which the next frame sets the bell
-        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._lock = RLock()  # a signal handler may send a message, too
         self._numbers = itertools.count(1)
         self._asked: dict[int, Message] = {}
         self.known: Known = Known()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from typing import Any
 
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.platform.imports import when_imported
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
 
@@ -44,12 +44,12 @@ def serve_tracker() -> Answer[tuple[int, int]]:
 
 
 # ------------------------------------------------------------ in a worker's process
-_lock = threading.RLock()
+_lock = RLock()
 
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
 
 
 after_fork_in_child(_renew_lock)

@@ -25,6 +25,7 @@ from suitkaise.messaging.mailbox import ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.tail import LINES
 from suitkaise.platform.threads import is_end
 from suitkaise.specs import Child
@@ -96,7 +97,7 @@ class ThreadHandle:
         self._launch = launch
         self._abandoned = engine._abandoned
         self.owner: str = engine.owner_of(launch.incarnation)
-        self._lock = threading.RLock()  # a signal handler may send a message, too
+        self._lock = RLock()  # a signal handler may send a message, too
         self._slot = context.board.take(launch.path)
         self._slot.mark_started()
         self._trace: MessageTrace | None = None

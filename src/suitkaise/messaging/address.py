@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -24,6 +23,7 @@ from suitkaise.messaging.pending import PendingMessages
 from suitkaise.messaging.protocol import AdminAction, ControlKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
+from suitkaise.platform.locks import RLock
 from suitkaise.specs.bounded import Bounded
 from suitkaise.status import Status, status_after
 
@@ -165,7 +165,7 @@ class Address:
         self._bounded: BoundedMailbox | None = None
         self._on_over: dict[Callable[[], None], None] = {}
         self._joins: dict[Answer[Any], str] = {}  # of workers that wait for the end: their paths
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     # ------------------------------------------------------------ requests of refs
     @property

@@ -8,7 +8,6 @@ receiver has set itself: its own state is its own.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from suitkaise.messaging import definitions
 from suitkaise.messaging.definitions import Home
 from suitkaise.messaging.fingerprints import fingerprint, is_stable
+from suitkaise.platform.locks import RLock
 
 __all__ = ["Notes", "take"]
 
@@ -34,7 +34,7 @@ _sent: dict[tuple[Home, str], tuple[object, int]] = {}
 _arrived: dict[tuple[Home, str], tuple[Callable[[], Any], int]] = {}
 """From globals that have come to this process to what returns their value, as long as it is held, and that time."""
 
-_reading = threading.RLock()  # a signal handler may start tasks
+_reading = RLock()  # a signal handler may start tasks
 os.register_at_fork(after_in_child=_reading._at_fork_reinit)  # type: ignore[attr-defined]
 
 

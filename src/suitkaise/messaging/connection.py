@@ -24,6 +24,7 @@ from typing import Any
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.pieces import Data, Pieces
+from suitkaise.platform.locks import RLock
 
 __all__ = ["BACKLOG", "FLAGS", "NO_ANCILLARY_DATA", "FrameWriter", "Outbox", "send_and_record"]
 
@@ -59,7 +60,7 @@ class FrameWriter:
         self._sock = sock
         self._patience = patience
         self._flags = FLAGS if patience is None else _NOT_WAITING
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._frames: deque[_PendingFrame] = deque()
         self._writer: int | None = None
 

@@ -6,12 +6,12 @@ their number so far.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from suitkaise.events import DeadLetter, Event
+from suitkaise.platform.locks import RLock
 
 __all__ = ["DeadLetters"]
 
@@ -25,7 +25,7 @@ class DeadLetters:
     def __init__(self, publish: Callable[[Event], None] = lambda event: None) -> None:
         self.publish: Callable[[Event], None] = publish
         self._counts: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.RLock()  # a signal handler may lose a message, too
+        self._lock = RLock()  # a signal handler may lose a message, too
 
     def add(self, path: str, why: str, number: int = 1) -> None:
         """Count messages to the worker at `path` that were not delivered, for the reason `why`."""

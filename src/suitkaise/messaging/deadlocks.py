@@ -18,7 +18,6 @@ does not know their incarnations; one that is abandoned sends no token back.
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.identity import current_owner, handles_alone, own_thread_of, owner_of, split_owner
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import RequestKind
+from suitkaise.platform.locks import RLock
 from suitkaise.records import dataclass
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Waits:
         self._is_current = is_current
         self._edges: dict[str, list[Edge]] = {}
         self._tokens = itertools.count(1)
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def add(self, target: str, argument: Any, answer: Answer[Token]) -> None:
         """Record that a worker waits, until the answer is cancelled or set: to the next token, or to the error."""

@@ -37,6 +37,7 @@ from suitkaise.errors import AskTimeout, WorkerDead
 from suitkaise.messaging.identity import set_reads_answers, split_owner
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.route import PATIENCE, Hub, Route
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
@@ -112,7 +113,7 @@ class Routes:
         self._all: dict[weakref.ref[Route], None] = {}
         self._close_unused_at = 0.0
         self._reactor: Reactor | None = None
-        self._lock = threading.RLock()  # a signal handler may need the I/O thread, too
+        self._lock = RLock()  # a signal handler may need the I/O thread, too
 
     def close(self) -> None:
         """Close all connections; asks that were not answered fail."""

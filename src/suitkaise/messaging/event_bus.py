@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +12,7 @@ from typing import NoReturn
 from suitkaise.events import Event, SupervisorStopped
 from suitkaise.messaging.answer import checked_timeout
 from suitkaise.platform.flag import Flag
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Bus", "Subscription"]
@@ -50,7 +50,7 @@ class Subscription:
         self._bus = bus
         self._prefix = prefix
         self._events: deque[Event] = deque()
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._closed = False
         self._awaiting: list[Callable[[], object]] = []  # each wakes a thread or a task
 

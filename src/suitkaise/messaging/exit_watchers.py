@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 
 from suitkaise.exits import ExitReason
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["ExitWatchers", "after_its_cause", "call_each", "cause_first"]
@@ -22,7 +23,7 @@ class ExitWatchers:
     def __init__(self) -> None:
         self.serial: int | None = None
         self._callbacks: dict[Hashable, Callable[[ExitReason], None]] = {}
-        self._lock = threading.RLock()  # a signal handler may monitor, too
+        self._lock = RLock()  # a signal handler may monitor, too
 
     def begin(self, serial: int) -> None:
         """Set the serial number of the next incarnation, which is alive from now on."""

@@ -7,11 +7,12 @@ nothing, and learns how many lines it has missed.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from suitkaise.platform.locks import RLock
 
 __all__ = ["EVENT", "MOST_BYTES", "MOST_LINES", "MOST_RINGS", "MOST_TOTAL", "Line", "LineSource", "LogRings", "Run",
            "is_below"]  # fmt: skip
@@ -108,7 +109,7 @@ class LogRings:
     """A ring for each worker, by path. Any thread may call the methods."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may log, too
+        self._lock = RLock()  # a signal handler may log, too
         self._rings: dict[str, _Ring] = {}
         self._size = 0
         self._put = 0

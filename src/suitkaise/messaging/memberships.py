@@ -7,7 +7,6 @@ called from any thread, and none of them waits for a worker.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar, assert_never
 
@@ -19,6 +18,7 @@ from suitkaise.messaging.identity import split_owner
 from suitkaise.messaging.messages import Message, Payload, payload_of
 from suitkaise.messaging.patterns import matches
 from suitkaise.messaging.protocol import GroupAction, TopicAction
+from suitkaise.platform.locks import RLock
 
 __all__ = ["Groups", "Topics"]
 
@@ -33,7 +33,7 @@ class _Memberships(Generic[V]):
     """
 
     def __init__(self, find: Callable[[str], Address], kind: str, on_empty: Callable[[str], object]) -> None:
-        self.lock = threading.RLock()  # a signal handler may publish, too
+        self.lock = RLock()  # a signal handler may publish, too
         self._find = find
         self._kind = kind
         self._on_empty = on_empty

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections import OrderedDict
 
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.messages import Payload
+from suitkaise.platform.locks import RLock
 
 __all__ = ["MOST_FETCHED_BYTES", "MOST_REMOVED", "MOST_RESULT_BYTES", "RemovedWorkers"]
 
@@ -34,7 +34,7 @@ class RemovedWorkers:
         self._addresses: OrderedDict[str, Address] = OrderedDict()
         self._new = _Results(MOST_RESULT_BYTES, single=True)
         self._fetched = _Results(MOST_FETCHED_BYTES)
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def get(self, path: str) -> Address | None:
         """Return the address that was removed from `path`, if it is remembered."""

@@ -8,7 +8,6 @@ import itertools
 import select
 import socket
 import termios
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +24,7 @@ from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallbac
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["PATIENCE", "Connection", "Hub", "Route"]
@@ -107,7 +107,7 @@ class Route:
         self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self._known = Known()

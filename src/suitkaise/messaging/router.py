@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -39,6 +38,7 @@ from suitkaise.messaging.unawaited import Unawaited
 from suitkaise.platform.board import DIRECT_BELL, Board
 from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.exit_functions import at_exit, expect_exit
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
@@ -174,7 +174,7 @@ class HubClient:
 
     def _renew_lock(self) -> None:
         """Make the lock anew in a forked child: a thread of the parent may have held the old one."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._unawaited = Unawaited()  # the others are the parent's
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record
 from suitkaise.messaging.descriptor_codec import DescriptorOwner, descriptor_of
 from suitkaise.messaging.pieces import Pieces
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["SendBuffer"]
@@ -49,7 +49,7 @@ class SendBuffer:
         self._reactor = reactor
         self._path = path
         self._on_event = on_event
-        self._lock = threading.RLock()  # a signal handler may write, too
+        self._lock = RLock()  # a signal handler may write, too
         self._fresh: deque[bytes | Pieces] = deque()
         self._writing = False
         self._backlog = bytearray()

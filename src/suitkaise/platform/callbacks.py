@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable
 
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
@@ -26,7 +26,7 @@ class _Callbacks:
         after_fork_in_child(self._forget)
 
     def _forget(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may settle an answer, too
+        self._lock = RLock()  # a signal handler may settle an answer, too
         self._waiting: deque[Callable[[], object]] = deque()
         self.running: bool = False
 

@@ -6,7 +6,6 @@ Ctrl-C raises KeyboardInterrupt at the next call, or return, of a function that 
 
 from __future__ import annotations
 
-import _thread
 import concurrent.futures
 import threading
 import time
@@ -14,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from suitkaise.platform.locks import RLock
+
 __all__ = ["Condition", "OwnFuture"]
 
 T = TypeVar("T")
 
 
-class Condition(_thread.RLock):  # type: ignore[misc]  # final for type checkers alone
+class Condition(RLock):  # type: ignore[misc]  # final for type checkers alone
     """Does what `threading.Condition` does; it is itself the lock, which is faster, too.
 
     >>> condition, values = Condition(), []

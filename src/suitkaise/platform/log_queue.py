@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from suitkaise.escapes import escaped
 from suitkaise.platform.blocked_streams import MOMENT, leave_streams, shield_streams
 from suitkaise.platform.flag import Flag
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import OwnThread
 
@@ -194,7 +195,7 @@ class LogQueue:
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[int, Callable[[], object]] | None] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # a signal handler may log, too
+        self._lock = RLock()  # a signal handler may log, too
         self._waiting = 0  # records
         self._own = 0  # those of the program itself among them
         self._dropped = 0

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 
@@ -89,7 +90,7 @@ class Reactor:
         self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._bell_lock = threading.RLock()  # a closed descriptor's number may be used again
+        self._bell_lock = RLock()  # a closed descriptor's number may be used again
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
         self._closed = False
         self._thread = DaemonThread(target=self._run, name="suitkaise-io")
@@ -132,7 +133,7 @@ class Reactor:
     def close_after_fork(self) -> None:
         """Close the descriptors in a forked child, where the thread does not exist."""
         self._closed, bell, self._bell = True, self._bell, -1
-        self._bell_lock = threading.RLock()
+        self._bell_lock = RLock()
         self._selector.close()
         if bell >= 0:  # else the thread had ended, and has closed it
             os.close(bell)

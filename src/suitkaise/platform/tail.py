@@ -15,10 +15,11 @@ import mmap
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TypeAlias
+
+from suitkaise.platform.locks import RLock
 
 __all__ = ["LINES", "OF_COMMAND", "RECORDED", "Printed", "Tail", "TailReader", "last_lines"]
 
@@ -56,7 +57,7 @@ class Tail:
 
     def __init__(self, path: str | None = None) -> None:
         self._path = path
-        self._lock = threading.RLock()  # a signal handler may print while its thread does
+        self._lock = RLock()  # a signal handler may print while its thread does
         self._detached = False
         self._memory: memoryview[int] | None = None
         self._position: memoryview[int]

@@ -14,7 +14,6 @@ import itertools
 import logging
 import math
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -29,6 +28,7 @@ from suitkaise.exits import ExitReason, Hung
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.platform.flag import Flag
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.pools.errors import PoolBroken, task_failed
@@ -78,7 +78,7 @@ class Scheduler:
     ) -> None:
         self.name: str = name
         self.max_workers: int = max_workers
-        self.lock: threading.RLock = threading.RLock()
+        self.lock: RLock = RLock()
         self._max_tasks = math.inf if max_tasks is None else max_tasks
         self._make_worker = make_worker
         self._has_processes = processes
@@ -100,7 +100,7 @@ class Scheduler:
         self._running: RunningTree | None = None
         self._reactor: Reactor | None = None
         self._drained = Flag()
-        self._end = threading.RLock()  # a signal handler may shut the pool down, too
+        self._end = RLock()  # a signal handler may shut the pool down, too
         self._ended = False
 
     # ------------------------------------------------------------ from any thread

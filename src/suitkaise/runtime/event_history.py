@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Any
 
 from suitkaise.crashes import CrashLog
 from suitkaise.events import EndEvent, Event
+from suitkaise.platform.locks import RLock
 
 __all__ = ["KEPT", "EventHistory"]
 
@@ -20,7 +20,7 @@ class EventHistory:
 
     def __init__(self, crashes: CrashLog) -> None:
         self._crashes = crashes
-        self._lock = threading.RLock()  # a signal handler may publish, too
+        self._lock = RLock()  # a signal handler may publish, too
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._last = 0
 

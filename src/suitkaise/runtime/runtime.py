@@ -34,6 +34,7 @@ from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.hidden_modules import refuse_hidden_modules, refuse_patched_modules
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_levels import levels, watch_levels
 from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -286,7 +287,7 @@ class Runtime:
 
 
 _listeners: tuple[Callable[[Event], None], ...] = ()
-_guard = threading.RLock()
+_guard = RLock()
 _runtime: Runtime | None = None
 _is_made = False  # at this moment, by the thread that has the guard
 _users = 0
@@ -380,7 +381,7 @@ def leave(name: str | None = None) -> None:
 def _reset_after_fork() -> None:
     global _runtime, _users, _guard, _is_made
     runtime, _runtime, _users, _is_made = _runtime, None, 0, False
-    _guard = threading.RLock()
+    _guard = RLock()
     _trees.clear()
     if runtime is not None:
         set_router(None)

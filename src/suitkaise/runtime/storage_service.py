@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from suitkaise.events import ChildStarted, ChildStartFailure, Event
 from suitkaise.exits import Crashed, Signaled
 from suitkaise.messaging.answer import Answer
 from suitkaise.platform.flag import Flag
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import SerialExecutor
@@ -54,7 +54,7 @@ class StorageService:
     def __init__(self, directory: str, env: Environment) -> None:
         self._private_directory = directory
         self._env = env
-        self._lock = threading.RLock()  # a signal handler may need the storage, too
+        self._lock = RLock()  # a signal handler may need the storage, too
         self._is_starting = False
         self._root: SupervisorInterface | None = None
         self._storage_directory = directory

@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import itertools
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -30,6 +29,7 @@ from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
 from suitkaise.messaging.supervisor_ref import Administration
+from suitkaise.platform.locks import RLock
 from suitkaise.specs import Child
 from suitkaise.specs.options import is_whole
 from suitkaise.specs.recipe import Recipe, Startable, snapshot
@@ -134,7 +134,7 @@ class Tasks:
 
     def __init__(self, tree: Administration) -> None:
         self._tree = tree
-        self._lock = threading.RLock()  # a signal handler may start a task, too
+        self._lock = RLock()  # a signal handler may start a task, too
         self._added: Answer[Any] | None = None
         self._numbers = itertools.count(1)
 

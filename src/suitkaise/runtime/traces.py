@@ -16,6 +16,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.address import Address
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Payload
+from suitkaise.platform.locks import RLock
 
 __all__ = ["KEPT", "LEASE", "Traces"]
 
@@ -32,7 +33,7 @@ class Traces:
     def __init__(self, find: Callable[[str], Address], call_at: Callable[[float, Callable[[], None]], object]) -> None:
         self._find = find
         self._call_at = call_at
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._traces: dict[str, _Trace] = {}
         self._past = 0  # the last number of all traces that have ended
 

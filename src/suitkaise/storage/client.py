@@ -26,6 +26,7 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.sockets import UntrustedServer, connect_own
@@ -81,7 +82,7 @@ class Client:
         """
         self.directory: str = directory
         self.timeout: float = timeout
-        self.lock: Any = threading.RLock()
+        self.lock: Any = RLock()
         self.scheduled: bool = False
         self.user: int | None = None  # the thread that uses it now, which a signal handler may interrupt
         self._id = os.urandom(16)
@@ -463,7 +464,7 @@ _of_thread: Any = threading.local()
 _all: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
 _shared: weakref.WeakValueDictionary[tuple[str, float, int], Client] = weakref.WeakValueDictionary()
 _turns = itertools.count()
-_lock = threading.RLock()
+_lock = RLock()
 
 
 def _reset_after_fork() -> None:
@@ -472,7 +473,7 @@ def _reset_after_fork() -> None:
     _of_thread = threading.local()
     _all = weakref.WeakValueDictionary()
     _shared = weakref.WeakValueDictionary()
-    _lock = threading.RLock()
+    _lock = RLock()
     pipeline.reset_after_fork()
 
 

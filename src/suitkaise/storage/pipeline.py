@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import threading
 import time
 from collections import deque
 from typing import Protocol
 
 from suitkaise.errors import StorageError
 from suitkaise.platform.exit_functions import at_exit, expect_exit
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 
@@ -115,7 +115,7 @@ def reset_after_fork() -> None:
     if _pump is not None:
         _pump.close_in_child()
     _pump = None
-    _lock = threading.RLock()
+    _lock = RLock()
     _errors.clear()
 
 
@@ -190,7 +190,7 @@ class _Pump:
 
 
 _pump: _Pump | None = None
-_lock = threading.RLock()  # reentrant, since a signal handler may write, too
+_lock = RLock()  # reentrant, since a signal handler may write, too
 _errors: dict[str, deque[StorageError]] = {}
 
 

@@ -22,6 +22,7 @@ import msgspec
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
 from suitkaise.messaging.answer import checked_timeout
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
@@ -354,13 +355,13 @@ def _alive() -> list[Watch]:
 
 
 _watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
-_lock = threading.RLock()
+_lock = RLock()
 _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[tuple[int, int, str, str]]).decode
 
 
 def _reset_after_fork() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
     for watch in _alive():
         watch._forked()
 

@@ -10,7 +10,6 @@ and again never has more than one message waiting: what a slow worker misses is 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.tracing import carrier
 from suitkaise.platform.board import OWN, OWN_TAKEN, Slot
 from suitkaise.platform.callbacks import run_send
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
 from suitkaise.specs.options import is_number
@@ -52,7 +52,7 @@ class Timers:
         self.slot: Slot = slot
         self.mailbox: Mailbox = mailbox
         self.call_at: CallAt | None = call_at
-        self.lock: threading.RLock = threading.RLock()  # a signal handler may set or cancel a timer, too
+        self.lock: RLock = RLock()  # a signal handler may set or cancel a timer, too
         self._own: Reactor | None = None
         self._active: set[Timer] = set()
         self._closed = False

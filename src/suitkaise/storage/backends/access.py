@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from suitkaise.errors import StorageError
+from suitkaise.platform.locks import RLock
 from suitkaise.storage.backends.tables import Engine, Opened
 
 __all__ = [
@@ -45,7 +46,7 @@ DEFAULT_MAP_SIZE = 1 << 36
 WRITER = "writer"
 """The file in a storage's directory that the writer locks."""
 
-LOCK = threading.RLock()
+LOCK = RLock()
 """Held while a store is opened or closed, while shared tables are read, and during a fork."""
 
 
@@ -166,7 +167,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global LOCK, _has_read
-    LOCK = threading.RLock()
+    LOCK = RLock()
     _has_read = threading.Condition(LOCK)
     _reading.clear()
     _of_parent.extend(opened for opened, _ in _written_here.values())  # never closed: its locks belong to the parent

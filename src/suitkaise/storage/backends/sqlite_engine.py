@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from suitkaise.errors import StorageDamaged, StorageFull
+from suitkaise.platform.locks import RLock
 from suitkaise.storage.backends.tables import FILES, TABLES, FileSystemFull
 
 __all__ = ["SqliteEngine"]
@@ -134,7 +134,7 @@ class _Opened:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._lock = threading.RLock()  # reentrant: a signal handler may read while its thread is reading
+        self._lock = RLock()  # reentrant: a signal handler may read while its thread is reading
         self._depth = 0
         self.is_folded = False  # the log, as far as possible, since the last commit
 
