@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -28,6 +27,7 @@ from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.exits import Crashed
 from suitkaise.messaging import wire
 from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import SerialExecutor
 from suitkaise.specs import Child
@@ -77,7 +77,7 @@ class ClusterEngine:
         self._cluster = cluster
         self._serve = serve
         self._storage = storage
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._recipes: dict[str, tuple[Child, bytes]] = {}
         self._places = Places()
         self._look: Look | None = None  # the last one at the machines

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from suitkaise.cluster.machines import Machine
+from suitkaise.platform.locks import RLock
 from suitkaise.specs.cluster import Place
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Places:
     def __init__(self) -> None:
         self._nodes: dict[str, RemoteNode] = {}
         self._paths: dict[RemoteNode, set[str]] = {}
-        self._lock = threading.Lock()
+        self._lock = RLock()
 
     def node_of(self, path: str) -> RemoteNode | None:
         """Return the node of a path; None if it has none."""

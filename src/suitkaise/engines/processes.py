@@ -8,7 +8,6 @@ is reported as such.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from suitkaise.engines.spares import EncodedRecipe, Spares
 from suitkaise.messaging import wire
 from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
 from suitkaise.platform.inheritance import User, user
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.preload import preload
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
@@ -45,7 +45,7 @@ class ProcessEngine:
         self._recipes: dict[str, EncodedRecipe] = {}
         self._on_keeper_lost = on_keeper_lost
         self._for_commands = for_commands
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._alive: set[ProcessHandle] = set()
         self._keepers: dict[User, KeeperClient] = {}  # one for each user that this program has been
         self._spares = Spares(context, lambda: self.keeper)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -28,6 +27,7 @@ from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.descriptor_codec import DescriptorOwner
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance, changes
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.preload import preload
@@ -71,7 +71,7 @@ class Spares:
     def __init__(self, context: EngineContext, keeper: Callable[[], KeeperClient]) -> None:
         self._context = context
         self._keeper = keeper
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._recipes: dict[str, EncodedRecipe] = {}  # of the paths that have spares
         self._spares: dict[str, list[_Spare]] = {}
         self._leaving: set[_Spare] = set()  # assigned or dismissed, and not gone yet

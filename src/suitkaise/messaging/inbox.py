@@ -11,13 +11,13 @@ Both use words of the worker's slot on the status board:
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import DROPPED, MESSAGES, OWN, OWN_TAKEN, WANTED, Slot
+from suitkaise.platform.locks import RLock
 from suitkaise.specs.bounded import Bounded
 
 __all__ = ["Inbox", "Taken", "dropped_from", "full_mailbox"]
@@ -40,7 +40,7 @@ class Inbox:
     def __init__(self, slot: Slot) -> None:
         self.delivered: int = 0
         self._words = slot.words
-        self._fence = threading.Lock()
+        self._fence = RLock()
         self._times: deque[float] = deque()  # when those that are held were accepted
 
     def note(self, time: float) -> None:
@@ -118,7 +118,7 @@ class Taken:
     def __init__(self, slot: Slot, ring: Callable[[int], None]) -> None:
         self._words = slot.words
         self._ring = ring
-        self._fence = threading.Lock()
+        self._fence = RLock()
 
     def __call__(self, message: Message, number: int) -> bool:
         """Return whether the message with this number, counted from 1, is dropped."""

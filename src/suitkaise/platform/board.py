@@ -13,13 +13,13 @@ import contextlib
 import errno
 import mmap
 import os
-import threading
 import time
 from enum import IntEnum
 from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.descriptors import above_streams
+from suitkaise.platform.locks import RLock
 from suitkaise.records import dataclass
 
 __all__ = [
@@ -215,7 +215,7 @@ class Board:
         self._free: list[int] = []
         self._next = 0
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = RLock()
 
     @classmethod
     def create(cls, path: str) -> Board:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.records import dataclass
@@ -165,7 +166,7 @@ class DeathWatch:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._watched: dict[int, _Watched] = {}  # by the addresses of the locks
         self._thread: threading.Thread | None = None
         self._bell = ctypes.c_uint32()

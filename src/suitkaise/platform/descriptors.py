@@ -7,10 +7,11 @@ import errno
 import fcntl
 import os
 import socket
-import threading
 from array import array
 from collections.abc import Callable
 from typing import TypeVar
+
+from suitkaise.platform.locks import RLock
 
 __all__ = ["DescriptorReserve", "above_streams", "keep_to_this_process", "receive_descriptors"]
 
@@ -60,7 +61,7 @@ class DescriptorReserve:
     def __init__(self, size: int = 8) -> None:
         self._size = size
         self._kept: list[int] = []
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._closed = False
         self.refill()
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
+from suitkaise.platform.locks import RLock
+
 __all__ = ["sample"]
 
 MOST_FRAMES = 200
@@ -60,7 +62,7 @@ class _SwitchesOften:
     """Has running threads let go of the interpreter sooner, while at least one profile is made in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._profiles = 0
         self._former = 0.0
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 from suitkaise.platform.flag import Flag
+from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 
 __all__ = ["DaemonThread", "OwnThread", "Reserve", "is_end", "keep_reserve"]
@@ -93,7 +94,7 @@ class Reserve:
 
     def __init__(self, count: int) -> None:
         """Start `count` threads, or fewer if the system has no more."""
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._idle: list[_Idle] = []
         self._closed = False
         with contextlib.suppress(RuntimeError):

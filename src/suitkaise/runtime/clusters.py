@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from suitkaise.engines.engine import Engine, EngineContext
+from suitkaise.platform.locks import RLock
 from suitkaise.specs.cluster import Ray
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Clusters:
         self._serve = serve
         self._storage = storage
         self._on_joined = on_joined
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._joined: list[tuple[Ray, ClusterEngine]] = []
 
     def engines_of(self, spec: Ray) -> Mapping[str, Engine]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,7 +72,7 @@ class Runtime:
             refuse_hidden_modules()
             refuse_patched_modules()
             made.callback(keep_reserve())
-            self._home_lock = threading.Lock()
+            self._home_lock = RLock()
             log_queue = LogQueue()
             made.callback(log_queue.close)
             log_queue.open()

@@ -6,7 +6,6 @@ request prolongs the trace for a while; when none waits and none has come for th
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -83,7 +82,7 @@ class _Trace:
         self.last = first
         self._first = first
         self.wanted_until = 0.0
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._reports: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._waiting: dict[Answer[dict[str, Any]], int] = {}
 

@@ -7,13 +7,13 @@ thread is started.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from suitkaise.errors import SpecError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, origin
+from suitkaise.platform.locks import RLock
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe, Startable, with_arguments, without_parameters
 
@@ -65,7 +65,7 @@ class Background:
         self._names: Counter[str] = Counter()
         self._supervisor: ThreadSupervisor | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = RLock()
 
     @property
     def in_use(self) -> bool:
