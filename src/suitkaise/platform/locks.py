@@ -24,13 +24,10 @@ else:
         __slots__ = ()
 
         def __enter__(self) -> bool:
-            taken: list[bool] = []
+            depth = self._recursion_count()
             try:
-                taken.extend(map(self.acquire, _ONCE))  # one call: a handler that raises runs before it, or behind it
+                return self.acquire()
             except BaseException:
-                if taken:
+                if self._recursion_count() > depth:  # the handler has raised behind the call
                     self.release()
                 raise
-            return True
-
-    _ONCE = (True,)
