@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, as_completed
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,13 @@ def pid_in(folder: Path) -> int:
 
 def is_up(running: RunningTree) -> None:
     """Wait until the only task is up: a stop during its start ends it without a value."""
-    eventually(lambda: [line.status for line in running.which_children("tasks")] == ["running"])
+
+    def statuses() -> list[str]:
+        with suppress(ChildNotFound):  # the supervisor of the tasks, which comes with the first one
+            return [line.status for line in running.which_children("tasks")]
+        return []
+
+    eventually(lambda: statuses() == ["running"])
 
 
 def slow_first(item: int) -> tuple[int, int]:
