@@ -193,7 +193,11 @@ def mypy_errors(program: str, folder: Path) -> list[str]:
     file = folder / "typed_program.py"
     file.write_text(program)
     options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache'}"]
-    output, problems, _ = api.run([*options, str(file)])
+    limit = sys.getrecursionlimit()
+    try:
+        output, problems, _ = api.run([*options, str(file)])
+    finally:
+        sys.setrecursionlimit(limit)  # mypy raises it, so far that an endless recursion ends the process
     assert problems == ""
     return [line.partition("error: ")[2] for line in output.splitlines() if "error: " in line]
 
