@@ -186,6 +186,16 @@ def interrupted_at_each_call(call: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGUSR2, before)
 
 
+def _waits_of(pid: int) -> str:
+    """Tell of each thread of a process its name, and the call of the system that it waits in."""
+    lines = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        with suppress(OSError):  # it has just ended
+            facts = [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")]
+            lines.append(f"{task.name}: {', '.join(facts)}")
+    return "\n".join(lines)
+
+
 def mypy_errors(program: str, folder: Path) -> list[str]:
     """Return the errors that `mypy --strict` finds in a program, which is written into the folder."""
     from mypy import api  # 0.2 s
@@ -455,7 +465,8 @@ class Program:
         except subprocess.TimeoutExpired:
             raise AssertionError(
                 f"still running after {timeout} seconds: {self._popen.args!r}\n"
-                f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}"
+                f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}\n"
+                f"--- threads, and where they wait in the system ---\n{_waits_of(self._popen.pid)}"
             ) from None
 
     def relatives(self, name: str = "") -> list[psutil.Process]:
