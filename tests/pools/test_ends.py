@@ -97,7 +97,7 @@ def test_a_pool_whose_workers_are_killed_ends_at_once(pool: ProcessPool, tmp_pat
         pool.submit(pow, 2, 2)
 
 
-def test_a_pool_without_workers_or_with_dead_ones_can_be_killed(pool: ProcessPool, one_runtime_for_all: None) -> None:
+def test_a_pool_without_workers_or_with_dead_ones_can_be_killed(pool: ProcessPool) -> None:
     unused = ProcessPool(1)
     for _ in range(2):
         unused.kill_workers()
