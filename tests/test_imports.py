@@ -24,11 +24,27 @@ HEAVY = (
 """Modules that take a millisecond or more."""
 
 NOT_FOR_A_TREE = (
-    "cloudpickle concurrent.futures logging msgspec pykka socket suitkaise.messaging.answer "
+    "cloudpickle concurrent.futures dataclasses inspect logging msgspec pykka socket suitkaise.messaging.answer "
     "suitkaise.messaging.messages asyncio json multiprocessing pathlib psutil shlex shutil structlog subprocess "
     "tempfile suitkaise.events suitkaise.runtime suitkaise.storage.tree suitkaise.workers.command"
 )
 """Modules that the declaration of a tree of process workers does not need."""
+
+DECLARATION = """
+from suitkaise import Child, Process, Supervisor, Thread
+
+class Counter(Process):
+    def __init__(self, limit, *, step=1):
+        self.limit, self.step = limit, step
+
+    def loop(self):
+        pass
+
+async def poll(address):
+    pass
+
+Supervisor("app", Counter(3, step=2), Child(Counter, id="other", args=(3,)), Thread.of(poll, "here"))
+"""
 
 NOT_FOR_A_WORKER = (
     "asyncio multiprocessing pathlib psutil shlex shutil structlog subprocess tempfile suitkaise.crashes "
@@ -66,6 +82,7 @@ def loaded(code: str) -> set[str]:
     [
         ("import suitkaise", HEAVY),
         ("from suitkaise import Child, Process, Supervisor", NOT_FOR_A_TREE),
+        (DECLARATION, NOT_FOR_A_TREE),
         ("import suitkaise.engines.keeper, suitkaise.engines.worker_main", NOT_FOR_A_WORKER),
         ("import suitkaise.runtime.running_tree", NOT_FOR_A_RUNNING_TREE),
         ("from suitkaise.pools import ProcessPool, ThreadPool", NOT_FOR_A_DECLARED_POOL),

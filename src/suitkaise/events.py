@@ -10,12 +10,11 @@ import dataclasses
 import math
 import re
 import time
-from dataclasses import field
 from typing import Any, ClassVar, Self
 
 from suitkaise.escapes import LONGEST_LINE, figure, one_line, shortened
 from suitkaise.exits import ExitReason, Normal
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = [
     "ChildAbandoned",

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, field
-from typing import Any, ClassVar, Never
+from typing import Any, ClassVar
 
 from suitkaise.escapes import figure, shortened
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field, refuse_assignment, refuse_deletion
 
 __all__ = [
     "KILL_CHILD",
@@ -154,11 +153,8 @@ class Crashed(ExitReason):
     def __hash__(self) -> int:
         return hash((self.phase, self.error, self.traceback))
 
-    def __setattr__(self, name: str, value: Any) -> Never:
-        raise FrozenInstanceError(f"cannot assign to field {name!r}")
-
-    def __delattr__(self, name: str) -> Never:
-        raise FrozenInstanceError(f"cannot delete field {name!r}")
+    __setattr__ = refuse_assignment
+    __delattr__ = refuse_deletion
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Crashed, (self.phase, self.error, self.traceback)

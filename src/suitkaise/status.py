@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from suitkaise.escapes import one_line, shortened
 from suitkaise.exits import ExitReason, GaveUp, Hung, Killed, Shutdown, SignificantFailure
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = ["ENDED", "Counts", "Status", "TreeStatus", "abandoned_threads", "status_after"]
 

@@ -9,12 +9,11 @@ import os
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Never
 
 from suitkaise.concept.blocks import Block
 from suitkaise.messaging.definitions import is_module_by_value
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = ["BoundBlock", "BuiltSetup", "Hook"]
 

@@ -17,12 +17,11 @@ import linecache
 import os
 import types
 from collections.abc import Iterator
-from dataclasses import field
 from typing import Any, TypeAlias
 
 from suitkaise.concept.call_site import all_codes, text_of_command
 from suitkaise.errors import CaptureError
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = ["FACTORY", "Source", "WithStatement", "error_at", "future_flags", "is_in_block", "with_statement_of"]
 

@@ -12,25 +12,16 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from suitkaise.concept.call_site import call_in, caller
 from suitkaise.errors import SpecError
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs import Child, SpecWarning
 from suitkaise.specs.options import ELSEWHERE
-from suitkaise.specs.recipe import (
-    DERIVE,
-    Recipe,
-    Startable,
-    check_function,
-    is_async_function,
-    parameters_of,
-    recipe_of,
-    signature_of,
-    without_parameters,
-)
+from suitkaise.specs.recipe import DERIVE, Recipe, Startable, check_function, recipe_of, without_parameters
+from suitkaise.specs.signatures import is_async_function, parameters_of, signature_of
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["SPECIAL", "Call", "caller_level", "declared"]

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from suitkaise.concept.built import BoundBlock, BuiltSetup
 from suitkaise.concept.values import Values, check_call, check_missing
 from suitkaise.errors import SpecError
-from suitkaise.specs.recipe import Recipe, check_arguments, check_function, is_async_function, snapshot
+from suitkaise.specs.recipe import Recipe, check_arguments, check_function, snapshot
+from suitkaise.specs.signatures import is_async_function
 from suitkaise.workers.worker import Process, Thread, Worker
 
 __all__ = ["worker_for"]

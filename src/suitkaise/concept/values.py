@@ -17,7 +17,7 @@ from typing import Any
 from suitkaise.concept.blocks import Block
 from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
-from suitkaise.specs.recipe import parameters_of, signature_of, wrapped_signature_of
+from suitkaise.specs.signatures import parameters_of, signature_of, wrapped_signature_of
 
 __all__ = ["Values", "check_call"]
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
-from dataclasses import field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from suitkaise.crashes import CrashReport
@@ -21,7 +20,7 @@ from suitkaise.platform.board import Board, SlotView
 from suitkaise.platform.descriptors import DescriptorReserve
 from suitkaise.platform.log_queue import LogQueue
 from suitkaise.platform.reactor import Reactor
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs import Child
 from suitkaise.specs.recipe import Recipe
 from suitkaise.workers.background import ThreadSupervisor

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import field
 
 from suitkaise.engines.protocol import CleaningUp, KeeperAnswer, KeeperWarning, ProcessExited
 from suitkaise.platform.marks import Mark, mark_of
 from suitkaise.platform.processes import OwnChildren, children, descendants, kill_group_of, request_end, was_reaped
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = ["Leftovers"]
 

@@ -6,7 +6,6 @@ import heapq
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import field
 from typing import Literal
 
 from suitkaise.engines.engine import Exit, Launch, settle
@@ -16,7 +15,7 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import SLOT_BYTES, Phase, Slot, SlotView
 from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.reactor import TimerHandle
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs import Child
 from suitkaise.specs.options import is_number
 

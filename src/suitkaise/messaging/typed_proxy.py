@@ -9,7 +9,8 @@ from typing import Any, NoReturn, Protocol
 from suitkaise.messaging.answer import Answer, checked_timeout, refuse_own_ask
 from suitkaise.messaging.ask_timeout import limited
 from suitkaise.messaging.messages import MessageKind, Payload
-from suitkaise.specs.recipe import is_async_function, without_parameters
+from suitkaise.specs.recipe import without_parameters
+from suitkaise.specs.signatures import is_async_function
 
 __all__ = ["Askable", "TypedProxy"]
 

@@ -21,7 +21,8 @@ from suitkaise.pools.lines import Initializer, PoolWorker, ProcessWorker, Thread
 from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number, refuse_unknown
-from suitkaise.specs.recipe import is_async_function, is_generator_function, signature_of, snapshot
+from suitkaise.specs.recipe import snapshot
+from suitkaise.specs.signatures import is_async_function, is_generator_function, signature_of
 
 __all__ = ["Pool", "PoolOptions", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 

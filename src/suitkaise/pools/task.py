@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import field
 from typing import Any, Generic, Protocol, TypeVar
 
 from suitkaise.errors import NotSerializable
@@ -14,7 +13,7 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.answer import checked_timeout
 from suitkaise.messaging.tracing import Carrier, Traced, carrier
 from suitkaise.platform.condition import OwnFuture
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from math import inf
 from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs.options import checked_flag, is_number, is_whole
 
 __all__ = ["SPREADS", "Place", "Ray", "Spread"]

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
+from suitkaise.specs.signatures import (
+    bare,
+    is_async_generator_function,
+    is_generator_function,
+    signature_of,
+    surely_takes,
+)
 from suitkaise.specs.spellings import spelling_in
 
 __all__ = [
@@ -32,17 +36,12 @@ __all__ = [
     "check_recipe",
     "check_unchanged",
     "if_called",
-    "is_async_function",
-    "is_generator_function",
     "overrides",
-    "parameters_of",
     "recipe_of",
     "record",
-    "signature_of",
     "snapshot",
     "with_arguments",
     "without_parameters",
-    "wrapped_signature_of",
 ]
 
 Kind: TypeAlias = Literal["process", "thread", "command", "supervisor"]
@@ -56,13 +55,6 @@ _ANSWERS = ("on_receive", "result")
 
 _GETS = {"on_receive": ("message",), "on_failure": ("error",)}
 """What the hooks are called with that are called with arguments."""
-
-_AS_FAR_AS_KNOWN: dict[str, Any] = {}
-"""The option for signatures whose annotations name what is there for type checkers alone."""
-if sys.version_info >= (3, 14):  # which evaluates annotations when they are asked for
-    from annotationlib import Format
-
-    _AS_FAR_AS_KNOWN["annotation_format"] = Format.FORWARDREF
 
 _ATTRIBUTES = "__constructed__"
 """The name under which a worker instance keeps the attributes that its constructor set."""
@@ -138,7 +130,7 @@ def check_unchanged(recipe: Recipe) -> None:
         return
     for name in {**before, **now}:
         if name not in before:
-            if isinstance(inspect.getattr_static(type(worker), name, None), functools.cached_property):
+            if isinstance(_static(type(worker), name), functools.cached_property):
                 continue
             change = "set"
         elif name not in now:
@@ -240,7 +232,7 @@ def check_arguments(what: Any, args: Any, kwargs: Any) -> None:
 
 def if_called(what: Any) -> str:
     """Return what follows in an error about None, which most functions return, and about what only a call makes."""
-    made = what is None or inspect.iscoroutine(what) or inspect.isgenerator(what) or inspect.isasyncgen(what)
+    made = what is None or isinstance(what, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType))
     return " (was a function called instead of being passed?)" if made else ""
 
 
@@ -253,18 +245,24 @@ def check_recipe(recipe: Recipe) -> None:
         raise SpecError(f"Child: {recipe.name} is a class but not a worker; {DERIVE}")
     hooks: tuple[str, ...] = ()
     if isinstance(target, type) and issubclass(target, Startable):
-        if inspect.isabstract(target):
-            missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+        if missing := getattr(target, "__abstractmethods__", ()):
             raise SpecError(
-                f"Child: {recipe.name} is abstract, so no worker can be made of it; it does not define {missing}"
+                f"Child: {recipe.name} is abstract, so no worker can be made of it; it does not define "
+                f"{', '.join(sorted(missing))}"
             )
         hooks = target._worker_hooks
         for hook in hooks:
             _check_hook(target, hook)
     if not hooks:
         check_function(target, recipe.kind)
+    is_class = isinstance(target, type) and type(target).__call__ is not type.__call__  # the metaclass takes anything
+    called, given = (target.__init__, (None, *recipe.args)) if is_class else (target, recipe.args)
+    if surely_takes(called, given, recipe.kwargs):
+        return
     try:
-        signature = _signature_of(target)
+        signature = signature_of(called)
+        if is_class:
+            signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     except (ValueError, TypeError):
         return
     try:
@@ -284,11 +282,10 @@ def overrides(cls: type[Startable], hook: str) -> bool:
 
 def check_function(function: Any, kind: str) -> None:
     """Raise SpecError if the function is an async generator, or one for a process, which could not send it."""
-    bare = _bare(function)
-    if inspect.isasyncgenfunction(bare):
+    if is_async_generator_function(function):
         name = Recipe(function).name
         raise SpecError(f"{name} is an async generator; a worker's function is awaited, so it must not yield")
-    if kind == "process" and inspect.isgeneratorfunction(bare):
+    if kind == "process" and is_generator_function(function):
         name = Recipe(function).name
         raise SpecError(f"{name} is a generator; a call would run none of it, so a process's function must not yield")
 
@@ -299,22 +296,24 @@ def _check_hook(cls: type, hook: str) -> None:
     if found is not None and not callable(found) and hook != "result":  # which may be a value
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
         raise SpecError(f"{name} must be a method, not {found!r}: it is a hook; something else needs another name")
-    function = _bare(found)
-    if inspect.isasyncgenfunction(function):
+    function = bare(found)
+    if is_async_generator_function(function):
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
         raise SpecError(f"{name} is an async generator; a hook is awaited, so it must not yield")
-    if inspect.isgeneratorfunction(function) and hook not in _ANSWERS:
+    if is_generator_function(function) and hook not in _ANSWERS:
         name = f"{cls.__name__}.{spelling_in(cls, hook)}"
         raise SpecError(f"{name} is a generator; calling it would run none of it, so it must not yield")
-    if inspect.isfunction(function) and function is inspect.getattr_static(cls, hook):
+    if isinstance(function, types.FunctionType) and function is _static(cls, hook):
         _check_hook_arguments(cls, hook, function)
 
 
 def _check_hook_arguments(cls: type, hook: str, function: Callable[..., Any]) -> None:
     if (function.__module__ or "").partition(".")[0] == "suitkaise":
         return
-    signature = signature_of(function)
     gets = _GETS.get(hook, ())
+    if surely_takes(function, (None, *gets), {}):
+        return
+    signature = signature_of(function)
     try:
         signature.bind(None, *gets)
     except TypeError as error:
@@ -327,58 +326,6 @@ def _check_hook_arguments(cls: type, hook: str, function: Callable[..., Any]) ->
         ) from None
 
 
-def _signature_of(target: Any) -> inspect.Signature:
-    """Return the signature of a target; of a class that of `__init__`, since the metaclass takes any arguments."""
-    if isinstance(target, type) and type(target).__call__ is not type.__call__:
-        constructor: Any = target
-        signature = signature_of(constructor.__init__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-    return signature_of(target)
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the arguments that a call takes, not those of what it wraps: a decorator may give some of its own.
-
-    Raises:
-        ValueError, TypeError: they cannot be known, as for some built-ins.
-    """
-    try:
-        return inspect.signature(function, follow_wrapped=False, **_AS_FAR_AS_KNOWN)
-    except ValueError:
-        return wrapped_signature_of(function)  # of `functools.lru_cache`, which gives none
-
-
-def wrapped_signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the arguments of what a function wraps, or its own. Raises what `signature_of` raises."""
-    return inspect.signature(function, **_AS_FAR_AS_KNOWN)
-
-
-def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters that a call can name: also those of what is wrapped, if the wrapper takes any keywords.
-
-    Raises:
-        ValueError, TypeError: they cannot be known, as for some built-ins.
-    """
-    own = signature_of(function).parameters
-    if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
-        return own
-    named = {name: one for name, one in own.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
-    return {**named, **wrapped_signature_of(function).parameters}
-
-
-def is_async_function(function: Any) -> bool:
-    """Return whether a call of the function makes a coroutine, as far as its definition shows."""
-    bare = _bare(function)
-    return inspect.iscoroutinefunction(bare) or (callable(bare) and inspect.iscoroutinefunction(type(bare).__call__))
-
-
-def is_generator_function(function: Any) -> bool:
-    """Return whether a call of the function makes a generator, and runs none of it."""
-    bare = _bare(function)
-    return inspect.isgeneratorfunction(bare) or inspect.isasyncgenfunction(bare)
-
-
-def _bare(function: Any) -> Any:
-    while isinstance(function, (functools.partial, functools.partialmethod)):
-        function = function.func
-    return function
+def _static(cls: type, name: str) -> Any:
+    """Return what the class or a base has under this name, before any descriptor is asked."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)

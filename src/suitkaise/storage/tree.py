@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from suitkaise.errors import NotSerializable, StorageError, TransactionConflict, no_attribute
 from suitkaise.messaging.identity import current_owner
 from suitkaise.specs.options import is_number
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.signatures import is_async_function
 from suitkaise.storage.auto_update import AGAIN, auto_update
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path

@@ -26,7 +26,7 @@ from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.signatures import is_async_function
 from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket
 from suitkaise.storage.history import KINDS, Change
 from suitkaise.storage.pipeline import RETRY_AFTER

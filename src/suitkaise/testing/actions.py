@@ -18,7 +18,7 @@ from suitkaise.errors import ChildNotFound, SuitkaiseError
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.specs.options import is_number, is_whole
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.signatures import is_async_function
 from suitkaise.status import ENDED, TreeStatus
 
 __all__ = ["Kill", "chaos", "hang", "kill", "wait_until"]

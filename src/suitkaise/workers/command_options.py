@@ -6,13 +6,12 @@ import difflib
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from suitkaise.errors import SpecError
 from suitkaise.platform.limits import resource
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs.options import checked_flag, is_encodable, is_whole, path_text
 from suitkaise.specs.users import User, checked_group, checked_user
 

@@ -9,7 +9,8 @@ from typing import Any
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.identity import set_worker
 from suitkaise.messaging.messages import Message, undecodable
-from suitkaise.specs.recipe import Recipe, is_async_function, signature_of
+from suitkaise.specs.recipe import Recipe
+from suitkaise.specs.signatures import is_async_function, signature_of
 from suitkaise.specs.spellings import HOOKS
 from suitkaise.workers.context import WorkerContext
 from suitkaise.workers.worker import Process, Thread, Worker

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import field
 from typing import Any
 
 from suitkaise.exits import Crashed, ExitCode, ExitReason, Normal, Shutdown
 from suitkaise.messaging.identity import owner_of
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.refs import WorkerRef
-from suitkaise.records import dataclass
+from suitkaise.records import dataclass, field
 from suitkaise.specs.users import User
 
 __all__ = ["FORCED", "ExitWith", "ForceFinish", "Incarnation", "Outcome", "OwnRef", "Recalled", "reason_of_exit"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from suitkaise.exits import Normal
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.signatures import is_async_function
 from suitkaise.workers.incarnation import ExitWith
 from suitkaise.workers.worker import Process
 

@@ -22,7 +22,7 @@ from suitkaise.platform.listeners import holder_of, holds_one, name_of, tcp_list
 from suitkaise.platform.processes import descendants, in_other_sessions
 from suitkaise.platform.sockets import connect_unix, peer_of
 from suitkaise.platform.threads import DaemonThread
-from suitkaise.specs.recipe import is_async_function
+from suitkaise.specs.signatures import is_async_function
 
 __all__ = ["Probing", "Readiness", "check_ready", "described", "pattern_of", "probe_of"]
 
