@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from suitkaise import sktree
-from suitkaise.observer.storage import LARGEST, LONG, MOST, SHORT, StorageView
+from suitkaise.observer.storage import LONG, MOST, SHORT, StorageView
+from suitkaise.storage.listing import LARGEST_SHOWN
 from suitkaise.storage.tree import Tree
 
 
@@ -56,7 +57,7 @@ def test_a_value_is_shown_short_in_the_list_and_longer_alone(tree: Tree) -> None
 @pytest.mark.parametrize(
     "value, shown",
     [
-        (bytes(LARGEST), "<SIZE bytes>"),
+        (bytes(LARGEST_SHOWN), "<SIZE bytes>"),
         (Odd(), "<cannot be shown: LookupError: no text>"),
         ("\x1b[2J", "'\\x1b[2J'"),
     ],

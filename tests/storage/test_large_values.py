@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tracemalloc
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_plain_large_values_are_shared(tree: Tree, value: Any) -> None:
     tree.flush()
     assert tree.get("large", "big") == value
     assert tree.get("small", "big") == 1
+
+
+def test_a_picture_of_the_tree_tells_the_size_of_a_large_value(tree: Tree) -> None:
+    tree.add("large", bytes(8 * MEGABYTE), "kept")  # its `repr` is four times as long
+    tree.add("small", b"x", "kept")
+    tracemalloc.start()
+    try:
+        text = str(tree)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert re.search(r"large = <8,388,\d\d\d bytes>\n +small = b'x'$", text)
+    assert most < 30 * MEGABYTE
 
 
 def test_large_values_in_transactions_and_updates_and_appends(tree: Tree) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from suitkaise.escapes import escaped
 from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.keys import entry_key, normal_path
-from suitkaise.storage.listing import containers_below
+from suitkaise.storage.listing import LARGEST_SHOWN, containers_below
 from suitkaise.storage.records import Entry, checked, value_of
 
 __all__ = ["StorageView"]
@@ -20,9 +20,6 @@ MOST = 500
 
 SHORT, LONG = 160, 20_000
 """Characters of a value that are shown in the list, and alone."""
-
-LARGEST = 256 << 10
-"""Bytes of an encoded value beyond which it is not decoded."""
 
 
 class StorageView:
@@ -87,7 +84,7 @@ class StorageView:
         """Return the value as text of at most so many characters; None if values are hidden."""
         if self._hide_values:
             return None
-        if entry.size > LARGEST:
+        if entry.size > LARGEST_SHOWN:
             return f"<{entry.size:,} bytes>"
         record = reader.get(key)
         if record is None:

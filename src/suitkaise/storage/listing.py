@@ -15,6 +15,7 @@ from suitkaise.storage.protocol import where
 from suitkaise.storage.records import intact, path_and_name, value_of
 
 __all__ = [
+    "LARGEST_SHOWN",
     "MAX_SHOWN",
     "containers_below",
     "entry_not_found",
@@ -26,6 +27,8 @@ __all__ = [
 
 MAX_SHOWN = 200
 """The number of entries that a picture of the tree shows at most."""
+LARGEST_SHOWN = 256 << 10
+"""The number of bytes beyond which the size of a record is shown in place of its value, whose text may take seconds."""
 _MAX_VALUE = 60  # characters
 _MOST_COMPARED = 1000
 """The number of names in a container of which the nearest are told: a miss among many is to cost no second."""
@@ -95,7 +98,9 @@ def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
 
 
 def short_value(record: bytes) -> str:
-    """Return the value's `repr` in one line, cut if it is long; if there is none, the reason."""
+    """Return the value's `repr` in one line, cut if it is long; of a large value its size; if there is none, the reason."""
+    if len(record) > LARGEST_SHOWN:
+        return f"<{len(record):,} bytes>"
     if not intact(record):
         return "<damaged>"
     try:
