@@ -164,6 +164,16 @@ def test_s78_a_child_that_was_given_up_can_be_started_again_and_its_window_goes_
     assert tree.ended is None
 
 
+def test_s78_terminate_child_makes_a_child_that_was_given_up_one_that_was_stopped() -> None:
+    tree = begun([child("a", max_restarts=0), child("b")])
+    tree.crash("a")
+    assert tree.statuses() == {"a": "failed", "b": "running"}
+    tree.terminate_child("a")
+    assert tree.statuses() == {"a": "stopped", "b": "running"}
+    tree.restart_child("a")
+    assert tree.running() == "ab"
+
+
 def test_s78_a_revived_child_is_like_any_other() -> None:
     tree = begun([child("a", "transient", max_restarts=0)])
     tree.crash("a")
