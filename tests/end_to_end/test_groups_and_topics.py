@@ -314,3 +314,7 @@ def test_whereis_with_wildcards_lists_workers_from_anywhere(kind: str) -> None:
         assert "sktree" not in {ref.path.partition("/")[0] for ref in whereis_all()}
         whereis_all("app/more")[0].start_child(member("thread", "new"))  # type: ignore[attr-defined]
         assert [ref.path for ref in whereis_all("app/more/*")] == ["app/more/new"]
+        level = ["app", "app/team", "app/asks", "app/more"]
+        below = [f"app/team/{id}" for id in ("count-a", "count-b", "sum-a")]
+        found = [ref.path for ref in whereis_all() if ref.path.partition("/")[0] == "app"]
+        assert found == [*level, *below, "app/more/new"]

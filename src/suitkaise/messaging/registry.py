@@ -298,12 +298,13 @@ class Registry:
         return answer
 
     def _names(self, pattern: str) -> list[tuple[str, str]]:
-        """Return path and kind of all that the pattern names, in the order in which they were added."""
-        return [
+        """Return path and kind of all that the pattern names: level by level, in the order in which they were added."""
+        named = [
             (one.path, one.kind)
             for one in list(self._addresses.values())
             if matches(pattern, one.path) and one.path.partition("/")[0] != self.hidden
         ]
+        return sorted(named, key=lambda line: line[0].count("/"))
 
     def _is_current(self, path: str, serial: int) -> bool:
         address = self._addresses.get(path)

@@ -240,8 +240,8 @@ def whereis_all(pattern: str = "**") -> list[WorkerRef]:
     """Return the refs of all workers and supervisors that the pattern names, from any process of the program.
 
     In a pattern, `*` and `?` match within one part of a path, `**` matches any number of parts, at its end at
-    least one; default: all. They come in the order in which they were declared or added; a child that was stopped is
-    one of them until it is deleted.
+    least one; default: all. They come level by level from the root, and there in the order in which they were declared
+    or added. A child that was stopped is one of them until it is deleted.
 
     >>> from suitkaise import Child, Supervisor, Thread, whereis_all
     >>> class Count(Thread): ...
