@@ -43,6 +43,24 @@ def test_a_flag_may_be_set_by_many_threads_at_once() -> None:
             thread.join()
 
 
+def test_a_flag_calls_what_it_is_to_wake_once_it_is_set_and_only_in_the_block() -> None:
+    flag = Flag()
+    woken: list[bool] = []
+
+    def wake() -> None:
+        woken.append(flag.is_set())
+
+    with flag.waking(wake):
+        assert not woken
+        flag.set()
+        assert woken == [True]
+    flag.set()
+    assert woken == [True]
+    with flag.waking(wake):
+        assert woken == [True, True]
+    assert not flag._waiting
+
+
 @pytest.mark.timeout(30)
 def test_a_signal_handler_may_await_and_set_a_flag_at_any_moment_of_a_wait() -> None:
     flag = Flag()

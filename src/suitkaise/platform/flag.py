@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
 
 __all__ = ["Flag"]
 
@@ -24,7 +25,7 @@ class Flag:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: list[threading.Lock] = []  # each is released to wake a thread
+        self._waiting: list[Callable[[], object]] = []  # each wakes a thread
 
     def is_set(self) -> bool:
         """Return whether it is set."""
@@ -33,9 +34,20 @@ class Flag:
     def set(self) -> None:
         """Set it, and wake all that wait."""
         self._is_set = True
-        for woken in tuple(self._waiting):
-            with contextlib.suppress(RuntimeError):  # another thread has woken it
-                woken.release()
+        for wake in tuple(self._waiting):
+            with contextlib.suppress(RuntimeError):  # another thread has released the lock
+                wake()
+
+    @contextlib.contextmanager
+    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Have `wake()` called in the block once it is set, by the thread that sets it, or now if it is set already."""
+        self._waiting.append(wake)  # first: who sets it from now on calls it
+        try:
+            if self._is_set:
+                wake()
+            yield
+        finally:
+            self._waiting.remove(wake)
 
     def clear(self) -> None:
         """Reset it."""
@@ -47,12 +59,12 @@ class Flag:
             return True
         woken = threading.Lock()
         woken.acquire()
-        self._waiting.append(woken)  # first: who sets it from now on wakes this thread
+        self._waiting.append(woken.release)  # first: who sets it from now on wakes this thread
         try:
             seconds = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
             return self._is_set or woken.acquire(timeout=seconds) or self._is_set
         finally:
-            self._waiting.remove(woken)
+            self._waiting.remove(woken.release)
 
     def _at_fork_reinit(self) -> None:
         """Forget who waits, in a forked child; threading calls it for the Flag of a thread."""

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import Future
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -110,22 +109,20 @@ class SignalHandling:
 
         Waiting on the event's lock would not do: a signal that arrives just before the thread blocks on a lock is
         not handled until the lock is free. So the thread polls a pipe, the signal module's wakeup descriptor, which
-        the tree's futures write to as well.
+        the event writes to as well.
         """
-        supervisor = self._supervisor
-        if self._pipe is None or supervisor is None:
+        if self._pipe is None:
             event.wait()
             return
-        supervisor.ready.add_done_callback(self._wake)
-        supervisor.exited.add_done_callback(self._wake)
         poll = select.poll()
         poll.register(self._pipe[0], select.POLLIN)
-        while not event.is_set():
-            poll.poll()
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._pipe[0], 4096)
+        with event.waking(self._wake):
+            while not event.is_set():
+                poll.poll()
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._pipe[0], 4096)
 
-    def _wake(self, done: Future[Any]) -> None:
+    def _wake(self) -> None:
         pipe = self._pipe
         if pipe is not None:
             with contextlib.suppress(OSError):  # the pipe is full, or closed at this moment: no thread waits for it

@@ -98,7 +98,7 @@ def shown_entries(reader: Reader) -> list[tuple[str, str, bytes]]:
 
 
 def short_value(record: bytes) -> str:
-    """Return the value's `repr` in one line, cut if it is long; of a large value its size; if there is none, the reason."""
+    """Return the value's `repr` in one line, cut if it is long; of a large value its size; without one, the reason."""
     if len(record) > LARGEST_SHOWN:
         return f"<{len(record):,} bytes>"
     if not intact(record):
