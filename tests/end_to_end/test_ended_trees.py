@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from threading import Event
 
+import psutil
 import pytest
 
-from suitkaise import AskTimeout, Process, RuntimeGone, Status, Supervisor, Thread, WorkerDead, WorkerFailed
+from suitkaise import AskTimeout, Command, Process, RuntimeGone, Status, Supervisor, Thread, WorkerDead, WorkerFailed
 from suitkaise.exits import Normal
 from tests.sample_workers import Echo
 from tests.support import in_background
@@ -124,3 +125,13 @@ def test_a_request_below_a_tree_that_has_ended_tells_that_the_tree_has_ended() -
     ):
         with pytest.raises(WorkerDead, match="supervisor 'app' has ended: shutdown"):
             request()
+
+
+def test_a_child_that_an_ended_tree_refuses_starts_no_keeper() -> None:
+    with Supervisor("app", Thread).start() as running:
+        pass
+    before = psutil.Process().children()
+    for what in (Idle, Command("true"), Supervisor("below", Idle)):
+        with pytest.raises(WorkerDead, match="supervisor 'app' has ended: shutdown"):
+            running.start_child(what)
+    assert psutil.Process().children() == before

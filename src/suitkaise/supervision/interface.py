@@ -241,7 +241,7 @@ class SupervisorInterface:
         child = copy.copy(child)  # its own: several requests with one id, or one declaration, may wait
         self._callers[id(child)] = contextvars.copy_context()
         answer.when_done(lambda done: self._callers.pop(id(child), None))
-        if child.id not in self.policy:
+        if child.id not in self.policy and not self.exited.done():  # else it will be refused, and no engine is needed
             answer.when_done(lambda done: self._unprepare(child) if done.exception() is not None else None)
             prepare(self._env, f"{self.path}/{child.id}", child.what, child)
         self.tell(StartChild(answer, child))
