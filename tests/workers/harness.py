@@ -76,7 +76,7 @@ def asynchronous(recipe: Recipe) -> Recipe:
     body = {
         name: _asynchronous(found)
         for name in Worker._worker_hooks
-        if (found := getattr(cls, name, None)) is not None and found is not getattr(Worker, name, None)
+        if callable(found := getattr(cls, name, None)) and found is not getattr(Worker, name, None)
     }
     return replace(recipe, target=type(cls)(cls.__name__, (cls,), body))
 

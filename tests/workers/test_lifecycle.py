@@ -685,6 +685,40 @@ def test_an_attribute_result_is_the_result_of_a_worker_without_the_hook(harness:
     assert value(harness(Assigns(), join_after=3).run()) == 3
 
 
+def test_a_value_of_the_class_is_the_result_until_the_worker_assigns_another(harness: Harness) -> None:
+    class Counts(Thread):
+        result = 0  # type: ignore[assignment]
+
+        def __init__(self, first: int | None = None) -> None:
+            if first is not None:
+                self.result = first  # type: ignore[method-assign,assignment]
+
+        def loop(self) -> str:
+            return "of the loop"
+
+    class CountsLoops(Counts):
+        def loop(self) -> str:
+            self.result = self.current_loop  # type: ignore[method-assign,assignment]
+            return "of the loop"
+
+    workers = (Counts(), Counts(7), CountsLoops())
+    assert [value(harness(worker, join_after=2).run()) for worker in workers] == [0, 7, 2]
+
+
+def test_a_property_result_is_the_result(harness: Harness) -> None:
+    class Sum(Thread):
+        total = 0
+
+        def loop(self) -> None:
+            self.total += self.current_loop
+
+        @property
+        def result(self) -> int:  # type: ignore[override]
+            return self.total
+
+    assert value(harness(Sum(), join_after=3).run()) == 6
+
+
 def test_the_result_is_made_after_on_finish(harness: Harness) -> None:
     class Sum(Thread):
         def on_start(self) -> None:

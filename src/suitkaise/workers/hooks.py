@@ -60,8 +60,8 @@ def hook_of(worker: Any, name: str) -> Callable[..., Any] | None:
     found = getattr(type(worker), name, None)
     if found is None or found is getattr(Worker, name):
         return None
-    hook: Callable[..., Any] = getattr(worker, name)
-    return hook
+    hook = getattr(worker, name)
+    return hook if callable(hook) else lambda: hook  # `result` may be a value
 
 
 _OURS = {*Process.__mro__, *Thread.__mro__}

@@ -185,7 +185,7 @@ class Worker(Startable, metaclass=WorkerType):
     def result(self) -> Any:
         """Called after `on_finish`; the returned value is the worker's result.
 
-        Default: the attribute `result`, if the worker has assigned one, else `last_result`.
+        Default: the attribute `result`, if the worker has assigned one or its class has one, else `last_result`.
         """
         return self.last_result
 

@@ -227,7 +227,8 @@ def refuse_other_name(cls: type, name: str, *, runs: bool = False) -> None:
 def check_attributes(worker: Any) -> None:
     """Raise AttributeError if an attribute of the instance hides a reserved name (`self.wait = ...`), or a hook.
 
-    A hook of the class may be replaced by a function. `self.result = ...` is the result where the class has no hook.
+    A hook of the class may be replaced by a function. `self.result = ...` is the result where the class has no method
+    of that name.
     """
     cls = type(worker)
     if not any(differs_from_class(worker, name) for name in RESERVED | _HOOKS):
@@ -237,7 +238,7 @@ def check_attributes(worker: Any) -> None:
         _refuse(cls, name)
     for name in _HOOKS & own.keys():
         defined = overrides(cls, name)
-        if defined and not callable(own[name]):
+        if defined and not callable(own[name]) and callable(getattr(cls, name)):
             raise AttributeError(f"{cls.__name__}.{name} is a hook, so {name!r} cannot be a value; choose another name")
         if callable(own[name]) and not defined and name != "result":
             raise AttributeError(
