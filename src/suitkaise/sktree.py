@@ -68,6 +68,8 @@ def connect(
         raise StorageError(f"connect: directory must be the path of a directory, or None, not {directory!r}")
     if engine is not None and not isinstance(engine, str):
         raise StorageError(f"connect: engine must be 'lmdb', 'sqlite', the URL of a server, or None, not {engine!r}")
+    if not isinstance(durable, bool):
+        raise StorageError(f"connect: durable must be True or False, not {durable!r}")
     if (directory is not None) is not durable:
         raise StorageError(
             "a durable storage needs a directory, and a directory needs durable=True: connect('state/', durable=True)"

@@ -385,6 +385,12 @@ def test_an_engine_that_is_no_text_is_refused(engine: Any) -> None:
         sktree.connect(engine=engine)
 
 
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_durable_is_true_or_false(wrong: Any) -> None:
+    with pytest.raises(StorageError, match=f"^connect: durable must be True or False, not {wrong!r}$"):
+        sktree.connect("state/", durable=wrong)
+
+
 def test_the_storage_of_a_program_that_does_not_disconnect_ends_with_the_program() -> None:
     finished = run_program("from suitkaise import sktree\nsktree.connect().add('x', 1)\nprint('done')\n").check()
     assert finished.stdout == "done\n"
