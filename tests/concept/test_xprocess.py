@@ -238,6 +238,14 @@ def test_a_call_without_a_function_is_told_that_it_needs_one() -> None:
         xp.create_process(*parts)
 
 
+def test_a_name_that_is_no_text_or_stands_behind_the_function_is_told_so() -> None:
+    xp = CrossProcessing()
+    with pytest.raises(TypeError, match=r"create_process\(\): the name, before the function, must be a text, not 3"):
+        xp.create_process(3, product, (3, 4))
+    with pytest.raises(SpecError, match="not 'work'; a name stands before the function"):
+        xp.create_process(product, "work", (3, 4))
+
+
 @pytest.mark.parametrize(
     "what",
     [

@@ -67,7 +67,7 @@ def declared(call: Call, defaults: Mapping[str, Any]) -> tuple[Child, bool]:
     _refuse_unknown(call)
     call, name, what, setup = _arguments_of(call)
     title = f"{call.function}({name!r})" if name is not None else f"{call.function}()"
-    _check_what(call, title, what)
+    _check_what(call, title, what, setup)
     args, options, kwargs = _sorted_arguments(call, title, what)
     worker: Any = what if _is_worker(what) else setup if _is_worker(setup) else None
     _check_kind(call, title, worker)
@@ -161,7 +161,7 @@ def _name_of(what: Any) -> str:
     return Recipe(what).name.strip("<>")
 
 
-def _check_what(call: Call, title: str, what: Any) -> None:
+def _check_what(call: Call, title: str, what: Any, setup: Any) -> None:
     if _is_worker(what):
         return
     if isinstance(what, type):
@@ -174,6 +174,8 @@ def _check_what(call: Call, title: str, what: Any) -> None:
         called = _called_function(call)
         if called is None and what is None:
             raise TypeError(f"{title} needs a function or a worker, for the {call.kind} to run; got none")
+        if called is None and callable(setup) and not _is_worker(setup):  # a function in the place of the setup
+            raise TypeError(f"{title}: the name, before the function, must be a text, not {what!r}")
         if called is not None:
             hint = f"pass `{called}`, not `{called}()`"
         else:
@@ -296,6 +298,7 @@ def _function_worker(
 
     if not isinstance(setup, BuiltSetup):
         hint = "; pass setup.build()" if hasattr(setup, "build") else ""
+        hint = "; a name stands before the function" if isinstance(setup, str) else hint
         raise SpecError(
             f"{title}: a setup is what setup.build() returns, or a worker or its class, not {setup!r}{hint}"
         )
