@@ -175,3 +175,16 @@ def test_a_report_in_the_middle_of_many_loops_is_up_to_date(tmp_path: Path) -> N
         assert one["fastest"] <= one["mean"] <= one["slowest"]
     assert reports[2]["slowest"] >= reports[1]["slowest"]
     assert reports[0]["name"] == "worker loop times report"
+
+
+def test_the_name_of_a_report_is_a_text(tmp_path: Path) -> None:
+    class Names(Thread):
+        def loop(self) -> Any:
+            with pytest.raises(TypeError, match=r"^generate_loop_time_report: name must be a text, not 3$"):
+                self.generate_loop_time_report(3)  # type: ignore[arg-type]
+            return self.generate_loop_time_report("mine")["name"]
+
+    with harnesses(tmp_path) as make:
+        outcome = make(Names(), join_after=1).run()
+    assert outcome.result is not None, outcome.reason
+    assert outcome.result.value == "mine"

@@ -411,8 +411,13 @@ class Worker(Startable, metaclass=WorkerType):
 
         `print(report)` shows it as text, `report.save("times.svg")` draws it. It counts the loops of this incarnation
         whose `after_loop` has returned. `name` is the report's title; default: "NAME loop times report".
+
+        Raises:
+            TypeError: `name` is no text.
         """
         context = self._require_context("generate_loop_time_report()")
+        if not isinstance(name, str | None):
+            raise TypeError(f"generate_loop_time_report: name must be a text, not {name!r}")
         return context.loop_time_report(name or f"{self.name} loop times report")
 
     def cleanup(self) -> None:
