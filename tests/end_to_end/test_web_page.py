@@ -277,6 +277,7 @@ def test_the_storage_of_a_program_that_has_ended_is_told_to_have_ended_with_it(o
     opened.page.wait_for_selector('#live:has-text("ended")', timeout=PATIENCE)
     opened.page.get_by_role("tab", name="Storage").click()
     opened.page.wait_for_selector("#storage:has-text('The program has ended, and its storage with it.')")
+    assert opened.program.wait() == 0  # a second SIGINT would kill what still ends
 
 
 def test_a_supervisor_that_is_stopped_has_neither_strategy_nor_budget(opened: Open) -> None:
