@@ -23,6 +23,7 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from suitkaise import Supervisor, preload
+from suitkaise.crashes import read_reports
 from tests.fast import is_fast
 from tests.leaks import MARK, Footprint, clean_up, private_base, wait_for_leaks_to_go
 
@@ -129,6 +130,19 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Generator[N
 def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, object]:
     faulthandler.cancel_dump_traceback_later()
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure the crash reports of the test's workers, which have the stacks of those that hung."""
+    report = yield
+    if report.failed:
+        reports = [str(one) for one in read_reports()[0] if one.wall >= call.start]
+        if reports:
+            report.sections.append(("crash reports", "\n\n".join(reports[-5:])))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -72,7 +72,7 @@ class CrashReport:
             `allowed` in `seconds`.
         together: the ids of siblings that are restarted with it.
         lines: the last lines that it printed or logged (a thread: logged by `self.log`).
-        traceback: the remote traceback of an exception, or the stacks of a hung worker.
+        traceback: the remote traceback of an exception, or the stacks of a worker that hung or did not stop in time.
         skipped: the number of earlier reports of this worker that were not written to disk.
         where: the file and line of the crash, `app.py:31`; empty if they are unknown.
         node: the node of a cluster on which it ran; empty: on the program's machine.

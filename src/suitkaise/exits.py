@@ -16,6 +16,7 @@ from suitkaise.records import dataclass, field, refuse_assignment, refuse_deleti
 __all__ = [
     "KILL_CHILD",
     "KILL_REF",
+    "SHUTDOWN_TIMEOUT",
     "Crashed",
     "ExitCode",
     "ExitReason",
@@ -47,6 +48,9 @@ class ExitReason:
 KILL_CHILD = "kill_child()"
 KILL_REF = "ref.kill()"
 """Why a child was killed: by an order (rule 79), or by a fault that somebody asked for."""
+
+SHUTDOWN_TIMEOUT = "shutdown timeout"
+"""Why a child was killed that was asked to stop, and has not in time (rule 42)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import wait_for_incarnation
 from tests.end_to_end.workers_hanging import HangingProcess
-from tests.support import eventually, run_program, start_program
+from tests.support import GRACE, eventually, in_background, run_program, start_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -210,15 +210,28 @@ def test_s58_a_report_shows_a_restart_that_waits_for_its_backoff() -> None:
         assert first(running).verdict == "restarts"
 
 
-def test_s42_s58_a_child_that_had_to_be_killed_has_a_report(tmp_path: Path) -> None:
+def test_s42_s58_a_child_that_had_to_be_killed_has_a_report_with_its_stacks(tmp_path: Path) -> None:
     child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", shutdown=0.1)
     running = Supervisor("tree", child).start()
     (tmp_path / "hang").touch()
     eventually(lambda: not (tmp_path / "hang").exists(), what="the worker hangs")
     running.stop()
-    assert [(one.verdict, one.reason, one.phase) for one in running.crashes()] == [
-        ("is being stopped", "killed (shutdown timeout)", "loop")
-    ]
+    [report] = running.crashes()
+    assert (report.verdict, report.reason, report.phase) == ("is being stopped", "killed (shutdown timeout)", "loop")
+    assert "in hang_if_ordered" in report.traceback
+    assert "workers_hanging.py:" in report.where
+
+
+def test_s42_a_worker_whose_time_to_stop_is_over_is_killed_at_once_by_a_second_order(tmp_path: Path) -> None:
+    child = Child(HangingProcess, args=(tmp_path, "loop", "is_stopped"), id="w", shutdown=0.0)
+    with Supervisor("tree", child).start() as running:
+        (tmp_path / "hang").touch()
+        eventually(lambda: not (tmp_path / "hang").exists(), what="the worker hangs")
+        stopping = in_background(lambda: running.terminate_child("w"))
+        running.kill_child("w")
+        stopping.result(GRACE)
+        [report] = running.crashes()
+    assert report.reason in ("killed (shutdown timeout)", "killed (kill_child())")
 
 
 def test_s58_a_report_keeps_the_last_lines_only_and_survives_odd_bytes() -> None:

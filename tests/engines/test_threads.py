@@ -99,6 +99,7 @@ def test_s59_a_killed_thread_is_abandoned_and_listed_until_it_ends(engine: Threa
     handle.kill("the test")
     end = handle.exited.result(0)
     assert (end.reason, end.abandoned) == (Killed("the test"), True)
+    assert "release.wait" in end.stack
     assert engine.abandoned() == ["tree/worker"]
     Stuck.release.set()
     eventually(lambda: not engine.abandoned())

@@ -33,6 +33,7 @@ from suitkaise.engines.engine import EngineContext, Exit, Launch
 from suitkaise.engines.inspection import inspect
 from suitkaise.engines.process_handle import ProcessHandle
 from suitkaise.errors import MailboxFull, SuitkaiseError, WorkerDead
+from suitkaise.exits import SHUTDOWN_TIMEOUT
 from suitkaise.messaging import codec
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.portable_errors import portable_error
@@ -138,7 +139,7 @@ class NodeWorker:
         """Ask the worker to finish, and kill it after its time, or after so many seconds."""
         self._handle.stop(0.0)
         seconds = min(self.launch.incarnation.grace, most)
-        self._node.reactor.call_at(time.monotonic() + seconds, lambda: self._handle.kill("shutdown timeout"))
+        self._node.reactor.call_at(time.monotonic() + seconds, lambda: self._handle.kill(SHUTDOWN_TIMEOUT))
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
         number = frame.number

@@ -46,7 +46,8 @@ class Exit:
         lines: the last lines that the worker printed or logged, if it ended abnormally.
         unhandled: the number of messages that waited for the worker at its end.
         returned: those of them that are for the next incarnation (rule 72).
-        stack: the stacks of a process that a signal of its own fault has ended (SIGSEGV, SIGABRT).
+        stack: the stacks of a process that a signal of its own fault has ended (SIGSEGV, SIGABRT), of one that did not
+            stop in time, and of a thread that was abandoned.
         node: the name of the node of a cluster on which it ran; empty: on this machine.
     """
 

@@ -48,7 +48,18 @@ from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
 from suitkaise.engines.worker_signals import DUMP
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import shortened
-from suitkaise.exits import KILL_CHILD, KILL_REF, Crashed, ExitCode, ExitReason, Hung, Killed, Lost, Signaled
+from suitkaise.exits import (
+    KILL_CHILD,
+    KILL_REF,
+    SHUTDOWN_TIMEOUT,
+    Crashed,
+    ExitCode,
+    ExitReason,
+    Hung,
+    Killed,
+    Lost,
+    Signaled,
+)
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.address import Connected, TraceReport
 from suitkaise.messaging.bundle_tables import Known
@@ -84,7 +95,7 @@ LINGER = 5.0
 """Seconds that a process may stay after its worker's exit report (threads that it did not end, exit handlers)."""
 
 DUMP_TIME = 0.25
-"""Seconds that a hung process gets to write its stack to a file."""
+"""Seconds that a process that hangs, or has not stopped in time, gets to write its stacks to a file."""
 
 
 _LONGEST_STACK = 1 << 20
@@ -236,7 +247,10 @@ class ProcessHandle:
         keep_lines(self._context, self.launch.path, self.launch.number, lines)
 
     def kill(self, why: str) -> None:
-        """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind."""
+        """Send SIGKILL, now or as soon as the process exists, and to all that it has left behind.
+
+        A worker that has not stopped in time writes its stacks first, which its crash report shows.
+        """
         with self._lock:
             if self._over:
                 return
@@ -249,8 +263,11 @@ class ProcessHandle:
                     "%r has finished, but its process has not ended (a thread that is no daemon, a process that it has "
                     "started, an exit handler); it is killed: %s", self.launch.path, why,
                 )  # fmt: skip
-            self._kill_reason = self._kill_reason or Killed(why)
-            self.process.signal(signal.SIGKILL)
+            first, self._kill_reason = self._kill_reason is None, self._kill_reason or Killed(why)
+            if first and why == SHUTDOWN_TIMEOUT and self._outcome is None and self.launch.child.kind == "process":
+                self._dump_and_kill()
+            else:
+                self.process.signal(signal.SIGKILL)
 
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the process's end."""
@@ -280,12 +297,16 @@ class ProcessHandle:
             if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
                 return
             self._kill_reason = hung
-            self.process.signal(DUMP)
-        self._context.reactor.call_at(time.monotonic() + DUMP_TIME, lambda: self._kill_hung(hung))
+            self._dump_and_kill()
 
-    def _kill_hung(self, hung: Hung) -> None:
+    def _dump_and_kill(self) -> None:
+        self.process.signal(DUMP)
+        self._context.reactor.call_at(time.monotonic() + DUMP_TIME, self._kill_dumped)
+
+    def _kill_dumped(self) -> None:
         with self._lock:
-            self._kill_reason = replace(hung, stack=self._stack())
+            if isinstance(self._kill_reason, Hung):
+                self._kill_reason = replace(self._kill_reason, stack=self._stack())
             self.process.signal(signal.SIGKILL)
 
     def _stack(self) -> str:
@@ -470,7 +491,7 @@ class ProcessHandle:
         exit = replace(exit, unhandled=self._unhandled, returned=tuple(self._returned), view=self._slot.read())
         if not exit.reason.clean:
             exit = replace(exit, lines=last_lines(self._tail))
-            if isinstance(exit.reason, Signaled):
+            if isinstance(exit.reason, (Signaled, Killed)):
                 exit = replace(exit, stack=self._stack())
         if self._context.log_rings is not None:
             self._context.log_rings.detach(self.launch.path, self)

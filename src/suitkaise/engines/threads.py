@@ -176,9 +176,7 @@ class ThreadHandle:
 
     def kill_hung(self, hung: Hung) -> None:
         """Abandon the thread, with its stack added to the reason."""
-        frame = sys._current_frames().get(self.mailbox.owner or 0)
-        stack = "" if frame is None else "".join(traceback.format_stack(frame))
-        self._abandon(replace(hung, stack=shortened(stack + self._lifecycle.stacks())))
+        self._abandon(replace(hung, stack=self._stack()))
 
     def snapshot(self) -> SlotView | None:
         """Read the worker's slot on the status board; None after the worker's end."""
@@ -189,7 +187,13 @@ class ThreadHandle:
         """Ring the worker's bell."""
         self.mailbox.ring()
 
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self.mailbox.owner or 0)
+        stack = "" if frame is None else "".join(traceback.format_stack(frame))
+        return shortened(stack + self._lifecycle.stacks())
+
     def _abandon(self, reason: ExitReason) -> None:
+        stack = self._stack()
         with self._lock:
             if self.mailbox.is_shut:
                 return
@@ -202,7 +206,7 @@ class ThreadHandle:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )
-        end = Exit(reason, abandoned=True, view=view, lines=tuple(self._lines), unhandled=len(waiting))
+        end = Exit(reason, abandoned=True, stack=stack, view=view, lines=tuple(self._lines), unhandled=len(waiting))
         settle(self.exited, end)
 
     def on_over(self, outcome: Outcome) -> None:

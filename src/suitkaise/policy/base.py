@@ -15,7 +15,18 @@ from typing import Literal
 
 from suitkaise import events
 from suitkaise.errors import ChildNotFound, WorkerDead
-from suitkaise.exits import KILL_CHILD, ExitReason, GaveUp, Killed, Lost, Shutdown, StartFailure, by_sigterm, origin
+from suitkaise.exits import (
+    KILL_CHILD,
+    SHUTDOWN_TIMEOUT,
+    ExitReason,
+    GaveUp,
+    Killed,
+    Lost,
+    Shutdown,
+    StartFailure,
+    by_sigterm,
+    origin,
+)
 from suitkaise.policy.action_list import ActionList
 from suitkaise.policy.actions import (
     Action,
@@ -415,7 +426,7 @@ class BasePolicy(ABC):
             ended = (child,)
 
     def _kill_late(self, child: ChildState) -> None:
-        self.actions.kill(child, "shutdown timeout")
+        self.actions.kill(child, SHUTDOWN_TIMEOUT)
 
     # ------------------------------------------------------------ the whole supervisor
     def _mark_running(self) -> None:
