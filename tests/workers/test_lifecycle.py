@@ -583,6 +583,29 @@ def test_an_exception_in_any_hook_is_a_crash_in_that_phase(harness: Harness, hoo
     assert one.was_ready is (hook != "on_start")
 
 
+@pytest.mark.parametrize("hook", ["on_start", "loop", "on_receive", "on_finish"])
+def test_the_traceback_of_a_crash_begins_with_the_code_of_the_program(harness: Harness, hook: str) -> None:
+    def act(worker: Any) -> None:
+        raise ValueError("no such device")
+
+    one = harness(Recorder([], **{hook: act}), join_after=1)
+    one.tell("x")
+    reason = one.run().reason
+    assert isinstance(reason, Crashed)
+    assert "suitkaise/workers" not in reason.traceback
+    assert f'File "{__file__}"' in reason.traceback
+
+
+def test_the_traceback_of_an_error_of_suitkaise_itself_has_all_frames(harness: Harness) -> None:
+    class Sets(Thread):
+        def on_start(self) -> None:
+            self.every = 1  # what the runtime gives; it is noticed once on_start has returned
+
+    reason = harness(Sets()).run().reason
+    assert isinstance(reason, Crashed)
+    assert "in start" in reason.traceback
+
+
 def test_an_exception_in_the_constructor_is_a_crash_in_the_constructor(harness: Harness) -> None:
     class Fickle(Thread):
         made = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import re
 import traceback
+from types import TracebackType
 
 from suitkaise.errors import WorkerFailed, with_note
 from suitkaise.escapes import shortened
@@ -57,7 +59,7 @@ def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]
 def _encode(error: BaseException) -> tuple[bytes | None, str]:
     """Return the error encoded, if that is possible and a copy has the same text, and its traceback as text."""
     try:
-        text = shortened("".join(traceback.format_exception(error)))
+        text = shortened("".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__))))
     except Exception as obstacle:  # the user's exception class may raise anything when it is asked for its notes
         lines = "".join(traceback.format_tb(error.__traceback__))
         return None, _sent_as_text(shortened(f"{lines}{type(error).__name__}: {text_of(error)}\n"), obstacle)
@@ -67,6 +69,17 @@ def _encode(error: BaseException) -> tuple[bytes | None, str]:
         return data if type(again) is type(error) and _say_the_same(str(again), str(error)) else None, text
     except (Exception, SystemExit) as obstacle:  # or when it is copied
         return None, _sent_as_text(text, obstacle)
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of suitkaise that have called the program's code; none where no other code has run."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_OURS):
+        inner = inner.tb_next
+    return inner or trace
+
+
+_OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 
 def _sent_as_text(text: str, obstacle: BaseException) -> str:
