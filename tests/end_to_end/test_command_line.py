@@ -372,6 +372,24 @@ def test_run_tells_what_it_was_given_in_place_of_a_file(target: str, complaint: 
     assert (finished.returncode, finished.stderr) == (2, f"suitkaise run: {complaint}\n")
 
 
+@pytest.mark.parametrize("target", ["app.py", "app"])
+def test_run_tells_the_line_of_a_wrong_declaration(target: str, tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(HEADER + "def part(**options):\n    return Supervisor('part', **options)\n")
+    wrong = "from parts import part\npart(\n    max_restart=4\n)\n"
+    finished = suitkaise_run(tmp_path, wrong, target=target)
+    assert finished.returncode == 2
+    line = HEADER.count("\n") + 2
+    complaint = "suitkaise: SpecError: Supervisor 'part': unknown option max_restart=4; did you mean 'max_restarts'?"
+    assert finished.stderr == f"{complaint} (at parts.py:{line})\n"
+
+
+def test_run_tells_no_line_of_an_error_that_no_line_of_the_program_has_raised(tmp_path: Path) -> None:
+    unsent = "import threading\nclass W(Process):\n    def __init__(self, lock): ...\n"
+    finished = suitkaise_run(tmp_path, HEADER + unsent + "tree = Supervisor('app', W(threading.Lock()))\n")
+    assert "suitkaise: NotSerializable: " in finished.stderr
+    assert "(at " not in finished.stderr
+
+
 CTRL_C_AT_AN_IMPORT = """
 import os, signal, sys
 class Finder:

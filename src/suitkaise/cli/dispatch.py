@@ -230,6 +230,20 @@ def _has_started(namespace: dict[str, object]) -> bool:
 def _print_error(error: BaseException) -> None:
     logged = isinstance(error, (ChildStartFailed, TreeFailed))  # with the traceback of the worker
     notes = () if logged else getattr(error, "__notes__", ())
-    text = "\n".join([f"suitkaise: {type(error).__name__}: {error}", *notes])
+    text = "\n".join([f"suitkaise: {type(error).__name__}: {error}{_place(error)}", *notes])
     if not returns_within(PATIENCE, lambda: tell(indented(text))):  # nobody reads it
         shield_streams()
+
+
+def _place(error: BaseException) -> str:
+    """Return ` (at app.py:4)`: the line of the program that has raised a wrong declaration; empty if none has."""
+    if not isinstance(error, SpecError):
+        return ""
+    import traceback
+
+    from suitkaise.crashes import where_of
+
+    ours = os.path.dirname(os.path.dirname(__file__))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    place = where_of("".join(traceback.format_list(frames)))
+    return f" (at {place})" if place else ""
