@@ -390,6 +390,26 @@ def test_run_tells_no_line_of_an_error_that_no_line_of_the_program_has_raised(tm
     assert "(at " not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments, note",
+    [
+        (["--observe-action"], "--observe-action goes to the program; did you mean --observe-actions?"),
+        (["--heath=8000"], "--heath goes to the program; did you mean --health?"),
+        (["--", "--observe-action"], None),
+        (["--chaos", "25"], None),
+        (["--nodes", "2"], None),  # without --engine ray it is the program's
+        (["--mine", "--observe-action"], None),
+    ],
+)
+def test_run_tells_of_an_option_of_the_program_that_is_nearly_its_own(
+    arguments: list[str], note: str | None, tmp_path: Path
+) -> None:
+    finished = suitkaise_run(tmp_path, TREE + "import sys\nprint(sys.argv[1:])\n", *arguments).check()
+    assert str([word for word in arguments if word != "--"]) in finished.stdout
+    told = [line for line in finished.stderr.splitlines() if line.startswith("suitkaise run:")]
+    assert [note in line for line in told if note] == [True] * len(told) == [True] * bool(note)
+
+
 CTRL_C_AT_AN_IMPORT = """
 import os, signal, sys
 class Finder:

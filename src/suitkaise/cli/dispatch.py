@@ -67,8 +67,10 @@ def _main(argv: list[str]) -> int:
     try:
         match options.command:
             case "run":
-                arguments = [*_without_own(options, options.arguments), *theirs]
-                return _run_file(options, arguments)
+                programs = _without_own(options, options.arguments)
+                if options.run_by is None:
+                    _tell_near_miss(programs)
+                return _run_file(options, [*programs, *theirs])
             case "demo":
                 return _run_demo(options)
             case "completion":
@@ -178,6 +180,25 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
                 arguments = others
             case _:
                 return arguments
+
+
+def _tell_near_miss(arguments: list[str]) -> None:
+    """Tell of an option that goes to the program, and is nearly one of our own."""
+    option = arguments[0].partition("=")[0] if arguments else ""
+    if not option.startswith("--") or option in ("--", *_OWN_OPTIONS):
+        return
+    import difflib
+
+    if near := difflib.get_close_matches(option, _OWN_OPTIONS, n=1, cutoff=0.85):
+        tell(
+            f"suitkaise run: {option} goes to the program; did you mean {near[0]}? (`-- {option}` tells that you did not)"
+        )
+
+
+_OWN_OPTIONS = (
+    "--json", "--no-json", "--debug", "--no-debug", "--health", "--watch", "--engine", "--address", "--nodes",
+    "--observe", "--observe-actions", "--observe-hide-values",
+)  # fmt: skip
 
 
 _COMMANDS = {
