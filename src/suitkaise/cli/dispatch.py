@@ -190,9 +190,8 @@ def _tell_near_miss(arguments: list[str]) -> None:
     import difflib
 
     if near := difflib.get_close_matches(option, _OWN_OPTIONS, n=1, cutoff=0.85):
-        tell(
-            f"suitkaise run: {option} goes to the program; did you mean {near[0]}? (`-- {option}` tells that you did not)"
-        )
+        told = f"{option} goes to the program; did you mean {near[0]}? If not, write `-- {option}`"
+        tell(f"suitkaise run: {told}")
 
 
 _OWN_OPTIONS = (
