@@ -27,7 +27,7 @@ from suitkaise.cli.command import (
     with_own_code,
     working_folder,
 )
-from suitkaise.cli.completion import print_completion
+from suitkaise.cli.completion import commands_of, print_completion
 from suitkaise.cli.load import find_tree, load, roots, split_target
 from suitkaise.cli.observe import first_option, observed, with_address
 from suitkaise.cli.output import configure_logging
@@ -185,19 +185,14 @@ def _without_own(options: argparse.Namespace, arguments: list[str]) -> list[str]
 def _tell_near_miss(arguments: list[str]) -> None:
     """Tell of an option that goes to the program, and is nearly one of our own."""
     option = arguments[0].partition("=")[0] if arguments else ""
-    if not option.startswith("--") or option in ("--", *_OWN_OPTIONS):
+    if not option.startswith("--"):
         return
     import difflib
 
-    if near := difflib.get_close_matches(option, _OWN_OPTIONS, n=1, cutoff=0.85):
-        told = f"{option} goes to the program; did you mean {near[0]}? If not, write `-- {option}`"
-        tell(f"suitkaise run: {told}")
-
-
-_OWN_OPTIONS = (
-    "--json", "--no-json", "--debug", "--no-debug", "--health", "--watch", "--engine", "--address", "--nodes",
-    "--observe", "--observe-actions", "--observe-hide-values",
-)  # fmt: skip
+    _, own = commands_of(make_parser())["run"]
+    near = difflib.get_close_matches(option, own, n=1, cutoff=0.85)
+    if near and option not in own:
+        tell(f"suitkaise run: {option} goes to the program; did you mean {near[0]}? If not, write `-- {option}`")
 
 
 _COMMANDS = {
