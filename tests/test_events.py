@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 
 from suitkaise import events
-from suitkaise.events import ChildRestarting, ChildStarted, ChildStartFailure
-from suitkaise.exits import ExitCode, Normal, StartFailure
+from suitkaise.events import ChildRestarting, ChildStarted, ChildStartFailure, SupervisorStopped, SupervisorStopping
+from suitkaise.exits import ExitCode, GaveUp, Normal, Shutdown, StartFailure
 
 
 def test_an_event_keeps_the_time_at_which_it_happened() -> None:
@@ -79,3 +79,10 @@ def test_events_are_equal_whatever_the_wall_clock_shows() -> None:
         assert ChildStarted("a/b", 1.0, pid=1) == one
     assert "wall" not in repr(one)
     assert list(one.to_dict()) == ["event", "path", "at", "pid", "restarts", "took", "startup"]
+
+
+def test_the_lines_after_that_of_a_supervisor_that_gives_up_do_not_tell_the_reason_again() -> None:
+    gave_up = Shutdown(GaveUp("a/b", ExitCode(1), 3, 5.0))
+    assert str(SupervisorStopping("a", 1.0, why=str(gave_up))) == "a supervisor stops its children: shutdown (gave up)"
+    assert str(SupervisorStopped("a", 1.0, reason=gave_up)) == "a supervisor stopped: shutdown (gave up)"
+    assert str(SupervisorStopped("a", 1.0, reason=Shutdown("why"))) == "a supervisor stopped: shutdown (why)"

@@ -328,6 +328,11 @@ class SupervisorStarted(Event):
         return "supervisor started"
 
 
+def _briefly(reason: str) -> str:
+    """Leave out of a supervisor's reason what the line that it gives up has just told."""
+    return "shutdown (gave up)" if reason.startswith("shutdown (gave up: ") else reason
+
+
 @dataclass(frozen=True, slots=True)
 class SupervisorStopping(Event):
     """A supervisor starts to stop its children, in reverse start order."""
@@ -336,7 +341,7 @@ class SupervisorStopping(Event):
     why: str = ""
 
     def _text(self) -> str:
-        return f"supervisor stops its children: {self.why}"
+        return f"supervisor stops its children: {_briefly(self.why)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +362,7 @@ class SupervisorStopped(Event):
     reason: ExitReason | None = None
 
     def _text(self) -> str:
-        return f"supervisor stopped: {self.reason}"
+        return f"supervisor stopped: {_briefly(str(self.reason))}"
 
 
 @dataclass(frozen=True, slots=True)
