@@ -13,6 +13,7 @@ import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, CrashReport, Process, Supervisor, Thread
 from suitkaise.crashes import read_reports
+from suitkaise.engines import process_handle
 from suitkaise.runtime import runtime
 from suitkaise.runtime.running_tree import RunningTree
 from tests.end_to_end.kinds import wait_for_incarnation
@@ -222,16 +223,20 @@ def test_s42_s58_a_child_that_had_to_be_killed_has_a_report_with_its_stacks(tmp_
     assert "workers_hanging.py:" in report.where
 
 
-def test_s42_a_worker_whose_time_to_stop_is_over_is_killed_at_once_by_a_second_order(tmp_path: Path) -> None:
-    child = Child(HangingProcess, args=(tmp_path, "loop", "is_stopped"), id="w", shutdown=0.0)
-    with Supervisor("tree", child).start() as running:
-        (tmp_path / "hang").touch()
-        eventually(lambda: not (tmp_path / "hang").exists(), what="the worker hangs")
-        stopping = in_background(lambda: running.terminate_child("w"))
-        running.kill_child("w")
-        stopping.result(GRACE)
-        [report] = running.crashes()
-    assert report.reason in ("killed (shutdown timeout)", "killed (kill_child())")
+def test_s42_a_kill_does_not_wait_for_the_stacks_of_a_worker_that_has_not_stopped_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_handle, "DUMP_TIME", 3600.0)
+    child = Child(HangingProcess, args=(tmp_path, "loop"), id="w", shutdown=0.1)
+    running = Supervisor("tree", child).start()
+    (tmp_path / "hang").touch()
+    eventually(lambda: not (tmp_path / "hang").exists(), what="the worker hangs")
+    handle: Any = running._root.handles["w"]
+    stopping = in_background(running.stop)
+    eventually(lambda: handle._kill_reason is not None, what="its time to stop is over")
+    running._root.kill("a second Ctrl-C")
+    stopping.result(GRACE)
+    assert [one.reason for one in running.crashes() if one.path == "tree/w"] == ["killed (shutdown timeout)"]
 
 
 def test_s58_a_report_keeps_the_last_lines_only_and_survives_odd_bytes() -> None:
