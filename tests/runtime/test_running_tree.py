@@ -67,6 +67,19 @@ def test_a_tree_that_has_ended_lets_go_of_the_arguments_of_its_workers(one_runti
     ]  # fmt: skip
 
 
+def test_a_child_that_was_removed_before_its_tree_ended_keeps_nothing_of_the_tree(one_runtime_for_all: None) -> None:
+    large = Large()
+    alive = weakref.ref(large)
+    tree = Supervisor("app", Child(Holds, args=(large,)), Child(Holds, args=(1,), id="gone", restart="temporary"))
+    with tree.start() as running:
+        gone = running["gone"]
+        running.terminate_child(gone)
+        assert str(gone.status) == "stopped"
+    del tree, running, large
+    eventually(lambda: (gc.collect(), alive() is None)[1])
+    assert str(gone.status) == "stopped"
+
+
 def test_a_child_may_be_named_by_its_ref() -> None:
     with Supervisor("app", Supervisor("below", Waits)).start() as running, Supervisor("other", Waits).start() as other:
         ref = running["below/waits"]

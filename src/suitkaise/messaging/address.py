@@ -183,7 +183,7 @@ class Address:
             return Status.STOPPED if by_order else status
 
     def leave_parent(self) -> None:
-        """Keep the status as it is now, and let go of the supervisor, which has ended, and of what it has declared."""
+        """Keep the status as it is now, and let go of the supervisor, which has forgotten this child, or has ended."""
         status = self.status
         if status is not Status.ABANDONED:  # which changes with the end of the thread
             self.last_status, self.parent = status, _NO_PARENT

@@ -313,9 +313,8 @@ class Executor:
 
     def retire(self) -> None:
         """End the refs to all children: this supervisor has ended and will not come back."""
-        for id, address in list(self._addresses.items()):
+        for id in list(self._addresses):
             self._forget(id)
-            address.leave_parent()
         unprepare(self._env, self.path, self.spec)
 
     def _forget(self, id: str, last_status: Status | None = None) -> None:
@@ -327,6 +326,7 @@ class Executor:
         if address is not None:
             address.last_status = last_status
             self._env.registry.remove(address.path)
+            address.leave_parent()
         if id in self._supervisors:
             self._supervisors.pop(id).retire()
         for engine in self._env.engines.values():
