@@ -10,7 +10,19 @@ from contextlib import suppress
 
 import pytest
 
-from suitkaise import AskTimeout, Child, ChildNotFound, Crashed, SuitkaiseError, Supervisor, Thread, WorkerDead, whereis
+from suitkaise import (
+    AskTimeout,
+    Backoff,
+    Child,
+    ChildNotFound,
+    Crashed,
+    DynamicSupervisor,
+    SuitkaiseError,
+    Supervisor,
+    Thread,
+    WorkerDead,
+    whereis,
+)
 from suitkaise.status import Status, TreeStatus
 from tests.support import eventually, interrupted_at_each_line
 
@@ -78,6 +90,31 @@ def test_a_child_that_was_removed_before_its_tree_ended_keeps_nothing_of_the_tre
     del tree, running, large
     eventually(lambda: (gc.collect(), alive() is None)[1])
     assert str(gone.status) == "stopped"
+
+
+def test_a_tree_that_has_ended_is_not_kept_by_a_restart_that_was_due_in_an_hour(one_runtime_for_all: None) -> None:
+    class Fails(Holds):
+        def on_receive(self, message: str) -> None:
+            raise ValueError(message)
+
+    large = Large()
+    alive = weakref.ref(large)
+    with Supervisor("app", Child(Fails, args=(large,), backoff=Backoff(3600.0, 3600.0))).start() as running:
+        ref = running["fails"]
+        ref.tell("an error")
+        eventually(lambda: ref.status is Status.RESTARTING)
+    del running, large
+    eventually(lambda: (gc.collect(), alive() is None)[1])
+
+
+def test_a_dynamic_supervisor_that_has_ended_is_not_kept_by_the_time_that_its_children_had(
+    one_runtime_for_all: None,
+) -> None:
+    with DynamicSupervisor("app").start() as running:
+        running.start_child(Child(Waits, shutdown=3600.0))
+    tree = weakref.ref(running)
+    del running
+    eventually(lambda: (gc.collect(), tree() is None)[1])
 
 
 def test_a_child_may_be_named_by_its_ref() -> None:

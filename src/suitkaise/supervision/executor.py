@@ -41,6 +41,7 @@ from suitkaise.policy.actions import (
     Stop,
     Terminated,
     Timer,
+    TimerKey,
 )
 from suitkaise.policy.base import BasePolicy
 from suitkaise.policy.dynamic import DynamicPolicy
@@ -87,7 +88,7 @@ class Executor:
         self._ended: set[str] = set()  # children that have ended, and may be started again
         self._checkpoints: dict[str, Payload] = {}
         self._began: dict[str, float] = {}
-        self._deadlines: dict[str, TimerHandle] = {}  # of the children that are being stopped
+        self._timers: dict[TimerKey, TimerHandle] = {}
         self._abnormal_exits: dict[tuple[str, int], Exit] = {}  # the policy has not handled them yet
         self._held: HeldExits = HeldExits(policy, None if above is None else above._held)
         self._supervisors: dict[str, Executor] = {}  # the newest of each child that is a supervisor, ended or not
@@ -106,6 +107,8 @@ class Executor:
     # ------------------------------------------------------------ one step
     def step(self, event: Input) -> None:
         """Let the policy decide about one event, and carry its decisions out, in order."""
+        if isinstance(event, Timer):
+            self._timers.pop(event.key, None)
         match event:
             case Exited(id, incarnation) if self._held.hold(event):
                 self._set_timer(Timer(("verdict", id, incarnation)), self._env.clock() + PAUSE)
@@ -259,10 +262,7 @@ class Executor:
         if at <= self._env.clock():
             self.interface.tell(timer)
             return
-        handle = self._env.call_at(at, lambda: self.interface.tell(timer))
-        what, id, _ = timer.key
-        if what == "kill":
-            self._deadlines[id] = handle
+        self._timers[timer.key] = self._env.call_at(at, lambda: self.interface.tell(timer))
 
     def _release(self, id: str) -> None:
         """Tell the exit of a child that had ended by SIGTERM before it was ordered to stop (rule 69)."""
@@ -275,9 +275,9 @@ class Executor:
         if self.policy.incarnation_of(event.id) != event.incarnation:
             return
         handle = self._handles.pop(event.id, None)
-        deadline = self._deadlines.pop(event.id, None)
+        deadline = self._timers.pop(("kill", event.id, event.incarnation), None)
         if deadline is not None:
-            deadline.cancel()  # the deadline may be hours away
+            deadline.cancel()
         checkpoint = getattr(handle, "checkpoint", None)  # supervisors have none
         if checkpoint is not None:
             self._checkpoints[event.id] = checkpoint
@@ -348,6 +348,8 @@ class Executor:
         self._end(reason)
 
     def _end(self, reason: ExitReason) -> None:
+        for timer in self._timers.values():
+            timer.cancel()  # it may be hours away, and would keep this supervisor until then
         if self._root is not None:
             self.retire()
             self._root.detach(reason, None)
