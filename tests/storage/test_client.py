@@ -375,6 +375,15 @@ def test_each_thread_has_a_connection_of_its_own(storage: Storage) -> None:
     assert clients_of(home) == [mine]
 
 
+def test_a_thread_keeps_no_client_of_a_storage_that_is_closed_once_it_uses_another_one(storage: Storage) -> None:
+    with Storage() as other:
+        other.tree.add("a", 1)
+        home = str(other.directory)
+        assert len(clients_of(home)) == 1
+    storage.tree.add("a", 1)
+    assert clients_of(home) == []
+
+
 def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
     """Call `work` with each number in a thread of its own, none of which ends before all have; return what came."""
     outcomes: list[object] = []

@@ -232,6 +232,11 @@ class Client:
         sock = self._sock
         return -1 if sock is None else sock.fileno()
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is not connected, and neither in use nor about to be: another client would do as well."""
+        return self._sock is None and not self._pending and self.user is None
+
     def close(self) -> None:
         """Close the connection. The next use connects again."""
         with self.lock:
@@ -435,7 +440,9 @@ def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
         _of_thread.clients = {}
         return client_of(directory, timeout)
     except KeyError:
-        client = _of_thread.clients[directory, timeout, depth] = _made(directory, timeout, depth)
+        client = _made(directory, timeout, depth)
+        _of_thread.clients = {place: one for place, one in list(_of_thread.clients.items()) if not one.is_at_rest}
+        _of_thread.clients[directory, timeout, depth] = client
     return client_of(directory, timeout, depth + 1) if client.user == threading.get_ident() else client
 
 
