@@ -69,7 +69,9 @@ def origin_of(directory: str) -> str:
 
 def note_elsewhere(directory: str) -> None:
     """Record that in this process a storage on another machine is reached by this directory."""
-    _here[origin_of(directory)] = directory
+    origin = origin_of(directory)
+    if origin != directory:
+        _here[origin] = directory
 
 
 def directory_here(origin: str) -> str:
