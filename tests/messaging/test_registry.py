@@ -412,6 +412,22 @@ def test_kill_rejoin_and_recall_are_passed_on_to_the_supervisor(
     assert registry.request(kind, "tree/one").get(0) == f"{kind} done"
 
 
+def test_a_kill_of_an_incarnation_that_is_being_made_ends_it_as_soon_as_it_is_there(address: Address) -> None:
+    class Killable(Worker):
+        def kill(self, why: str) -> None:
+            self.got.append(why)
+
+    first, second = Killable(), Killable()
+    address.begin(1)
+    assert address.control(RequestKind.KILL).get(0) is None
+    address.attach(first)
+    address.detach(Killed("ref.kill()"), None)
+    assert address.control(RequestKind.KILL).get(0) == "kill done"  # the supervisor knows that nothing is alive
+    address.begin(2)
+    address.attach(second)
+    assert (first.got, second.got) == (["ref.kill()"], [])
+
+
 def test_join_gives_the_last_reason(registry: Registry, address: Address) -> None:
     answer = registry.request(RequestKind.JOIN, "tree/one")
     address.attach(Worker())

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from suitkaise.errors import ChildNotFound, MailboxFull, SuitkaiseError, WorkerDead
-from suitkaise.exits import ExitReason, Shutdown
+from suitkaise.exits import KILL_REF, ExitReason, Shutdown
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.ask_timeout import Doing, doing
 from suitkaise.messaging.bounded import BoundedMailbox
@@ -20,7 +20,7 @@ from suitkaise.messaging.exit_watchers import ExitWatchers, after_its_cause, cal
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pending import PendingMessages
-from suitkaise.messaging.protocol import AdminAction, ControlKind
+from suitkaise.messaging.protocol import AdminAction, ControlKind, RequestKind
 from suitkaise.messaging.refs import LinkedExit, WorkerRef
 from suitkaise.platform.board import SlotView
 from suitkaise.platform.locks import RLock
@@ -157,7 +157,7 @@ class Address:
         self._receiver: Receiver | None = None
         self.mailbox: ThreadInbox | None = None
         """Of the receiver that answers here, if it is a thread without a bound, and all that waited for it is in it."""
-        self._kill_on_attach: str | None = None  # why, if a link ends the incarnation before it is attached
+        self._kill_on_attach: str | None = None  # why, if the incarnation is ended before it is attached
         self._pending = PendingMessages(path)
         self._tracer: TraceReport | None = None
         self._dead_letters = DeadLetters() if dead_letters is None else dead_letters
@@ -189,7 +189,14 @@ class Address:
             self.last_status, self.parent = status, _NO_PARENT
 
     def control(self, kind: ControlKind, drain: float | None = None) -> Answer[Any]:
-        """Pass a kill, rejoin or recall on to the supervisor."""
+        """Pass a kill, rejoin or recall on to the supervisor; keep a kill for an incarnation that is being made."""
+        if kind is RequestKind.KILL:
+            with self._lock:
+                if self._receiver is None and self.watchers.serial is not None:
+                    self._kill_on_attach = KILL_REF
+                    answer: Answer[Any] = Answer()
+                    answer.set_result(None)
+                    return answer
         return self.parent.control(kind, self.id, drain)
 
     def administer(self, action: AdminAction, argument: Any) -> Answer[Any]:
@@ -440,7 +447,7 @@ class Address:
 
     @property
     def ended_early(self) -> bool:
-        """Whether a link has ended the incarnation before it was attached."""
+        """Whether a link or a kill has ended the incarnation before it was attached."""
         return self._kill_on_attach is not None
 
     def attach(self, receiver: Receiver) -> None:
