@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 from suitkaise.escapes import figure, shortened
 from suitkaise.records import dataclass, field, refuse_assignment, refuse_deletion
@@ -157,8 +157,11 @@ class Crashed(ExitReason):
     def __hash__(self) -> int:
         return hash((self.phase, self.error, self.traceback))
 
-    __setattr__ = refuse_assignment
-    __delattr__ = refuse_deletion
+    def __setattr__(self, name: str, value: Any) -> Never:
+        refuse_assignment(self, name, value)
+
+    def __delattr__(self, name: str) -> Never:
+        refuse_deletion(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Crashed, (self.phase, self.error, self.traceback)
