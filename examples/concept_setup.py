@@ -1,10 +1,8 @@
-"""A thread is set up with `with` blocks; the blocks run later, around its main function."""
+"""A thread of a tree of your own is set up with `with` blocks; they run later, around its main function."""
 
 from random import randint
 
-from suitkaise import Child, Supervisor
-from suitkaise.concept.group import current_worker
-from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ThreadSetup
+from suitkaise import Child, Supervisor, current_worker, skthreading
 from suitkaise.concept.setup_worker import worker_for
 
 
@@ -12,20 +10,20 @@ def do_work(value1: int, value2: int) -> int:
     return value1 + value2
 
 
-with ThreadSetup as setup:
+with skthreading.ThreadSetup as setup:
     setup.num_loops = 3
 
-    with OnStart():
+    with skthreading.OnStart():
         results = []
         value1 = 40  # a parameter of `do_work`
 
-    with BeforeLoop() as before:
+    with skthreading.BeforeLoop() as before:
         before.add({"value2": randint(1, 2)})
 
-    with AfterLoop():
+    with skthreading.AfterLoop():
         results.append(current_worker().last_result)
 
-    with OnFinish():
+    with skthreading.OnFinish():
         print("results:", len(results), set(results) <= {41, 42})
 
 worker = worker_for("thread", do_work, setup.build())

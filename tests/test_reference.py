@@ -24,6 +24,7 @@ NOT_FOR_USERS = {
     "suitkaise.errors.with_note",
     "suitkaise.exits.KILL_CHILD",
     "suitkaise.exits.KILL_REF",
+    "suitkaise.exits.SHUTDOWN_TIMEOUT",
     "suitkaise.exits.by_sigterm",
     "suitkaise.exits.origin",
 }

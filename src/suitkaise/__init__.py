@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from suitkaise.workers.loop_report import LoopTimeReport
     from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
-    from suitkaise.workers.worker import Process, Thread
+    from suitkaise.workers.worker import Process, Thread, current_worker
 
 __version__ = "0.1.0"
 
@@ -145,6 +145,7 @@ __all__ = [
     "WorkerProxy",
     "WorkerRef",
     "__version__",
+    "current_worker",
     "flush",
     "group",
     "preload",
@@ -186,7 +187,7 @@ _HOMES = {
     "suitkaise.workers.loop_report": "LoopTimeReport",
     "suitkaise.workers.replies": "ReplyTo",
     "suitkaise.workers.timers": "Timer",
-    "suitkaise.workers.worker": "Process Thread",
+    "suitkaise.workers.worker": "Process Thread current_worker",
 }
 """The module of each public name. It is loaded when the name is first used: no program uses all of them."""
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Recalled, Supervisor, Thread
-from suitkaise.concept.group import current_worker
+from suitkaise import Child, Process, Recalled, Supervisor, Thread, current_worker
 
 
 def names() -> tuple[Any, Any]:

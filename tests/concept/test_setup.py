@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import CaptureError, Child, NotSerializable, SpecError, Supervisor
-from suitkaise.concept.group import current_worker
+from suitkaise import CaptureError, Child, NotSerializable, SpecError, Supervisor, current_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, BuiltSetup, OnFinish, OnStart, ProcessSetup, ThreadSetup
 from suitkaise.concept.setup_worker import worker_for
 from suitkaise.messaging import codec

@@ -12,7 +12,7 @@ from tests.support import run_program
 
 IMPORTS = """
 from suitkaise import Child, Supervisor
-from suitkaise.concept.group import current_worker
+from suitkaise import current_worker
 from suitkaise.concept.setup import AfterLoop, BeforeLoop, OnFinish, OnStart, ProcessSetup, ThreadSetup
 from suitkaise.concept.setup_worker import worker_for
 

@@ -26,8 +26,8 @@ from suitkaise import (
     Thread,
     WorkerDead,
     WorkerFailed,
+    current_worker,
 )
-from suitkaise.concept.group import current_worker
 from suitkaise.workers.worker import Worker
 from tests.support import eventually, run_program, wait_gone
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Supervisor, Thread, sktree, whereis
-from suitkaise.concept.group import current_worker
+from suitkaise import Child, Process, Supervisor, Thread, current_worker, sktree, whereis
 from suitkaise.errors import AskTimeout, ChildNotFound, EntryNotFound, StorageDamaged, StorageError, SuitkaiseError
 from suitkaise.runtime import runtime, storage_actor, storage_service
 from suitkaise.specs import SupervisorSpec

@@ -21,7 +21,7 @@ from suitkaise.concept.declare import Call, caller_level, declared
 from suitkaise.errors import AskTimeout, ChildAlreadyPresent, ChildAlreadyStarted, ChildNotFound, SuitkaiseError
 from suitkaise.exits import Hung, Killed
 from suitkaise.messaging.answer import Answer, checked_timeout
-from suitkaise.messaging.identity import current_path, worker_of_thread
+from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.router import in_worker_process, router
@@ -30,25 +30,12 @@ from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.specs import SpecWarning
 from suitkaise.status import ENDED, Status, TreeStatus
-from suitkaise.workers.worker import Worker
+from suitkaise.workers.worker import Worker, current_worker
 
 if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
 
-__all__ = ["WorkerGroup", "current_worker", "this_worker"]
-
-
-def current_worker() -> Worker | None:
-    """Return the worker that runs in this thread; None outside of any running worker.
-
-    In a worker's process that is also the worker of the threads that the worker has started by itself. It is known from
-    the worker's constructor to its last hook.
-
-    >>> current_worker() is None
-    True
-    """
-    worker: Worker | None = worker_of_thread()
-    return worker
+__all__ = ["WorkerGroup", "this_worker"]
 
 
 def this_worker(function: str) -> Worker:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitReason
+from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.options import Options, checked_drain, checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
 from suitkaise.specs.spellings import HOOKS, spell_all
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from suitkaise.workers.replies import ReplyTo
     from suitkaise.workers.timers import Timer
 
-__all__ = ["Process", "Thread", "Worker"]
+__all__ = ["Process", "Thread", "Worker", "current_worker"]
 
 _NOT_OPEN: Any = object()
 """The storage of a worker that has not used it yet."""
@@ -767,6 +768,25 @@ class Thread(Worker):
         'thread'
         """
         return Recipe(function, args, kwargs, "thread")
+
+
+def current_worker() -> Worker | None:
+    """Return the worker that runs in this thread, for code that has no `self`; None outside of any running worker.
+
+    That is code that a worker calls, the function of `Process.of`, and the blocks of a setup. In a worker's process it
+    is also the worker of the threads that the worker has started by itself. It is known from the worker's constructor
+    to its last hook.
+
+    >>> from suitkaise import Child, Supervisor, Thread, current_worker
+    >>> def count():
+    ...     return current_worker().current_loop
+    >>> counter = Child(Thread.of(count), id="count", join_after=3, restart="transient")
+    >>> with Supervisor("app", counter).start() as running:
+    ...     print(running["count"].result(timeout=10.0), current_worker())
+    3 None
+    """
+    worker: Worker | None = worker_of_thread()
+    return worker
 
 
 def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
