@@ -94,7 +94,7 @@ def check_rm(state: Path) -> None:
     assert missing.stderr == "suitkaise store: there is no 'ui/text' in the root; there is 'text' in 'ui'\n"
     missing = store("get", state, "texd", "--path", "ui")
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
-    assert "the nearest names there are 'text'" in missing.stderr
+    assert "did you mean 'text'?" in missing.stderr
 
 
 def test_a_storage_that_no_program_uses_can_be_read_and_changed(state: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_name_alone_is_read_from_the_tree_of_the_callers_file(tree: Tree) -> N
     with tree.AutoUpdate("settings") as values:
         values["settings"]["b"] = 2
     assert tree.get("settings") == {"a": 1, "b": 2}
-    with pytest.raises(KeyError, match=r"there is no 'setting' in .* nearest names there are 'settings'"):
+    with pytest.raises(KeyError, match=r"there is no 'setting' in .* did you mean 'settings'\?"):
         tree.AutoUpdate("setting")
 
 

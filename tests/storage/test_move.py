@@ -52,7 +52,7 @@ def test_a_move_replaces_the_target_unless_exist_ok_is_false(tree: Tree) -> None
 
 def test_a_move_of_nothing_is_a_key_error_and_a_move_to_itself_changes_nothing(tree: Tree) -> None:
     tree.add("abc", 1, "p")
-    with pytest.raises(KeyError, match="there is no 'abd' in 'p'; the nearest names there are 'abc'"):
+    with pytest.raises(KeyError, match=r"there is no 'abd' in 'p'; did you mean 'abc'\?"):
         tree.move("abd", "q", "p")
     revision = tree.revision("abc", "p")
     tree.move("abc", "p", "p", exist_ok=False)

@@ -55,7 +55,7 @@ def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:
     names = sorted(path_and_name(key, record)[1] for key, record in reader.heads(path, _MOST_COMPARED + 1))
     hint = "" if names else "; the container is empty"
     if len(names) <= _MOST_COMPARED and (near := difflib.get_close_matches(name, names, n=3)):
-        hint = f"; the nearest names there are {', '.join(map(repr, near))}"
+        hint = f"; did you mean {' or '.join(map(repr, near))}?"
     above, _, last = name.rpartition("/")
     with contextlib.suppress(ValueError):  # it is no path, then
         if above and reader.revision(entry_key(above, last)[0]):  # it is a whole path, as `suitkaise store ls` shows it
