@@ -89,7 +89,7 @@ export function drawRows() {
   for (const path of paths) if (onScreen.has(path)) draw(path); else drawTime(path, rows.get(path));
   const nothing = $("empty");
   nothing.hidden = paths.length > 0;
-  if (!paths.length) text(nothing, store.order.length ? "No worker fits this filter." : "No tree runs in this program yet.");
+  if (!paths.length) text(nothing, !store.program ? "" : store.order.length ? "No worker fits this filter." : "No tree runs in this program yet.");
 }
 
 export function drawTimes() {
