@@ -151,13 +151,14 @@ class CrashReport:
         loop = f", loop {self.loop}" if self.loop else ""
         node = f" on the node {self.node}" if self.node else ""
         allowed = "any number" if self.allowed == float("inf") else figure(self.allowed, 6)
+        used = figure(min(self.used, self.allowed), 6)  # the one too many was not made
         rows = [
             ("worker", f"{self.path} ({self.kind}, pid {self.pid}{node}, incarnation {self.incarnation})"),
             ("reason", self.reason),
             ("where", self.where),
             ("phase", f"{self.phase}{since}{loop}"),
             ("uptime", f"{figure(self.uptime)} s, after {self.restarts} restart{'s' * (self.restarts != 1)}"),
-            ("verdict", f"{self.verdict}; {self.used} of {allowed} restarts used in {figure(self.seconds, 6)} s"),
+            ("verdict", f"{self.verdict}; {used} of {allowed} restarts used in {figure(self.seconds, 6)} s"),
             ("together", ", ".join(self.together)),
             ("skipped", f"{self.skipped} earlier reports, not written to disk" if self.skipped else ""),
         ]

@@ -298,7 +298,7 @@ def test_s78_a_child_with_a_limit_of_its_own_is_given_up_alone(kinds: Kinds) -> 
         with pytest.raises(WorkerFailed):
             running["a"].result(15)
         eventually(lambda: running.crashes())
-        assert "is given up; 2 of 1 restarts used in 60 s" in str(running.crashes()[-1])
+        assert "is given up; 1 of 1 restarts used in 60 s" in str(running.crashes()[-1])
         assert running.restart_child("a").ask("there?") == "there?"
 
 

@@ -34,10 +34,13 @@ def budget(facts: Mapping[str, Any]) -> str:
 
     >>> budget({"restarts_used": 1, "max_restarts": 3.0, "max_seconds": 5.0})
     '1 of 3 restarts in 5 s'
+    >>> budget({"restarts_used": 4, "max_restarts": 3.0, "max_seconds": 5.0})  # the fourth was one too many
+    '3 of 3 restarts in 5 s'
     """
-    allowed = "any number of" if facts["max_restarts"] is None else figure(facts["max_restarts"], 6)
-    within = "" if facts["max_restarts"] is None else f" in {figure(facts['max_seconds'], 6)} s"
-    return f"{facts['restarts_used']} of {allowed} restarts{within}"
+    used, allowed = facts["restarts_used"], facts["max_restarts"]
+    if allowed is None:
+        return f"{used} of any number of restarts"
+    return f"{figure(min(used, allowed), 6)} of {figure(allowed, 6)} restarts in {figure(facts['max_seconds'], 6)} s"
 
 
 def strategy(facts: Mapping[str, Any]) -> str:
