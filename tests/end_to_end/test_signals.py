@@ -100,7 +100,11 @@ class Works(Process):
         print("at work", flush=True)
         time.sleep(600)
 
-if sys.argv[1] == "tree":
+if sys.argv[1] == "left":
+    running = Supervisor("app", Works).start()
+    print("up", flush=True)
+    time.sleep(600)
+elif sys.argv[1] == "tree":
     with Supervisor("app", Works).start():
         print("up", flush=True)
         time.sleep(600)
@@ -118,8 +122,8 @@ else:
 
 
 @pytest.mark.parametrize("repeat, why", [("0.0", "a second Ctrl-C"), ("60.0", "shutdown timeout")])
-@pytest.mark.parametrize("what", ["pool", "processes", "tree"])
-def test_s70_a_second_ctrl_c_kills_the_workers_of_a_block_that_the_first_one_has_ended(
+@pytest.mark.parametrize("what", ["left", "pool", "processes", "tree"])
+def test_s70_a_second_ctrl_c_kills_the_workers_of_a_block_or_program_that_the_first_one_has_ended(
     what: str, repeat: str, why: str
 ) -> None:
     with start_program(STOPPED_BY_CTRL_C, what, repeat) as program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from typing import TYPE_CHECKING
@@ -50,14 +51,11 @@ def forget(group: WorkerGroup) -> None:
 @at_exit  # after the runtime has registered its own, which stops trees: the last one is called first
 def _wait_for_all() -> None:
     """Wait for all groups; Ctrl-C stops them gracefully, the second one kills."""
-    waits = not was_interrupted()
-    for group in _groups:
-        try:
-            if waits:
+    with contextlib.suppress(KeyboardInterrupt):
+        if not was_interrupted():
+            for group in _groups:
                 logger.info("the program waits for %s", group._path)
                 group._join_all(None)
-        except KeyboardInterrupt:
-            waits = False
     while _groups:
         group = _groups.pop()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from suitkaise.platform.exit_functions import at_exit
 from suitkaise.platform.processes import was_interrupted
 from suitkaise.pools.scheduler import live
@@ -12,12 +14,10 @@ __all__: list[str] = []
 
 @at_exit  # after the runtime has registered its own, which stops trees: the last one is called first
 def _run_what_is_left() -> None:
-    waits = not was_interrupted()
-    for scheduler in list(live):
-        try:
-            if waits:
+    with contextlib.suppress(KeyboardInterrupt):
+        if not was_interrupted():
+            for scheduler in list(live):
                 scheduler.shutdown(wait=True, cancel=False)
-        except KeyboardInterrupt:
-            waits = False
-        if not waits:
-            scheduler.interrupt()
+            return
+    for scheduler in list(live):
+        scheduler.interrupt()

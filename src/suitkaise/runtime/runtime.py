@@ -395,9 +395,22 @@ def _be_first_at_exit() -> None:
     at_exit(_at_exit)
 
 
+def _await_end(root: SupervisorInterface) -> None:
+    """Wait until a tree that was asked to stop has ended; Ctrl-C kills it, but not one that repeats an earlier one."""
+    from suitkaise.runtime.running_tree import REPEAT
+
+    begun = time.monotonic()
+    while not root.exited.done():
+        try:
+            root.exited.result()
+        except KeyboardInterrupt:
+            if time.monotonic() - begun >= REPEAT:
+                root.kill("a second Ctrl-C")
+
+
 @at_exit
 def _at_exit() -> None:
-    """Stop the trees that the main program leaves running, gracefully."""
+    """Stop the trees that the main program leaves running, gracefully; Ctrl-C a second later kills them (rule 70)."""
     with _guard:  # a tree that another thread has stopped may be cleared away at this moment
         if _runtime is None:
             return
@@ -405,7 +418,7 @@ def _at_exit() -> None:
     for root in roots:
         root.stop()
     for root in roots:
-        root.exited.result()
+        _await_end(root)
     for root in roots:
         _runtime.end_logs(root.path)
     global _users
