@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import suitkaise
 from suitkaise import cli
 from suitkaise.crashes import (
     KEPT_IN_MEMORY,
@@ -320,3 +321,12 @@ def test_the_path_of_the_root_is_for_the_reports_of_all_paths(
     ledger.close()
     assert cli.main(["crashes", "--path", "/"]) == 0
     assert some(5).id in capsys.readouterr().out
+
+
+def test_a_folder_whose_name_begins_as_that_of_the_package_is_the_programs() -> None:
+    package = os.path.dirname(suitkaise.__file__)
+    frames = [
+        f'  File "{package}_app/main.py", line 31, in loop',
+        f'  File "{package}/workers/worker.py", line 1, in wait',
+    ]
+    assert where_of("Traceback (most recent call last):\n" + "\n".join(frames)) == "main.py:31"

@@ -26,7 +26,16 @@ from suitkaise.records import dataclass
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KEPT_IN_MEMORY", "KEPT_ON_DISK", "CrashLog", "CrashReport", "crash_directory", "read_reports", "where_of"]
+__all__ = [
+    "KEPT_IN_MEMORY",
+    "KEPT_ON_DISK",
+    "OURS",
+    "CrashLog",
+    "CrashReport",
+    "crash_directory",
+    "read_reports",
+    "where_of",
+]
 
 logger: logging.Logger = logging.getLogger("suitkaise")
 
@@ -388,7 +397,7 @@ def where_of(traceback: str) -> str:
         stack = own.partition("Current thread")[2] or own
         frames = _FRAME.findall(stack.partition("\n\n")[0])
         match frames:
-            case [*_, (above, _), ("<string>", _)] if above.startswith(_OURS):
+            case [*_, (above, _), ("<string>", _)] if above.startswith(OURS):
                 frames.pop()  # `python -c`, by which the keeper has been started
     else:
         frames = _FRAME.findall(own)[::-1]
@@ -401,8 +410,9 @@ def _is_library(file: str) -> bool:
     return file.startswith(_NOT_THE_PROGRAMS) or not _INSTALLED.isdisjoint(re.split(r"[/\\]", file))
 
 
-_OURS = os.path.dirname(__file__)
-_NOT_THE_PROGRAMS = (_OURS, os.path.dirname(os.__file__), "<frozen ")
+OURS: str = os.path.join(os.path.dirname(__file__), "")
+"""How the paths of the files of this package begin."""
+_NOT_THE_PROGRAMS = (OURS, os.path.join(os.path.dirname(os.__file__), ""), "<frozen ")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # of a virtual environment, too
 _FRAME = re.compile(r'^[ |]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 _NAME = re.compile(r"[0-9a-f-]+\.json")

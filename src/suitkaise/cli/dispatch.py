@@ -256,9 +256,8 @@ def _place(error: BaseException) -> str:
         return ""
     import traceback
 
-    from suitkaise.crashes import where_of
+    from suitkaise.crashes import OURS, where_of
 
-    ours = os.path.dirname(os.path.dirname(__file__))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
     place = where_of("".join(traceback.format_list(frames)))
     return f" (at {place})" if place else ""
