@@ -478,6 +478,7 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
         (int, ["int is a class but not a worker", "derive it from suitkaise.Process or suitkaise.Thread"]),
         (threading.Thread, ["Thread is a class but not a worker", "from suitkaise.Process or suitkaise.Thread"]),
         (threading.Thread(), ["not Thread: <Thread", "Child(f, args=(...))"]),
+        (Supervisor, ["Supervisor is a class", "declare a supervisor with a name: Supervisor('app')"]),
         (Startable, ["neither a process nor a thread", "suitkaise.Process or suitkaise.Thread"]),
     ],
     ids=[
@@ -491,6 +492,7 @@ def test_s05_supervisors_take_no_options_about_loops(option: dict[str, Any]) -> 
         "a class",
         "a class of threading",
         "a thread of threading",
+        "the class of supervisors",
         "a base class",
     ],
 )

@@ -86,6 +86,9 @@ def _origin_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R
         if not hasattr(what, "_worker_kind"):
             raise SpecError(f"Child: {what.__name__} is neither a process nor a thread; {DERIVE}")
         return with_arguments(Recipe(what, kind=what._worker_kind), args, kwargs)
+    elif isinstance(what, type) and issubclass(what, AnySupervisor):
+        name = what.__name__
+        raise SpecError(f"Child: {name} is a class; declare a supervisor with a name: {name}('app')")
     elif isinstance(what, type):
         raise SpecError(f"Child: {what.__name__} is a class but not a worker; {DERIVE}")
     elif callable(what):
