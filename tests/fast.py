@@ -42,28 +42,44 @@ def is_fast(item: pytest.Item) -> bool:
     info = getattr(item, "_fixtureinfo", None)
     fixtures = [definition.func for found in info.name2fixturedefs.values() for definition in found] if info else []
     seen: set[int] = set()
-    return not any(_starts_processes(code, seen) for code in (getattr(item, "obj", None), *fixtures))
+    if any(_starts_processes(code, seen) for code in (getattr(item, "obj", None), *fixtures)):
+        return False
+    _others.update(seen)
+    return True
+
+
+_starters: set[int] = set()
+"""The ids of functions and classes that start a process; they live as long as the modules of the tests."""
+
+_others: set[int] = set()
+"""The ids of those that do not."""
 
 
 def _starts_processes(thing: Any, seen: set[int]) -> bool:
     thing = getattr(thing, "__wrapped__", thing)  # below decorators
     thing = getattr(thing, "__func__", thing)
-    if id(thing) in seen or not str(getattr(thing, "__module__", "")).startswith("tests"):
+    if id(thing) in _starters:
+        return True
+    if id(thing) in seen or id(thing) in _others or not str(getattr(thing, "__module__", "")).startswith("tests"):
         return False
     seen.add(id(thing))
     if isinstance(thing, type):
-        if STARTS_PROCESSES.intersection(base.__name__ for base in thing.__mro__):
-            return True
-        return any(_starts_processes(part, seen) for base in thing.__mro__ for part in vars(base).values())
-    if not isinstance(thing, FunctionType):
+        starts = bool(STARTS_PROCESSES.intersection(base.__name__ for base in thing.__mro__)) or any(
+            _starts_processes(part, seen) for base in thing.__mro__ for part in vars(base).values()
+        )
+    elif isinstance(thing, FunctionType):
+        names = set(_names(thing.__code__))
+        simulated = "Simulation" in thing.__globals__
+        starts = (
+            bool(names & STARTS_PROCESSES)
+            or (not simulated and any(names >= together for together in STARTS_A_RUNTIME))
+            or any(_starts_processes(thing.__globals__.get(name), seen) for name in names)
+        )
+    else:
         return False
-    names = set(_names(thing.__code__))
-    if names & STARTS_PROCESSES:
-        return True
-    simulated = "Simulation" in thing.__globals__
-    if not simulated and any(names >= together for together in STARTS_A_RUNTIME):
-        return True
-    return any(_starts_processes(thing.__globals__.get(name), seen) for name in names)
+    if starts:
+        _starters.add(id(thing))
+    return starts
 
 
 def _names(code: CodeType) -> Iterator[str]:
