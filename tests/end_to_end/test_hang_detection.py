@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
+from suitkaise.engines.inspection import stacks_of
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
 from suitkaise.platform.board import DIRECT_BELL, PID, Phase, Slot
+from suitkaise.platform.runtime_directory import stack_file
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
 from tests.end_to_end.kinds import keeper_pid, next_event
@@ -327,6 +329,22 @@ def test_s55_no_file_of_a_stack_is_left(tmp_path: Path) -> None:
         files = Path(running._runtime.directory)
         hang_and_await_restart(running, tmp_path, "loop")
         assert [file.name for file in files.glob("stack-*")] == [f"stack-{running['w'].pid}"]
+
+
+@pytest.mark.one_machine("the file is looked for in the directory of this program")
+def test_s55_the_stack_of_a_hang_is_not_behind_stacks_that_observers_have_asked_for(tmp_path: Path) -> None:
+    with tree(tmp_path, "loop").start() as running:
+        pid = running["w"].pid
+        assert pid is not None
+        file = Path(stack_file(running._runtime.directory, pid))
+        for _ in range(3):
+            stacks = stacks_of(str(file), pid)
+            assert stacks.startswith("Current thread"), stacks
+            assert stacks.count("Current thread") == 1, stacks
+        assert not file.stat().st_size
+        hung = hang_and_await_restart(running, tmp_path, "loop")
+    assert hung.stack.startswith("Current thread"), hung.stack
+    assert hung.stack.count("Current thread") == 1, hung.stack
 
 
 # ------------------------------------------------------------ threads

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 from suitkaise.engines.worker_signals import DUMP, PROFILE
 from suitkaise.errors import SuitkaiseError
@@ -20,7 +20,7 @@ from suitkaise.platform.processes import has_default_action
 from suitkaise.platform.runtime_directory import profile_socket, stack_file
 from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
 
-__all__ = ["PATIENCE", "Inspection", "inspect", "profile_of", "send_signal", "send_to_worker", "stacks_of"]
+__all__ = ["PATIENCE", "Inspection", "inspect", "own_first", "profile_of", "send_signal", "send_to_worker", "stacks_of"]
 
 Inspection: TypeAlias = Literal["stack", "profile", "signal"]
 
@@ -60,38 +60,53 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def stacks_of(file: str, pid: int) -> str:
-    """Return what process `pid` writes to the file when it is asked for its stacks.
+    """Return what process `pid` writes to the file when it is asked for its stacks, and leave the file empty.
 
     Raises:
         SuitkaiseError: it writes nothing in time.
     """
     try:
-        before = os.path.getsize(file)
+        with open(file, "r+b") as stacks:
+            fcntl.flock(stacks, fcntl.LOCK_EX)  # observers that come at once take turns
+            stacks.truncate(0)  # one of them may have been killed
+            send_to_worker(pid, DUMP)
+            try:
+                _await_stacks(stacks, pid)
+                return own_first(stacks.read().decode(errors="replace"))
+            finally:
+                stacks.truncate(0)
     except OSError as error:
         raise SuitkaiseError(f"process {pid} cannot be asked for its stacks: {error.strerror}") from None
-    send_to_worker(pid, DUMP)
-    try:
-        return _written(file, pid, before)
-    except FileNotFoundError:
-        raise SuitkaiseError(f"process {pid} has ended meanwhile") from None
 
 
-def _written(file: str, pid: int, before: int) -> str:
-    """Return what is written to the file behind its first bytes, as soon as nothing more comes."""
+def _await_stacks(stacks: BinaryIO, pid: int) -> None:
+    """Wait until something is written to the file, and nothing more comes."""
     deadline = time.monotonic() + FIRST_STACK
-    size, changed = before, 0.0
-    while size == before or time.monotonic() - changed < QUIET:
+    size, changed = 0, 0.0
+    while size == 0 or time.monotonic() - changed < QUIET:
         if time.monotonic() >= deadline:
-            if size > before:
-                break
+            if size:
+                return
             raise SuitkaiseError(f"process {pid} has not written its stacks within {FIRST_STACK:g} s: is it stopped?")
         time.sleep(0.005)
-        now = os.path.getsize(file)
-        if now != size:
-            size, changed = now, time.monotonic()
-    with open(file, encoding="utf-8", errors="replace") as stacks:
-        stacks.seek(before)
-        return stacks.read()
+        now = os.fstat(stacks.fileno())
+        if not now.st_nlink:
+            raise SuitkaiseError(f"process {pid} has ended meanwhile")
+        if now.st_size != size:
+            size, changed = now.st_size, time.monotonic()
+
+
+def own_first(stacks: str) -> str:
+    r"""Return the stacks with that of the worker's own thread, and its tasks, ahead of its other threads.
+
+    `faulthandler` begins with the youngest thread.
+
+    >>> own_first("Thread 0x2 (...):\n  a\n\nCurrent thread 0x1 (...):\n  b\n")
+    'Current thread 0x1 (...):\n  b\n\nThread 0x2 (...):\n  a\n'
+    """
+    parts = stacks.strip("\n").split("\n\n")
+    parts.sort(key=lambda part: 0 if part.startswith("Current thread") else 1 if part.startswith("Task ") else 2)
+    return "\n\n".join(parts) + "\n" if stacks else ""
 
 
 def send_to_worker(pid: int, number: int) -> None:

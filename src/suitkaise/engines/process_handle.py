@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from suitkaise.crashes import CrashReport
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.forked_process import ForkedProcess
+from suitkaise.engines.inspection import own_first
 from suitkaise.engines.keeper_client import KeeperClient
 from suitkaise.engines.protocol import (
     AcceptConnection,
@@ -312,7 +313,7 @@ class ProcessHandle:
     def _stack(self) -> str:
         """Return the stacks that the process has written to its file."""
         with contextlib.suppress(OSError), open(self._stack_file, encoding="utf-8", errors="replace") as file:
-            return shortened(file.read(_LONGEST_STACK))
+            return shortened(own_first(file.read(_LONGEST_STACK)))
         return ""
 
     @property

@@ -50,7 +50,7 @@ class WorkerSignals:
         self._outputs: dict[int, int] = {}  # descriptors by the signals that dump to them
         ignore_signals(*FROM_TERMINAL)
         with contextlib.suppress(OSError):  # the hub's directory may be gone
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._outputs[DUMP] = os.open(stack_file(directory, os.getpid()), flags, 0o600)
             faulthandler.enable(self._outputs[DUMP])
         self._outputs[signal.SIGUSR1] = 2
