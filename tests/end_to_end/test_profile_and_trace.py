@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -19,13 +20,15 @@ from typing import Any
 import psutil
 import pytest
 
-from suitkaise import cli
+from suitkaise import Supervisor, Thread, cli
 from suitkaise.cli import profile as profiles
 from suitkaise.cli import programs
 from suitkaise.engines import inspection
 from suitkaise.engines.inspection import send_to_worker
 from suitkaise.engines.worker_signals import PROFILE
 from suitkaise.errors import SuitkaiseError
+from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.router import router
 from tests.support import Finished, Program, children_named, eventually, in_background, start_program, wait_gone
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
@@ -172,6 +175,36 @@ def test_a_thread_worker_and_the_whole_program_are_profiled(app: App) -> None:
     whole = app.profile("").check().stdout
     assert f"{app.name}/local#1" in whole
     assert "MainThread" in whole
+
+
+def test_the_program_tells_the_stacks_of_its_thread_workers_and_supervisors(app: App) -> None:
+    local = app("stack", "local").check().stdout
+    assert local.startswith(f"Thread '{app.name}/local#1' (most recent call first):")
+    assert "in loop" in local
+    assert local.count("most recent call first") == 1
+    whole = json.loads(app("stack", "", "--json").check().stdout)
+    assert whole["pid"] == app.program.pid
+    for name in ("MainThread", f"suitkaise-{app.name}", f"{app.name}/local#1"):
+        assert f"Thread '{name}' (most recent call first):" in whole["stacks"]
+
+
+def test_the_stack_of_an_async_worker_in_a_thread_has_its_tasks() -> None:
+    class Waiting(Thread):
+        async def loop(self) -> None:
+            await asyncio.sleep(3600)
+
+    with Supervisor("tree", Waiting).start() as running:
+
+        def told() -> list[str]:
+            text: str = router().request(RequestKind.STACKS, "tree/waiting").get()
+            return text.split("\n\n")
+
+        thread, task = eventually(lambda: both if len(both := told()) == 2 else None)
+        assert thread.startswith("Thread 'tree/waiting#1' ")
+        assert task.startswith("Task 'tree/waiting' ")
+        assert "in loop" in task
+        running.terminate_child("waiting", drain=0)
+        assert told() == [""]
 
 
 def test_folded_stacks_and_a_file_for_speedscope(app: App) -> None:

@@ -187,6 +187,10 @@ class ThreadHandle:
         """Ring the worker's bell."""
         self.mailbox.ring()
 
+    def tasks(self) -> str:
+        """Return where the tasks of an async worker await, which the stack of its thread does not show."""
+        return self._lifecycle.stacks()
+
     def _stack(self) -> str:
         frame = sys._current_frames().get(self.mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))

@@ -80,7 +80,8 @@ class RequestKind(enum.StrEnum):
     OVERVIEW = "overview"  # -> what the program and its trees are doing, see `runtime.overview`; the path is empty
     EVENTS = "events"  # a number -> the events after it, see `runtime.event_history`; the path is empty
     LOGS = "logs"  # which lines -> those at the path and below it, see `runtime.log_requests`
-    PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.profile`
+    PROFILE = "profile"  # seconds, looks a second -> a profile, after them, see `runtime.threads`
+    STACKS = "stacks"  # -> where the threads of the program are that belong to the path, at once, see `runtime.threads`
     INSPECT = "inspect"  # what, its arguments -> the answer of a process on a node, see `engines.inspection`
     TRACE = "trace"  # a number, or None -> the messages handled after it, when there are some, see `runtime.traces`
     STORAGE_READ = "storage read"  # what is read, and of what -> what is there, see `storage.backends.remote_reader`

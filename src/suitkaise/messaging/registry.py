@@ -289,6 +289,8 @@ class Registry:
                     return self._serve(kind, argument)
                 case RequestKind.PROFILE | RequestKind.INSPECT:
                     return self._serve(kind, path, *argument)
+                case RequestKind.STACKS:
+                    return self._serve(kind, path)
                 case RequestKind.TRACE | RequestKind.LOGS:
                     return self._serve(kind, path, argument)
                 case _:

@@ -11,6 +11,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from suitkaise.crashes import LATER, CrashLog
@@ -47,9 +48,9 @@ from suitkaise.runtime.hub_server import HubServer
 from suitkaise.runtime.log_files import LogFiles
 from suitkaise.runtime.log_requests import LogRequests
 from suitkaise.runtime.overview import overview
-from suitkaise.runtime.profile import profile
 from suitkaise.runtime.requests import Requests
 from suitkaise.runtime.storage_service import STORAGE_NAME, StorageService
+from suitkaise.runtime.threads import profile, stacks
 from suitkaise.runtime.traces import Traces
 from suitkaise.specs import SupervisorSpec
 from suitkaise.specs.cluster import Ray
@@ -156,6 +157,7 @@ class Runtime:
             self.registry.services[RequestKind.EVENTS] = history.after
             self.registry.services[RequestKind.LOGS] = self._logs.serve
             self.registry.services[RequestKind.PROFILE] = profile
+            self.registry.services[RequestKind.STACKS] = partial(stacks, find=self.registry.find)
             self.registry.services[RequestKind.INSPECT] = self._inspect
             self.registry.services[RequestKind.TRACE] = Traces(self.registry.find, self.reactor.call_at).after
             self.reactor.on_end = self._on_io_thread_failed
