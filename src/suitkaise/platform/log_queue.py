@@ -112,6 +112,10 @@ class QueuedLogger:
             self.target.disabled = False
         return self.target.disabled
 
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Whether the logger logs at that level, which structlog asks for; before 25.5 it does not read `disabled`."""
+        return not self.disabled and self.target.isEnabledFor(level)
+
     def _log(
         self,
         level: int,
@@ -130,7 +134,7 @@ class QueuedLogger:
         if records is None:
             if more is not None and self.target.isEnabledFor(level):
                 extra = {**(extra or {}), **more()}
-            if crash is not None and not self.disabled and self.target.isEnabledFor(level):
+            if crash is not None and self.isEnabledFor(level):
                 exc_info = crash.error
             options = {"exc_info": exc_info, "extra": extra, "stack_info": stack_info, "stacklevel": depth}
             self.target.log(level, text, *args, **options)
