@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import math
 import os
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,12 @@ def test_without_a_hub_a_request_raises_runtime_gone(tmp_path: Path) -> None:
     client = HubClient(str(tmp_path / "nobody.sock"))
     with pytest.raises(RuntimeGone, match="cannot be reached"):
         client.request(RequestKind.INFO, "tree/one")
+
+
+def test_a_client_that_is_not_used_any_more_is_not_kept_for_the_forks_to_come() -> None:
+    client = weakref.ref(HubClient("/nowhere"))
+    gc.collect()
+    assert client() is None
 
 
 def test_a_broken_connection_is_made_anew_at_the_next_use(hub: Hub) -> None:

@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -169,10 +170,10 @@ class HubClient:
             )
         self._connections: list[_HubConnection] = []
         self._closed = False
-        self._renew_lock()
-        after_fork_in_child(self._renew_lock)
+        self.renew_lock()
+        _in_this_process.add(self)
 
-    def _renew_lock(self) -> None:
+    def renew_lock(self) -> None:
         """Make the lock anew in a forked child: a thread of the parent may have held the old one."""
         self._lock = RLock()
         self._unawaited = Unawaited()  # the others are the parent's
@@ -314,6 +315,17 @@ class HubClient:
                     return connection
             self._connections.append(_HubConnection(self._path))
             return self._connections[-1]
+
+
+_in_this_process: weakref.WeakSet[HubClient] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for client in list(_in_this_process):
+        client.renew_lock()
+
+
+after_fork_in_child(_renew_locks)
 
 
 class _Accepted(Answer[bool]):
