@@ -48,12 +48,13 @@ class Watched:
         self.queued: list[float] = []  # when a message comes
         self.rung: list[float] = []  # when another worker has rung its bell
         self.sleeps = True  # it looks when it is woken
-        self.suspended: tuple[float, float] = (0.0, 0.0)  # from when to when
+        self.suspension: tuple[float, float] = (0.0, 0.0)  # from when to when
         self.timers: list[TimerHandle] = []
-        watch(Child(Works, **limits), self, self.clock, self.at, self.is_suspended)  # type: ignore[arg-type]
+        watch(Child(Works, **limits), self, self.clock, self.at)  # type: ignore[arg-type]
 
-    def is_suspended(self) -> bool:
-        return self.suspended[0] <= self.clock.now < self.suspended[1]
+    @property
+    def suspended(self) -> bool:
+        return self.suspension[0] <= self.clock.now < self.suspension[1]
 
     def at(self, when: float, callback: Any) -> TimerHandle:
         self.timers.append(self.clock.at(when + self.late, callback))
@@ -207,7 +208,7 @@ def test_s55_a_message_that_waits_for_the_end_of_a_loop_is_no_hang() -> None:
 
 def test_s55_a_suspended_worker_is_judged_from_the_end_of_its_suspension() -> None:
     watched = Watched((0.0, Phase.WAITING), loop_timeout=0.5, receive_timeout=0.5)
-    watched.looping, watched.queued, watched.suspended = True, [1.0], (0.0, 20.0)
+    watched.looping, watched.queued, watched.suspension = True, [1.0], (0.0, 20.0)
     watched.clock.run(until=100.0)
     assert watched.hung == (20.5, Hung("waiting", 0.5))
 

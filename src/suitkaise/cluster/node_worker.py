@@ -70,14 +70,13 @@ class NodeWorker:
         self._node = node
         self._number = number
         self._handle = handle
-        self._suspended = False
         self._told: SlotView | None = None  # of the slot, to the program
         self._late: list[Message] = []  # came after its end; they are for the next incarnation
         handle.on_checkpoint = lambda payload: self._send(Checkpoint(number), payload.data)
         handle.ready.add_done_callback(lambda ready: self._show())
         handle.ready.add_done_callback(lambda ready: self._send(Ready(number, ready.result())))
         child, reactor = launch.child, node.reactor
-        watch(child, handle, time.monotonic, reactor.call_at, lambda: self._suspended)
+        watch(child, handle, time.monotonic, reactor.call_at)
         if (limit := child.max_memory) is not None:
             MemoryWatch(
                 limit, launch.path, handle, time.monotonic, reactor.call_at, node.context.publish,
@@ -102,7 +101,6 @@ class NodeWorker:
             case Finish(_, drain):
                 handle.stop(drain)
             case Suspend(_, on):
-                self._suspended = on
                 handle.suspend(on)
             case Kill(_, why):
                 handle.kill(why)

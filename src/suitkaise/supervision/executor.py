@@ -227,7 +227,7 @@ class Executor:
         if hasattr(worker, "recycle"):  # an `isinstance` of a protocol takes 8 us, at each start
             cast("WatchedElsewhere", worker).recycle = recycle
             return
-        watch(launch.child, worker, env.clock, env.call_at, lambda: worker.suspended)
+        watch(launch.child, worker, env.clock, env.call_at)
         if (limit := launch.child.max_memory) is not None:
             MemoryWatch(limit, launch.path, worker, env.clock, env.call_at, env.publish, recycle)
 

@@ -47,7 +47,6 @@ def watch(
     handle: WorkerHandle,
     clock: Callable[[], float],
     call_at: Callable[[float, Callable[[], None]], TimerHandle],
-    is_suspended: Callable[[], bool] = lambda: False,
 ) -> None:
     """Watch one incarnation from now on, if its child has limits; call its `kill_hung` once if it hangs.
 
@@ -56,11 +55,10 @@ def watch(
         handle: the incarnation, which was ordered to start just now.
         clock: returns the time in seconds (monotonic).
         call_at: sets a timer.
-        is_suspended: returns whether the worker was told to pause between its loops.
     """
     limits = limits_of(child)
     if limits:
-        _Watch(limits, handle, clock, call_at, is_suspended)
+        _Watch(limits, handle, clock, call_at)
 
 
 class _Watch:
@@ -72,14 +70,12 @@ class _Watch:
         handle: WorkerHandle,
         clock: Callable[[], float],
         call_at: Callable[[float, Callable[[], None]], TimerHandle],
-        is_suspended: Callable[[], bool],
     ) -> None:
         self._limits = limits
         self._shortest = min(limits.values())
         self._handle = handle
         self._clock = clock
         self._call_at = call_at
-        self._is_suspended = is_suspended
         self._extensions = Extensions(EXTENSIONS)
         self._rest: object = None  # what the worker was seen at, while no hook runs
         self._rest_seen = 0.0
@@ -120,7 +116,7 @@ class _Watch:
         if unread:
             limits.append(self._limits.get(Phase.ON_RECEIVE))
         given = [limit for limit in limits if limit is not None]
-        if not given or self._is_suspended():
+        if not given or self._handle.suspended:
             self._rest = None
             return now, None
         rest = view.since, view.messages, view.looping, unread
