@@ -26,7 +26,7 @@ from suitkaise.specs.options import is_number
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["DEFAULT_TIMEOUT", "STEP", "Answer", "checked_timeout", "refuse_own_ask"]
+__all__ = ["DEFAULT_TIMEOUT", "STEP", "Answer", "checked_timeout", "refuse_own_ask", "refuse_reader"]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds."""
@@ -206,9 +206,10 @@ class Answer(OwnFuture[T], Generic[T]):
         raise error
 
     def _refuse_deadlock(self, timeout: float | None = None, *, awaits: bool = False) -> None:
-        if reads_answers() and timeout != 0 and not self.done():
-            raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
-        if self.asked is not None and timeout != 0 and not self.done() and not (awaits and not awaits_alone()):
+        if timeout == 0 or self.done():
+            return
+        refuse_reader()
+        if self.asked is not None and (not awaits or awaits_alone()):
             refuse_own_ask(self.asked.path)
 
     def result(self, timeout: float | None = None) -> T:
@@ -367,6 +368,12 @@ def _holds_lock(waiter: Any) -> bool:
                 return True
             lock.release()
     return False
+
+
+def refuse_reader() -> None:
+    """Raise DeadlockError if this thread reads the answers of the hub, and so must not wait for any."""
+    if reads_answers():
+        raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
 
 
 def refuse_own_ask(path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from suitkaise.errors import AskTimeout, DeadlockError, MailboxFull, RuntimeGone
 from suitkaise.messaging import codec, wire
-from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout, refuse_reader
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes, sends
@@ -228,12 +228,12 @@ class HubClient:
 
     def confirm(self, path: str, until: float) -> bool:
         """Wait until all that this thread has told the worker at `path` is accepted; return False after that time."""
-        _refuse_reader()
+        refuse_reader()
         return self._routes is None or self._routes.confirm(path, until)
 
     def flush(self, until: float) -> int:
         """Wait until all that this process has told is accepted, or for that time; return how many messages are not."""
-        _refuse_reader()
+        refuse_reader()
         left = 0 if self._routes is None else self._routes.flush(until)
         return left + self._unawaited.wait(until)
 
@@ -405,11 +405,6 @@ def deadline(timeout: float | None) -> float:
     """Return the time (monotonic) at which a caller's timeout is over; infinity for None. Raises TypeError."""
     seconds = checked_timeout(timeout)
     return float("inf") if seconds is None else time.monotonic() + seconds
-
-
-def _refuse_reader() -> None:
-    if reads_answers():
-        raise DeadlockError("the thread that reads answers cannot wait for one; a `__del__` can only `tell`")
 
 
 def _explained(error: OSError) -> str:
