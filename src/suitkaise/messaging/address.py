@@ -289,18 +289,16 @@ class Address:
                 return False
             joins = bool(self._joins) and self._receiver is None
             blocked = self._bounded is not None and self._bounded.has_asks
-            return joins or blocked or any(asker for _, _, asker in self._pending)
+            return joins or blocked or self._pending.has_asks
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks that wait for the next incarnation and whose asker is chosen, and return them."""
         with self._lock:
             if self._bounded is None:
                 return self._pending.take_asks(choose)
-            return (
-                []
-                if self._receiver is not None
-                else [*self._pending.take_asks(choose), *self._bounded.take_asks(choose)]
-            )
+            if self._receiver is not None:
+                return []
+            return [*self._pending.take_asks(choose), *self._bounded.take_asks(choose)]
 
     def add_join(self, answer: Answer[Any], asker: str) -> None:
         """Record that the worker at the path `asker` waits for the last end, until `answer` is set."""
@@ -472,7 +470,7 @@ class Address:
                     return
                 except SuitkaiseError as error:
                     self._pending.first.fail(error)
-                self._pending.drop_first()
+                self._pending.take_first()
             if self.kind == "thread":  # one that stands for a process (`suitkaise run --debug`) gets what processes get
                 self.mailbox = getattr(receiver, "mailbox", None)
 

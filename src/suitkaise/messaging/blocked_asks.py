@@ -53,14 +53,10 @@ class BlockedAsks:
             message.fail(WorkerDead(text, path=address.path, reason=address.reason))
         for answer in address.take_joins(blocked):
             answer.settle(False, Payload(WorkerDead(text, path=address.path, reason=address.reason)))
-        if not self._has_asks(address):
+        if not address.has_asks:
             self._addresses.pop(address, None)
-            if self._has_asks(address):  # one has come just now
-                self._addresses[address] = None
-
-    @staticmethod
-    def _has_asks(address: Address) -> bool:
-        return address.has_asks
+            if address.has_asks:
+                self._addresses[address] = None  # type: ignore[unreachable]  # one has come just now
 
     def _is_blocked(self, asker: str, path: str) -> bool:
         """Return whether the next incarnation at `path` waits for the worker at `asker`."""

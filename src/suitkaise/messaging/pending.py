@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from suitkaise.errors import MailboxFull
@@ -63,8 +63,10 @@ class PendingMessages:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __iter__(self) -> Iterator[tuple[Message, int, str]]:
-        return ((message, size, asker) for message, size, asker, _ in tuple(self._waiting))
+    @property
+    def has_asks(self) -> bool:
+        """Whether asks of workers wait."""
+        return any(asker for _, _, asker, _ in tuple(self._waiting))
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks of the workers that `choose` returns True for, and return them."""
@@ -120,10 +122,6 @@ class PendingMessages:
     def oldest(self) -> float | None:
         """When (monotonic) the message came that has waited longest; None if none waits."""
         return self._waiting[0][3] if self._waiting else None
-
-    def drop_first(self) -> None:
-        """Remove the message that has waited longest."""
-        self._bytes -= self._waiting.popleft()[1]
 
     def drop_signals(self) -> None:
         """Remove the messages of links and monitors: they are for one incarnation alone."""
