@@ -12,7 +12,8 @@ from typing import Any
 
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.mailbox import ThreadMailbox
-from suitkaise.messaging.messages import Message, MessageKind, Payload
+from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.protocol import MessageKind
 from suitkaise.platform.board import Board
 from suitkaise.specs import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of

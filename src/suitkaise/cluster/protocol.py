@@ -9,12 +9,12 @@ Data that does not decode is an error of the sender, since program and node are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from suitkaise.engines.inspection import Inspection
-from suitkaise.messaging.protocol import HubAnswer, WorkerFrame
+from suitkaise.messaging.protocol import HubAnswer, MessageKind, WorkerFrame
 
 __all__ = [
     "AnswerOfHub",
@@ -64,8 +64,6 @@ __all__ = [
     "decode_node_frame",
 ]
 
-Kind: TypeAlias = Literal["message", "call", "get", "signal"]
-
 
 # ------------------------------------------------------------ program -> node
 class Spawn(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -80,7 +78,7 @@ class Deliver(msgspec.Struct, array_like=True, tag=1, gc=False):
     """A message for the worker; the payload is its encoded body. With a number, `MessageDone` answers it."""
 
     worker: int
-    kind: Kind
+    kind: MessageKind
     number: int | None
     accepted: bool
     carrier: dict[str, str] | None = None
@@ -247,7 +245,7 @@ class Returned(msgspec.Struct, array_like=True, tag=4, gc=False):
     """
 
     worker: int
-    kind: Kind
+    kind: MessageKind
     number: int | None
     carrier: dict[str, str] | None = None
 

@@ -11,10 +11,11 @@ the hub kills a worker or replaces a keeper that sends such data.
 # Without `from __future__ import annotations`: msgspec compiles each annotation that is a text, 1 ms at each start.
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from suitkaise.messaging.protocol import MessageKind
 from suitkaise.platform.inheritance import Inheritance
 from suitkaise.records import dataclass
 
@@ -213,7 +214,7 @@ class StartWorker(msgspec.Struct, array_like=True, tag=1, gc=False):
 class DeliverMessage(msgspec.Struct, array_like=True, tag=2, gc=False):
     """A message for the worker; the payload is its encoded body. With a number, `MessageAnswered` answers it."""
 
-    kind: Literal["message", "call", "get", "signal"]
+    kind: MessageKind
     number: int | None
     carrier: dict[str, str] | None = None  # the sender's tracing context
     deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
@@ -359,7 +360,7 @@ class ReturnMessage(msgspec.Struct, array_like=True, tag=8, gc=False):
     pieces: their memory may have changed there.
     """
 
-    kind: Literal["message", "call", "get", "signal"]
+    kind: MessageKind
     number: int | None
     carrier: dict[str, str] | None = None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from suitkaise.errors import WorkerFailed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.portable_errors import text_of
+from suitkaise.messaging.protocol import MessageKind
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.records import dataclass
 
@@ -17,7 +18,6 @@ __all__ = [
     "MOST",
     "MOST_BYTES",
     "Message",
-    "MessageKind",
     "Origin",
     "Outcome",
     "Payload",
@@ -29,9 +29,6 @@ __all__ = [
     "value_of",
 ]
 
-
-MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
-"""A message for `on_receive`, a method call or attribute access of a proxy, or the report of a link or monitor."""
 
 MOST = 10_000
 """How many messages may wait for a worker that is being restarted."""

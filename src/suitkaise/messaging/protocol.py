@@ -28,6 +28,7 @@ __all__ = [
     "GroupAction",
     "HubAnswer",
     "HubRequest",
+    "MessageKind",
     "RequestKind",
     "Tell",
     "TopicAction",
@@ -40,11 +41,14 @@ __all__ = [
     "decode_request",
 ]
 
+MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
+"""A message for `on_receive`, a method call or attribute access of a proxy, or the report of a link or monitor."""
+
 UserMessageKind: TypeAlias = Literal["message", "call", "get"]
 """The kinds of messages that a worker may send through the hub.
 
-The fourth `MessageKind`, `signal`, comes from the hub: the report of a link or monitor, or what is published. A thread
-that publishes sends it itself to a worker with which it has a direct connection.
+The fourth, `signal`, comes from the hub: the report of a link or monitor, or what is published. A thread that publishes
+sends it itself to a worker with which it has a direct connection.
 """
 
 
@@ -218,7 +222,7 @@ class HubAnswer(msgspec.Struct, array_like=True, gc=False):
 class DirectMessage(msgspec.Struct, array_like=True, gc=False):
     """Asker -> asked: handle the payload, a message. With a number, `DirectAnswer` or `DirectReturn` answers it."""
 
-    kind: UserMessageKind | Literal["signal"]
+    kind: MessageKind
     number: int | None
     carrier: dict[str, str] | None = None
     deadline: float | None = None  # the time (monotonic) after which the asker waits no longer

@@ -13,8 +13,8 @@ from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout,
 from suitkaise.messaging.ask_timeout import Doing, ask_timeout, limited
 from suitkaise.messaging.identity import current_path, is_starting
 from suitkaise.messaging.inbox import dropped_from
-from suitkaise.messaging.messages import Message, MessageKind, Payload, value_of
-from suitkaise.messaging.protocol import RequestKind
+from suitkaise.messaging.messages import Message, Payload, value_of
+from suitkaise.messaging.protocol import MessageKind, RequestKind
 from suitkaise.messaging.router import Router, deadline, router
 from suitkaise.messaging.tracing import carrier
 from suitkaise.messaging.typed_proxy import TypedProxy

@@ -8,7 +8,8 @@ from typing import Any, NoReturn, Protocol
 
 from suitkaise.messaging.answer import Answer, checked_timeout, refuse_own_ask
 from suitkaise.messaging.ask_timeout import limited
-from suitkaise.messaging.messages import MessageKind, Payload
+from suitkaise.messaging.messages import Payload
+from suitkaise.messaging.protocol import MessageKind
 from suitkaise.specs.recipe import without_parameters
 from suitkaise.specs.signatures import is_async_function
 
