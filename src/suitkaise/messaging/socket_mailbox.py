@@ -39,17 +39,14 @@ class SocketMailbox(Mailbox):
         slot: the worker's slot of the status board.
         sock: the control connection; it stays in blocking mode, but reads here never wait.
         on_frame: called with each frame; calls `put`, `order_stop` or `accept` as the frame requires.
-        parser: the one to read with, for typed headers.
     """
 
-    def __init__(
-        self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None], parser: Parser | None = None
-    ) -> None:
+    def __init__(self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None]) -> None:
         super().__init__(slot)
         self._sock = sock
         self._control = sock.fileno()
         self._on_frame = on_frame
-        self._parser = Parser() if parser is None else parser
+        self._parser = Parser()
         self._descriptors: list[int] = []  # of connections whose frames were not handled yet
         self._incoming: dict[int, Incoming] = {}
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -78,7 +75,7 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1
 
     # ------------------------------------------------------------ direct connections
-    def accept(self, sender: str = "", *, counted: bool = False) -> None:
+    def accept(self, sender: str, *, counted: bool) -> None:
         """Take messages from the connection that has come with the present frame; for `on_frame` only.
 
         Args:
