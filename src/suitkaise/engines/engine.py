@@ -85,25 +85,12 @@ class Launch:
         context: Context | None = None,
     ) -> Launch:
         """Make the order for incarnation `number` of the child at `path`; `serial` is unique in the program."""
-        limits = child.join_in, child.join_after
-        return cls(
-            child,
-            Incarnation(
-                path,
-                serial,
-                number,
-                child.copy,
-                *limits,
-                recalled,
-                grace_of(child),
-                child.drain or 0.0,
-                child.user,
-                child.idle_timeout,
-                child.concurrency,
-                child.mailbox is not None,
-            ),
-            Context() if context is None else context,
-        )
+        incarnation = Incarnation(
+            path, serial, number, child.copy, child.join_in, child.join_after, recalled,
+            grace=grace_of(child), drain=child.drain or 0.0, user=child.user, idle_timeout=child.idle_timeout,
+            concurrency=child.concurrency, bounded=child.mailbox is not None,
+        )  # fmt: skip
+        return cls(child, incarnation, Context() if context is None else context)
 
     @property
     def carrier(self) -> Carrier | None:
@@ -175,7 +162,7 @@ class EngineContext:
     unannounced: dict[object, Callable[[], None]] = field(default_factory=dict)
     log_rings: LogRings | None = None
     surroundings: Surroundings | None = None
-    supervise_data: bytes = field(init=False)  # the same, for the processes of workers
+    supervise_data: bytes = field(init=False)  # `supervise`, for the processes of workers
     logs: Forwarded = field(init=False)
 
     def __post_init__(self) -> None:
