@@ -144,7 +144,7 @@ class Mailbox(ABC):
 
     # ------------------------------------------------------------ from the worker's own thread
     def get(self) -> Message | Envelope[Any]:
-        """Return the next message, `STOP` or `ITERATE`; block while there is none.
+        """Return the next message, `STOP`, `ITERATE` or `IDLE`; block while there is none.
 
         The messages that wait form a batch; after a batch comes one loop, so that neither starves the other.
         """

@@ -163,7 +163,7 @@ class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
 class HubRequest(msgspec.Struct, array_like=True, tag=2, gc=False):
     """Worker -> hub: carry out a request about the worker at `path`; the payload is the argument.
 
-    Answered as `RequestKind` lists it: at once, or for `JOIN`, `RESULT` and `DOWN` when a worker ends.
+    Answered as `RequestKind` lists it, at once or later.
     """
 
     number: int

@@ -70,7 +70,7 @@ def build_report(
         id=f"{datetime.fromtimestamp(died.wall).strftime('%Y%m%d-%H%M%S-%f')}-{os.urandom(1).hex()}",
         path=died.path,
         kind=before.kind,
-        pid=end.view.pid or None if end.view is not None else None,
+        pid=None if end.view is None else end.view.pid or None,
         incarnation=before.incarnation,
         wall=died.wall,
         reason=str(died.reason),
@@ -103,7 +103,7 @@ def _phase_of(reason: ExitReason, end: Exit, now: float) -> tuple[str, float | N
     if view is None:
         return "unknown", None, 0
     since = now - view.since if view.since else None
-    return view.phase.hook, since, view.loops + view.phase.in_a_loop
+    return view.phase.hook, since, loops + view.phase.in_a_loop
 
 
 def _traceback(reason: ExitReason) -> str:
