@@ -12,12 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.errors import WorkerDead
 from suitkaise.escapes import LONGEST_LINE, shortened
 from suitkaise.exits import ExitReason, Hung, Killed, Normal, Shutdown
+from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.log_rings import Run
@@ -109,7 +110,7 @@ class ThreadHandle:
         try:
             self._lifecycle = lifecycle = lifecycle_of(launch.recipe, launch.incarnation, self.mailbox, self._slot)
             if self._bounded:
-                lifecycle.taken = Taken(self._slot, self._ring)
+                lifecycle.taken = Taken(self._slot, self._report_room)
             lifecycle.context.on_crash = _call_excepthook
             lifecycle.context.timers.call_at = context.reactor.call_at
             lifecycle.context.on_log_line = self._on_log_line
@@ -142,7 +143,7 @@ class ThreadHandle:
         if not self.mailbox.put(message):
             raise WorkerDead.just_ended(self._launch.path)
 
-    def _ring(self, dropped: int) -> None:
+    def _report_room(self, dropped: int) -> None:
         """Tell the hub that the worker has taken messages out of its bounded mailbox."""
         self.on_room(dropped)
 
@@ -159,7 +160,7 @@ class ThreadHandle:
                 self.suspended = on
                 self.mailbox.suspend(on)
 
-    def trace(self, report: Callable[[dict[str, Any]], None] | None) -> None:
+    def trace(self, report: TraceReport | None) -> None:
         """Have each message reported that the worker handles from now on; None: no more."""
         from suitkaise.workers.message_trace import MessageTrace  # few workers are ever traced
 
