@@ -5,7 +5,6 @@ The hub keeps the groups; a membership belongs to one incarnation. `memberships`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.errors import ChildNotFound, MailboxFull, WorkerDead
@@ -17,6 +16,7 @@ from suitkaise.messaging.patterns import checked_name
 from suitkaise.messaging.protocol import GroupAction, RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.router import router, shared_payload
+from suitkaise.records import dataclass
 
 __all__ = ["Group", "group", "join_group", "leave_group"]
 
