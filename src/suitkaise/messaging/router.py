@@ -456,8 +456,7 @@ class _HubConnection:
     def withdraw(self, number: int) -> None:
         """Stop expecting the answer to request `number`."""
         if self._expected.pop(number, None) is not None and self.pid == os.getpid():
-            with contextlib.suppress(OSError):
-                self.writer.write(Withdraw(number))
+            self.end_wait(number)
 
     def end_wait(self, number: int) -> None:
         """Have the hub answer request `number` now."""
