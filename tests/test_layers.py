@@ -103,3 +103,30 @@ def cycles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
         for module in graph
         if module in reach[module]
     }
+
+
+# --- the lists of names ---
+
+
+def test_each_name_that_a_module_takes_from_another_one_is_in_the_list_of_that_one() -> None:
+    files = {module_name(path, SOURCE): path for path in SOURCE.rglob("*.py")}
+    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in files.items()}
+    lists = {module: names for module, tree in trees.items() if (names := listed(tree)) is not None}
+    missing = {
+        f"{node.module}.{alias.name}"
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in lists
+        for alias in node.names
+        if alias.name not in lists[node.module] and f"{node.module}.{alias.name}" not in files
+    }
+    assert sorted(missing) == []
+
+
+def listed(tree: ast.Module) -> set[str] | None:
+    """The names in the `__all__` of a module; None if it has none, or makes it."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name("__all__")], value=ast.List() as names):
+                return set(ast.literal_eval(names))
+    return None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEPT_IN_MEMORY",
     "KEPT_ON_DISK",
+    "LATER",
     "OURS",
     "CrashLog",
     "CrashReport",

@@ -19,7 +19,7 @@ from suitkaise.concept.built import BoundBlock
 from suitkaise.errors import SpecError
 from suitkaise.specs.signatures import parameters_of, signature_of, wrapped_signature_of
 
-__all__ = ["Values", "check_call"]
+__all__ = ["Values", "check_call", "check_missing"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

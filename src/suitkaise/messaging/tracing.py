@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Carrier", "Spans", "Traced", "carrier", "continued", "enter"]
+__all__ = ["Carrier", "Spans", "Traced", "carrier", "continued", "enter", "spans"]
 
 Carrier: TypeAlias = "dict[str, str]"
 """A tracing context as texts, such as `traceparent`."""

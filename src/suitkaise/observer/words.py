@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from suitkaise.escapes import figure
 
-__all__ = ["DONE", "GUIDES", "Mood", "budget", "duration", "memory", "mood", "took", "with_room"]
+__all__ = ["DONE", "GUIDES", "Mood", "budget", "duration", "memory", "mood", "strategy", "took", "with_room"]
 
 Mood = Literal["good", "bad", "soon", ""]
 

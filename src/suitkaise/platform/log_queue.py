@@ -26,7 +26,7 @@ from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import OwnThread
 
-__all__ = ["PATIENCE", "LogQueue", "QueuedLogger"]
+__all__ = ["PATIENCE", "LogQueue", "QueuedLogger", "always_enabled"]
 
 PATIENCE = 1.0
 """Seconds, at most, for which the end of a tree waits for the handlers."""

@@ -46,6 +46,7 @@ __all__ = [
     "kill_group_of",
     "kill_marked",
     "kill_where",
+    "memory_of",
     "processes_where",
     "reap_adopted",
     "request_end",

@@ -21,6 +21,7 @@ from suitkaise.platform.threads import OwnThread
 __all__ = [
     "BOARD",
     "HUB_SOCKET",
+    "SHARED_MEMORY",
     "STRAGGLERS",
     "RuntimeDirectory",
     "base_directory",

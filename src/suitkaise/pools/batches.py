@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from suitkaise.pools.task import Outcomes
 
-__all__ = ["iterators", "map_all", "map_lazily", "results"]
+__all__ = ["Submit", "iterators", "map_all", "map_lazily", "results"]
 
 T = TypeVar("T")
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["FAILED_STARTS", "Scheduler"]
+__all__ = ["FAILED_STARTS", "Scheduler", "live"]
 
 logger: logging.Logger = logging.getLogger("concurrent.futures")  # that which tells of the other errors of callbacks
 

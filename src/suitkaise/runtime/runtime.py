@@ -60,7 +60,7 @@ from suitkaise.supervision.environment import Environment, prepare
 from suitkaise.supervision.executor import Executor
 from suitkaise.supervision.interface import SupervisorInterface
 
-__all__ = ["Runtime", "current", "enter", "leave", "running_trees"]
+__all__ = ["Runtime", "current", "enter", "leave", "listen", "running_trees"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise")
 

@@ -25,6 +25,7 @@ __all__ = [
     "Restart",
     "ShutdownOption",
     "Strategy",
+    "checked_drain",
     "checked_env",
     "checked_flag",
     "checked_id",

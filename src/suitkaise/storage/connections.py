@@ -17,7 +17,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.sockets import Peers, accept_own
 from suitkaise.storage import protocol
 
-__all__ = ["Connection", "Connections", "Requests"]
+__all__ = ["MAX_CONNECTIONS", "Connection", "Connections", "Requests"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.storage")
 

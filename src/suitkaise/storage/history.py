@@ -17,6 +17,7 @@ import msgspec
 __all__ = [
     "ADDED",
     "BATCHES",
+    "KINDS",
     "MAX_CHANGES",
     "REMOVED",
     "UPDATED",

@@ -18,7 +18,7 @@ from suitkaise.messaging.log_rings import Line
 from suitkaise.observer.observation import SECONDS, TICK, Observation
 from suitkaise.observer.program import ObservedProgram
 
-__all__ = ["SHOWN_AS_FAILED", "Contact", "Source"]
+__all__ = ["SHOWN_AS_FAILED", "SKIPPED", "Contact", "Source"]
 
 logger: logging.Logger = logging.getLogger("suitkaise.observer")
 

@@ -19,7 +19,17 @@ import msgspec
 from suitkaise.errors import StorageError
 from suitkaise.storage.backends.tables import FILES, TABLES
 
-__all__ = ["Address", "Holder", "has_password", "is_url", "note_address", "read_address", "shown", "write_address"]
+__all__ = [
+    "Address",
+    "Holder",
+    "address_for_others",
+    "has_password",
+    "is_url",
+    "note_address",
+    "read_address",
+    "shown",
+    "write_address",
+]
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _NAME = re.compile(r"[\w.:@-]+", re.ASCII)
