@@ -155,11 +155,16 @@ class ProcessHandle:
         """Whether its process is gone and read out: what it has not answered fails now, and then `exited` is set."""
         return self._over
 
+    @property
+    def _ends(self) -> bool:
+        """Whether the incarnation takes no message any more: it was killed, has reported its exit, or is gone."""
+        return self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
+
     def deliver(self, message: Message, *, accepted: bool = False) -> None:
         """Encode the message and send it; see `Receiver.deliver`."""
         payload = message.body.parts_for(self.known)
         with self._lock:
-            if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
+            if self._ends:
                 raise WorkerDead.just_ended(self.launch.path)
             number = None
             if message.reply is not None:
@@ -187,8 +192,7 @@ class ProcessHandle:
     def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
         """Make a connection for another worker, or a thread of this program; see `Connectable`."""
         with self._lock:
-            gone = self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None
-            if gone or not self.ready.done() or self.launch.child.kind != "process":
+            if self._ends or not self.ready.done() or self.launch.child.kind != "process":
                 return None
             try:
                 ours, theirs = socket.socketpair()
@@ -295,7 +299,7 @@ class ProcessHandle:
         A worker that has reported its exit cannot hang.
         """
         with self._lock:
-            if self._over or self.process.dead or self._kill_reason is not None or self._outcome is not None:
+            if self._ends:
                 return
             self._kill_reason = hung
             self._dump_and_kill()
