@@ -13,7 +13,7 @@ import pytest
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform import board as module
-from suitkaise.platform.board import BELL, LAST_LOOP, LOOPS, MESSAGES, NAME, PHASE, PID, QUEUED, TOTAL, Board, Phase
+from suitkaise.platform.board import BELL, LAST_LOOP, LOOPS, MESSAGES, PHASE, PID, QUEUED, TOTAL, Board, Phase
 
 SOON = 10.0
 
@@ -38,10 +38,10 @@ def test_a_slot_shows_the_values_that_were_written_into_it(board: Board) -> None
     assert view.since == pytest.approx(now, abs=1e-6)
 
 
-def test_a_new_slot_is_empty_but_for_its_name(board: Board) -> None:
+def test_a_new_slot_is_empty(board: Board) -> None:
     slot = board.take("tree/one")
     view = slot.read()
-    assert (view.pid, view.phase, view.loops, view.queued, slot.name) == (0, Phase.BOOT, 0, 0, "tree/one")
+    assert (view.pid, view.phase, view.loops, view.queued) == (0, Phase.BOOT, 0, 0)
     assert slot.bytes[BELL] == 0
 
 
@@ -50,25 +50,6 @@ def test_phases_are_numbered_and_know_their_hooks() -> None:
     assert [phase.hook for phase in (Phase.ON_START, Phase.BEFORE_LOOP, Phase.ON_RECEIVE)] == [
         "on_start", "before_loop", "on_receive",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["a", "größe/über", "tree/" + "x" * (module.SLOT_BYTES - NAME - 5)])
-def test_a_name_is_kept(board: Board, name: str) -> None:
-    assert board.take(name).name == name
-
-
-def test_of_a_very_long_name_the_end_is_kept_and_nothing_else_is_touched(board: Board) -> None:
-    neighbour = board.take("before")
-    long = "/".join(f"supervisor-{number}" for number in range(40))
-    slot, after = board.take(long), board.take("after")
-    assert long.endswith(slot.name)
-    assert len(slot.name) == module.SLOT_BYTES - NAME
-    assert (neighbour.name, after.name) == ("before", "after")
-
-
-def test_a_long_name_that_is_cut_within_a_letter_can_still_be_read(board: Board) -> None:
-    assert board.take("ü" * 63 + "abc" + "ü" * 1).name.endswith("abcü")
-    assert board.take("ü" * 100 + "x").name.endswith("üx")
 
 
 def test_another_view_of_the_board_sees_the_same(board: Board, tmp_path: Path) -> None:
@@ -99,16 +80,15 @@ def test_a_slot_that_was_given_back_is_used_again_and_is_clean(board: Board) -> 
     first.release()
     board.give_back(first)
     again = board.take("tree/two")
-    assert (again.index, again.read().loops, again.bytes[BELL], again.name) == (index, 0, 0, "tree/two")
+    assert (again.index, again.read().loops, again.bytes[BELL]) == (index, 0, 0)
 
 
 def test_slots_do_not_overlap(board: Board) -> None:
     slots = [board.take(f"tree/{number}") for number in range(50)]
     for number, slot in enumerate(slots):
-        for word in range(module.NAME // 8):
+        for word in range(module.SLOT_BYTES // 8):
             slot.words[word] = number
-    assert all(slot.words[word] == n for n, slot in enumerate(slots) for word in range(module.NAME // 8))
-    assert [slot.name for slot in slots] == [f"tree/{number}" for number in range(50)]
+    assert all(set(slot.words) == {number} for number, slot in enumerate(slots))
 
 
 def test_a_full_board_refuses_another_worker(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,5 +191,5 @@ def test_the_last_values_of_a_killed_writer_can_still_be_read(board: Board) -> N
     os.close(reader)
     os.close(writer)
     view = slot.read()
-    assert (view.pid, view.phase, view.loops, slot.name) == (pid, Phase.LOOP, 1000, "tree/one")
+    assert (view.pid, view.phase, view.loops) == (pid, Phase.LOOP, 1000)
     assert 0 <= time.monotonic() - view.since < 60

@@ -44,10 +44,10 @@ try:
 except SuitkaiseError as error:
     print(error)
 os.unlink({str(full / "crumb")!r})
-print([board.take(name).name for name in ("a", "b")])
+print([board.take(name).index for name in ("a", "b")])
 """
     assert run(code) == (
-        "'tree/one': no room is left for its slot of the status board: No space left on device\n['a', 'b']\n"
+        "'tree/one': no room is left for its slot of the status board: No space left on device\n[0, 1]\n"
     )
 
 

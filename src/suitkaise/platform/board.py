@@ -50,9 +50,10 @@ __all__ = [
     "SlotView",
 ]
 
-SLOT_BYTES = 320
+SLOT_BYTES = 256
+"""Of the memory of one worker: whole lines of a processor's cache, so that no two workers write to the same one."""
 CAPACITY = 16_384
-"""How many workers a program can have at a time: 5 MiB of address space; only used pages take memory."""
+"""How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
 _SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
@@ -82,7 +83,6 @@ LISTENING = 16 * 8
 """The byte that is 1 while the program wants each line that the worker prints, at once."""
 LOCK = 18 * 8
 """The 64 bytes for the lock that tells the end of the worker's process; see `death_lock`."""
-NAME = 26 * 8
 
 _MARK = 1 << 30
 
@@ -164,12 +164,6 @@ class Slot:
         self.words: memoryview[int] = self.bytes.cast("Q")
         self.seconds: memoryview[float] = self.bytes.cast("d")
 
-    def clear(self, name: str) -> None:
-        """Prepare this slot for a new worker."""
-        self.bytes[:] = bytes(SLOT_BYTES)
-        text = name.encode()[-(SLOT_BYTES - NAME) :]
-        self.bytes[NAME : NAME + len(text)] = text
-
     def read(self, queued: int | None = None) -> SlotView:
         """Return the content of the slot; any process may call this at any time.
 
@@ -188,11 +182,6 @@ class Slot:
     def mark_started(self) -> None:
         """Record that the worker gets its process or thread now."""
         self.seconds[STARTED] = time.monotonic()
-
-    @property
-    def name(self) -> str:
-        """The path of the worker in this slot (the end of the path, if it is very long)."""
-        return bytes(self.bytes[NAME:]).rstrip(b"\0").decode(errors="replace")
 
     def release(self) -> None:
         """Release the memory; the slot must not be used after that."""
@@ -238,7 +227,7 @@ class Board:
         return cls(-1)
 
     def take(self, name: str) -> Slot:
-        """Return a free slot, cleared, for the worker at path `name`.
+        """Return a free slot, cleared, for the worker at the path `name`, which errors tell.
 
         Raises:
             SuitkaiseError: all `CAPACITY` slots are taken, or the file system is full.
@@ -253,7 +242,7 @@ class Board:
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
         slot = Slot(self.memory, index)
-        slot.clear(name)
+        slot.bytes[:] = bytes(SLOT_BYTES)
         return slot
 
     def _make_room(self, name: str) -> None:
