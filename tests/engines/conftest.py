@@ -23,6 +23,6 @@ def context(tmp_path: Path) -> Iterator[EngineContext]:
     context = EngineContext(str(tmp_path), board, reactor, orphan_timeout=2.0)
     yield context
     reactor.close()
-    context.logs.close()
+    context.log_queue.close()
     board.close()
     os.close(lock)

@@ -282,7 +282,8 @@ def test_s76_when_the_handlers_make_no_progress_all_workers_are_read_from_and_th
     source = Source()
     monkeypatch.setattr(logs.Forwarded, "room", 4)
     monkeypatch.setattr(logs, "LONGEST_PAUSE", 0.01)
-    forwarded = logs.Forwarded(reactor, LogQueue())
+    queue = LogQueue()
+    forwarded = logs.Forwarded(reactor, queue)
     with held_up(logging.getLogger("my.slow.library")) as (busy, release):
         forwarded.put(fields(0), source)
         assert busy.wait(10)
@@ -292,9 +293,9 @@ def test_s76_when_the_handlers_make_no_progress_all_workers_are_read_from_and_th
         for number in range(4, 10):
             forwarded.put(fields(number), source)
         release.set()
-        forwarded.flush(10)
+        queue.flush(10)
         forwarded.put(fields(10), source)
-        forwarded.close(10)
+        queue.close(10)
     assert messages(caplog, "my.slow.library") == ["0", "1", "2", "3", "4", "10"]
     (warning,) = messages(caplog, "suitkaise.logs")
     assert warning.startswith("5 log records were dropped")
@@ -307,7 +308,8 @@ def test_s76_a_worker_that_was_asked_to_stop_is_read_from_although_the_handlers_
     source, other = Source(), Source()
     monkeypatch.setattr(logs.Forwarded, "room", 4)
     monkeypatch.setattr(logs, "LONGEST_PAUSE", 1000.0)
-    forwarded = logs.Forwarded(reactor, LogQueue())
+    queue = LogQueue()
+    forwarded = logs.Forwarded(reactor, queue)
     with held_up(logging.getLogger("my.slow.library")) as (busy, release):
         for number in range(4):
             forwarded.put(fields(number), source)
@@ -320,7 +322,7 @@ def test_s76_a_worker_that_was_asked_to_stop_is_read_from_although_the_handlers_
         for number in range(5, 10):
             forwarded.put(fields(number), source)
         release.set()
-        forwarded.close(10)
+        queue.close(10)
     assert messages(caplog, "my.slow.library") == ["0", "1", "2", "3", "4"]
     (warning,) = messages(caplog, "suitkaise.logs")
     assert warning.startswith("5 log records were dropped")
@@ -371,12 +373,13 @@ def test_a_logging_handler_that_fails_costs_no_other_record(caplog: pytest.LogCa
 
     target = logging.getLogger("my.broken.library")
     target.addFilter(fail)
-    forwarded = logs.Forwarded(reactor, LogQueue())
+    queue = LogQueue()
+    forwarded = logs.Forwarded(reactor, queue)
     forwarded.put(fields(0, target.name), Source())
-    forwarded.flush(10)
+    queue.flush(10)
     target.removeFilter(fail)
     forwarded.put(fields(1, target.name), Source())
-    forwarded.close(10)
+    queue.close(10)
     assert [record.getMessage() for record in caplog.records if record.name == target.name] == ["1"]
     assert "SystemExit" in caplog.text
 

@@ -20,7 +20,7 @@ from suitkaise.exits import Crashed
 from suitkaise.messaging import codec
 from suitkaise.messaging.router import in_worker_process
 from suitkaise.platform import log_queue
-from suitkaise.platform.log_queue import PATIENCE, LogQueue, QueuedLogger
+from suitkaise.platform.log_queue import LogQueue, QueuedLogger
 from suitkaise.platform.preload import preload
 from suitkaise.platform.reactor import Reactor, TimerHandle
 
@@ -417,11 +417,3 @@ class Forwarded:
             if self._paused and not self._resuming and self.waiting <= self.room // 4:
                 self._resuming = True
                 self._reactor.call_soon_threadsafe(self._resume)
-
-    def flush(self, patience: float = PATIENCE) -> None:
-        """Wait until the handlers have processed the records queued so far, at most `patience` seconds."""
-        self._records.flush(patience)
-
-    def close(self, patience: float = PATIENCE) -> None:
-        """Flush, wait at most `patience` seconds, and end the thread. Called after the I/O thread has ended."""
-        self._records.close(patience)
