@@ -50,9 +50,6 @@ class ExitWatchers:
         with self._lock:
             self._callbacks.pop(key, None)
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._callbacks
-
     def __len__(self) -> int:
         return len(self._callbacks)
 
