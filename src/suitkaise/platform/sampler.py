@@ -18,7 +18,7 @@ from typing import Any
 
 from suitkaise.platform.locks import RLock
 
-__all__ = ["sample"]
+__all__ = ["MOST_FRAMES", "sample"]
 
 MOST_FRAMES = 200
 """Of a deeper stack, the innermost functions count."""
