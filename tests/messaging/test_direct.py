@@ -150,6 +150,23 @@ def test_a_worker_that_cannot_be_connected_is_not_asked_for_again_at_once(hub: H
     assert eventually(lambda: hub.routes.find("tree/to"))
 
 
+@pytest.mark.parametrize("error", [OSError, RuntimeError])  # no descriptor is left, or no thread
+def test_without_an_io_thread_for_its_end_no_connection_is_made(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(direct, "Reactor", refuse)
+        assert hub.routes.find("app/w") is None
+        assert hub.routes.find("app/w") is None
+    [refused] = hub.incoming
+    with pytest.raises(wire.PeerClosed):
+        refused.receive()
+    assert eventually(lambda: hub.routes.find("app/w"))
+
+
 def test_a_process_makes_a_limited_number_of_connections(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "MOST", 1)
     route = hub.route()
@@ -271,7 +288,7 @@ def test_the_asking_thread_reads_its_answer_itself(hub: Hub) -> None:
     serving.result(SOON)
     assert outcome is not None
     assert (outcome[0], outcome[1].value) == (True, ("answer", "question"))
-    assert hub.routes._reactor is None
+    assert not route._watched  # by the I/O thread
     assert hub.bell[0] == 1
 
 

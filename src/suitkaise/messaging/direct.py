@@ -135,12 +135,24 @@ class Routes:
 
     @property
     def reactor(self) -> Reactor:
-        """The I/O thread, which the first use starts."""
+        """The I/O thread, which the first connection starts."""
         with self._lock:
             if self._reactor is None:
                 self._reactor = Reactor()
                 self._reactor.call_soon_threadsafe(set_reads_answers)
             return self._reactor
+
+    def _has_reactor(self) -> bool:
+        """Start the I/O thread; return False if that is not possible now.
+
+        A connection needs it when its receiver ends or does not read: too late to find that no thread or descriptor is
+        left. Without a connection, messages go through the hub.
+        """
+        try:
+            _ = self.reactor
+        except (OSError, RuntimeError):
+            return False
+        return True
 
     def flush(self, until: float) -> int:
         """Wait until all messages have left this process, or for that time (monotonic); return how many have not."""
@@ -293,6 +305,9 @@ class Routes:
         except WorkerDead:
             return None
         if made is None:
+            return None
+        if not self._has_reactor():
+            os.close(made.descriptor)
             return None
         route = Route(self, path, made, self._bell_of(made.slot))
         self._all[weakref.ref(route, self._forget)] = None
