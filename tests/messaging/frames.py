@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from typing import Any
 
 from suitkaise.messaging import wire
 
@@ -21,3 +23,28 @@ class FrameReader:
         while not self._frames:
             self._frames += self._parser.receive(self.socket)
         return self._frames.pop(0)
+
+
+class WithoutMemory:
+    """A socket for which the kernel has no memory at first."""
+
+    def __init__(self, sock: socket.socket, error: int, attempts: int = 3) -> None:
+        self._sock = sock
+        self._error = error
+        self.left = attempts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, *arguments: Any) -> int:
+        self._fail()
+        return self._sock.send(*arguments)
+
+    def sendmsg(self, *arguments: Any) -> int:
+        self._fail()
+        return self._sock.sendmsg(*arguments)
+
+    def _fail(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise OSError(self._error, os.strerror(self._error))

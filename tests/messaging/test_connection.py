@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import signal
 import socket
@@ -13,8 +14,8 @@ import pytest
 
 from suitkaise.errors import NotSerializable
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import FrameWriter
-from tests.messaging.frames import FrameReader
+from suitkaise.messaging.connection import FrameWriter, Outbox
+from tests.messaging.frames import FrameReader, WithoutMemory
 from tests.support import in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
@@ -215,3 +216,42 @@ def test_what_is_offered_to_a_peer_that_is_gone_is_dropped(ends: Any) -> None:
 
 
 # ---------------------------------------------------------------- SendBuffer
+
+
+@pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM])
+@pytest.mark.parametrize("payload", [b"small", BIG])
+def test_a_frame_for_which_the_kernel_has_no_memory_is_sent_when_there_is_some(error: int, payload: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sock = WithoutMemory(ours, error)
+        reader = FrameReader(theirs)
+        received = in_background(lambda: [reader.receive(timeout=10) for _ in range(2)])
+        writer = FrameWriter(sock)  # type: ignore[arg-type]
+        writer.write(("first",), payload)
+        writer.write(("second",), b"")
+        assert not sock.left
+        assert received.result(10) == [(("first",), payload), (("second",), b"")]
+
+
+def test_an_offered_frame_for_which_the_kernel_has_no_memory_waits_for_the_next_flush() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        writer = FrameWriter(WithoutMemory(ours, errno.ENOBUFS, 1))  # type: ignore[arg-type]
+        writer.offer(("offered",))
+        assert writer.waiting
+        writer.flush()
+        assert FrameReader(theirs).receive(timeout=10) == (("offered",), b"")
+
+
+@pytest.mark.parametrize("payload", [b"small", BIG])
+def test_a_peer_has_not_ended_when_the_kernel_has_no_memory_for_a_direct_message(payload: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        outbox = Outbox(WithoutMemory(ours, errno.ENOBUFS), "tree/to")  # type: ignore[arg-type]
+        assert outbox.put(("direct",), payload)
+        reader = in_background(lambda: FrameReader(theirs).receive(timeout=10))
+        while outbox.waiting:
+            assert select.select([], [ours], [], 10)[1]
+            outbox.flush()
+        assert not outbox.ended
+        assert reader.result(10) == (("direct",), payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import select
 import socket
@@ -14,6 +15,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging import send_buffer
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.reactor import Reactor
+from tests.messaging.frames import WithoutMemory
 from tests.support import eventually, in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
@@ -173,3 +175,14 @@ def test_a_signal_handler_that_interrupts_a_write_writes_behind_it(peer: Peer, m
     peer.buffer.sock = sock
     peer.buffer.write(b"third")
     assert peer.read(18) == b"first second third"
+
+
+@pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM])
+def test_what_the_kernel_has_no_memory_for_is_sent_in_order_when_there_is_some(
+    reactor: Reactor, peer: Peer, error: int
+) -> None:
+    peer.buffer.resume_reading()
+    peer.buffer.sock = WithoutMemory(peer.buffer.sock, error)  # type: ignore[assignment]
+    peer.buffer.write(b"first ")
+    peer.buffer.write(b"second")
+    assert peer.read(12) == b"first second"

@@ -49,6 +49,7 @@ from suitkaise.engines.protocol import (
     decode_keeper_request,
     encode,
 )
+from suitkaise.messaging.connection import when_there_is_memory
 from suitkaise.platform.board import Board
 from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.marks import Mark, program_number, worker_mark
@@ -324,8 +325,9 @@ class Keeper:
             self._leftovers.report(ProcessExited(child.number, code), grace)
 
     def _send(self, answer: KeeperAnswer) -> None:
+        data = encode(answer)
         with contextlib.suppress(ConnectionError):  # the hub is gone: the end-of-file follows
-            self._hub.send(encode(answer), socket.MSG_NOSIGNAL)
+            when_there_is_memory(lambda: self._hub.send(data, socket.MSG_NOSIGNAL))
 
     # ------------------------------------------------------------ the hub is gone
     def _shut_down_all(self) -> None:

@@ -35,6 +35,7 @@ from suitkaise.engines.protocol import (
     decode_keeper_answer,
     encode,
 )
+from suitkaise.messaging.connection import takes_more_later
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.inheritance import Inheritance, User
 from suitkaise.platform.locks import RLock
@@ -233,9 +234,9 @@ class KeeperClient:
                 data, descriptors = self._backlog[0]
                 try:
                     socket.send_fds(self._sock, [data], descriptors, socket.MSG_NOSIGNAL)
-                except BlockingIOError:
-                    break
-                except OSError:
+                except OSError as error:
+                    if takes_more_later(error):
+                        break
                     return  # the keeper is dead: its end-of-file starts a new one, and the requests are repeated
                 del self._backlog[0]
                 for descriptor in descriptors:

@@ -54,7 +54,7 @@ from suitkaise.exits import ExitReason, Lost, Normal, Shutdown, Signaled
 from suitkaise.messaging import codec, definitions, wire
 from suitkaise.messaging.bundle_tables import Known, behind_table
 from suitkaise.messaging.child_processes import share_definitions
-from suitkaise.messaging.connection import FrameWriter
+from suitkaise.messaging.connection import FrameWriter, when_there_is_memory
 from suitkaise.messaging.descriptor_codec import loads_with_descriptors
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Taken
@@ -280,7 +280,8 @@ class WorkerProcess:
         pid = os.getpid()
         pidfd = os.pidfd_open(pid)
         try:
-            socket.send_fds(self._sock, [wire.encode(Announce(pid))], [pidfd], socket.MSG_NOSIGNAL)
+            frame = wire.encode(Announce(pid))
+            when_there_is_memory(lambda: socket.send_fds(self._sock, [frame], [pidfd], socket.MSG_NOSIGNAL))
         except OSError:
             return False
         finally:

@@ -13,20 +13,33 @@ that a handler sends in the middle of another write is queued, and goes out behi
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.pieces import Data, Pieces
 from suitkaise.platform.locks import RLock
 
-__all__ = ["BACKLOG", "FLAGS", "NO_ANCILLARY_DATA", "FrameWriter", "Outbox", "send_and_record"]
+__all__ = [
+    "BACKLOG",
+    "FLAGS",
+    "NO_ANCILLARY_DATA",
+    "FrameWriter",
+    "Outbox",
+    "send_and_record",
+    "takes_more_later",
+    "when_there_is_memory",
+]
+
+T = TypeVar("T")
 
 BACKLOG = 64 << 20
 """Bytes that may wait to be sent over one connection."""
@@ -41,10 +54,38 @@ FLAGS: tuple[int] = (wire.MSG_NOSIGNAL,)
 NO_ANCILLARY_DATA: tuple[tuple[()]] = ((),)
 _NOT_WAITING = (wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT,)
 
+_NO_MEMORY = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
+"""Errors of a socket whose peer is there: the kernel has no memory for what is sent, or too many descriptors wait."""
+
+_MEMORY_PAUSE = 0.001
+"""Seconds until the next attempt after such an error."""
+
 
 def send_and_record(sent: list[int], send: Callable[..., int], data: Any, *options: tuple[Any, ...]) -> None:
     """Call `send(data, *options)` and append the result to `sent`; no signal handler can run between the two."""
     sent.extend(map(send, (data,), *options))
+
+
+def takes_more_later(error: OSError) -> bool:
+    """Return whether a socket that has raised this has taken nothing, and will take it later; else the peer is gone.
+
+    Where the kernel has no memory, the return is a moment later: such a socket counts as one that has room, and nothing
+    tells when there is memory, so a thread that waits for room would try again and again without a pause.
+    """
+    if error.errno in _NO_MEMORY:
+        time.sleep(_MEMORY_PAUSE)
+        return True
+    return isinstance(error, BlockingIOError)
+
+
+def when_there_is_memory(send: Callable[[], T]) -> T:
+    """Return `send()`, which is called again as long as the kernel has no memory for what it sends."""
+    while True:
+        try:
+            return send()
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or not takes_more_later(error):
+                raise
 
 
 class FrameWriter:
@@ -96,8 +137,11 @@ class FrameWriter:
                     try:
                         self._frames[0].write_to(self._sock, self._flags)
                         self._frames.popleft()
-                    except BlockingIOError:
-                        self._await_room()
+                    except OSError as error:
+                        if not takes_more_later(error):
+                            raise
+                        if isinstance(error, BlockingIOError):
+                            self._await_room()
             except OSError:
                 self._frames.clear()
                 raise
@@ -118,7 +162,9 @@ class FrameWriter:
         self._writer = threading.get_ident()
         try:
             send_and_record(sent, self._sock.send, data, self._flags)
-        except BlockingIOError:
+        except OSError as error:
+            if not takes_more_later(error):
+                raise
             sent.append(0)
         finally:
             self._writer = None
@@ -157,11 +203,10 @@ class FrameWriter:
                 while self._frames:
                     self._frames[0].write_to(self._sock, _NOT_WAITING)
                     self._frames.popleft()
-            except BlockingIOError:
-                return
-            except OSError:
-                self._frames.clear()
-                raise
+            except OSError as error:
+                if not takes_more_later(error):
+                    self._frames.clear()
+                    raise
             finally:
                 self._writer = None
 
@@ -201,10 +246,9 @@ class Outbox:
         self._writing = True
         try:
             sent.extend(map(self._send, (data,), _NOT_WAITING))  # `send_and_record`, without that call
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.ended, kept = True, False
+        except OSError as error:
+            if not takes_more_later(error):
+                self.ended, kept = True, False
         except BaseException:  # of a signal handler
             kept = bool(sent)
             raise
@@ -272,10 +316,8 @@ class Outbox:
                     self._bytes -= len(self.waiting.popleft()[2])
                 else:
                     self._send_several()
-        except BlockingIOError:
-            return
-        except OSError:
-            self.ended = True
+        except OSError as error:
+            self.ended = not takes_more_later(error)
         finally:
             self._writing = False
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record
+from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record, takes_more_later
 from suitkaise.messaging.descriptor_codec import DescriptorOwner, descriptor_of
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.locks import RLock
@@ -150,10 +150,9 @@ class SendBuffer:
                 send_and_record(sent, self.sock.sendmsg, data.parts, NO_ANCILLARY_DATA, FLAGS)
             else:
                 send_and_record(sent, self.sock.send, data, FLAGS)
-        except BlockingIOError:
-            sent.append(0)
-        except OSError:
-            sent.append(len(data))  # the peer is gone: the end of the process or of the stream is noticed elsewhere
+        except OSError as error:
+            # If the peer is gone, the end of the process or of the stream is noticed elsewhere.
+            sent.append(0 if takes_more_later(error) else len(data))
 
     # ------------------------------------------------------------ while a process is being spawned
     def begin(self, first: bytes, owners: list[DescriptorOwner]) -> None:
