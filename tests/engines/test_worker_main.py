@@ -71,6 +71,15 @@ def test_a_report_in_a_signal_handler_that_interrupts_another_frame_is_left_out(
     assert hub.read() == [{"number": 2, "skipped": 1}]
 
 
+def test_a_worker_whose_start_is_given_up_before_its_announcement_is_read_ends_without_an_error(
+    pair: tuple[WorkerProcess, Hub],
+) -> None:
+    process, hub = pair
+    assert process.announce()
+    hub.sock.close()
+    assert process.receive_first() is None
+
+
 NOT_COMPILED = """
 import sys
 

@@ -290,7 +290,10 @@ class WorkerProcess:
 
     def receive_first(self) -> tuple[WorkerOrder, bytes, list[int]] | None:
         """Return the first order, its payload, and the descriptors that came with it; None if the hub is gone."""
-        data, descriptors = receive_descriptors(self._sock, _FIRST_READ, _MAX_SOCKETS)
+        try:
+            data, descriptors = receive_descriptors(self._sock, _FIRST_READ, _MAX_SOCKETS)
+        except ConnectionError:  # the hub has given up the start, or has ended, before it read the announcement
+            return None
         self._frames = self._parser.feed(data) if data else []
         frame = self._receive()
         return None if frame is None else (*frame, descriptors)
