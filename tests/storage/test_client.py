@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -105,6 +106,26 @@ def test_a_stopped_server_makes_writes_timeout_and_bounds_the_posted_writes(stor
     tree.flush()
     assert tree.increment("b", path="p", start=5) in (1, 2)
     assert tree.get("a", path="p") <= posted + 1
+
+
+def test_a_write_that_times_out_without_a_connection_tells_why_there_is_none(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: str, timeout: float) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    tree = Tree(storage.directory, timeout=0.1)
+    why = r"did not answer within 0\.\d+ seconds \(no connection to it can be made: .*Too many open files\)"
+    with monkeypatch.context() as patch:
+        patch.setattr(client_module, "open_socket", refuse)
+        with pytest.raises(StorageError, match=why):
+            tree.add("a", 1)
+        tree.add("b", 1, wait=False)
+        with pytest.raises(StorageError, match=why):
+            tree.flush()
+    tree.add("a", 1)
+    with stopped(storage), pytest.raises(StorageError, match=r"did not answer within 0\.1 seconds;"):
+        tree.add("a", 2)
 
 
 @pytest.mark.parametrize(

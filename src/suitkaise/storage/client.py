@@ -95,6 +95,7 @@ class Client:
         self._awaited = 0
         self._answer: Reply | None = None
         self._down_since: float | None = None
+        self._trouble = ""  # with the last attempt to connect
         self._sock: socket.socket | None = None
         self._polled = False  # whether the thread of `pipeline` may be waiting for replies on the socket
         self._poll = select.poll()  # for its input
@@ -310,8 +311,9 @@ class Client:
             pipeline.wake()
 
     def _no_answer(self, timeout: float) -> StorageError:
+        why = f" (no connection to it can be made: {self._trouble})" if self._trouble else ""
         return StorageError(
-            f"the storage in {self.directory} did not answer within {timeout:g} seconds; "
+            f"the storage in {self.directory} did not answer within {timeout:g} seconds{why}; "
             "writes under way may or may not be stored"
         )
 
@@ -361,7 +363,15 @@ class Client:
             OSError, WireError: the caller has to try again.
             StorageGone: the listening socket is gone.
         """
-        self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
+        try:
+            self._sock, self._parser, welcome = _open_connection(self.directory, self._id, timeout)
+        except BlockingIOError:  # no answer in time
+            self._trouble = ""
+            raise
+        except CONNECTION_LOST as error:
+            self._trouble = str(error)
+            raise
+        self._trouble = ""
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
         for reply in welcome.replies:
