@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from suitkaise.platform.reactor import Reactor, SerialExecutor
-from tests.support import no_thread_is_left
+from tests.support import eventually, no_thread_is_left
 
 SOON = 10.0
 
@@ -172,6 +175,85 @@ def test_a_listener_is_asked_again_a_moment_after_it_could_not_accept(
     assert accepted.wait(SOON)
     first, second = times
     assert second - first >= 0.4
+
+
+class FullSelector(selectors.DefaultSelector):
+    """A selector for which the kernel has no room until `full` is cleared."""
+
+    full = False
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().register(fileobj, events, data)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reactor, FullSelector]]:
+    monkeypatch.setattr(selectors, "DefaultSelector", FullSelector)
+    reactor = Reactor()
+    selector = reactor._selector
+    assert isinstance(selector, FullSelector)
+    selector.full = True
+    yield reactor, selector
+    reactor.close()
+
+
+def test_a_source_for_which_the_kernel_has_no_room_is_watched_when_there_is_some(
+    full: tuple[Reactor, FullSelector],
+    pair: tuple[socket.socket, socket.socket],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reactor, selector = full
+    ours, theirs = pair
+    received: SimpleQueue[bytes] = SimpleQueue()
+    theirs.send(b"early")
+    reactor.add_reader(ours, lambda: received.put(ours.recv(100)))
+    finished(reactor)
+    assert received.empty()
+    selector.full = False
+    assert received.get(timeout=SOON) == b"early"
+    theirs.send(b"late")
+    assert received.get(timeout=SOON) == b"late"
+    assert [record.message for record in caplog.records] == [
+        "events of a process or a connection are noticed later: epoll_ctl: [Errno 28] No space left on device"
+    ]
+
+
+def test_a_source_for_which_the_kernel_has_no_room_can_get_a_writer(
+    full: tuple[Reactor, FullSelector], pair: tuple[socket.socket, socket.socket]
+) -> None:
+    reactor, selector = full
+    written = threading.Event()
+
+    def on_event() -> None:
+        written.set()
+        reactor.remove_reader(pair[0])
+
+    reactor.add_reader(pair[0], on_event)
+    reactor.call_soon_threadsafe(lambda: reactor.set_writer(pair[0], on_event, also=True))
+    finished(reactor)
+    selector.full = False
+    assert written.wait(SOON)
+
+
+def test_a_source_that_is_removed_or_closed_while_the_kernel_has_no_room_is_not_watched_later(
+    full: tuple[Reactor, FullSelector], pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    reactor, selector = full
+    ours, theirs = pair
+    called: list[str] = []
+    reactor.add_reader(ours, lambda: called.append("removed"))
+    reactor.add_reader(theirs, lambda: called.append("closed"))
+    reactor.call_soon_threadsafe(lambda: reactor.remove_reader(ours))
+    finished(reactor)
+    ours.close()
+    theirs.close()
+    selector.full = False
+    eventually(lambda: not reactor._unwatched)
+    finished(reactor)
+    assert not called
+    assert not [record for record in caplog.records if "internal error" in record.message]
 
 
 def test_a_callback_may_remove_readers_whose_event_is_due_in_the_same_round(reactor: Reactor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import os
@@ -27,6 +28,12 @@ _LONGEST = 1e6
 
 _ACCEPT_AGAIN = 0.5
 """Seconds until the next attempt after a connection could not be accepted."""
+
+_FULL = (errno.ENOMEM, errno.ENOSPC)
+"""Errors of `epoll_ctl`: no memory, or the user's limit (`/proc/sys/fs/epoll/max_user_watches`)."""
+
+_WATCH_AGAIN = 0.1
+"""Seconds until the next attempt after a source could not be watched."""
 
 _ROOM = 64
 """How many timers may wait before the cancelled ones among them are removed."""
@@ -85,6 +92,7 @@ class Reactor:
         self.on_end: Callable[[BaseException], None] | None = None
         self._failed = False
         self._selector = selectors.DefaultSelector()
+        self._unwatched: dict[HasFileno | int, tuple[int, Callback]] = {}  # sources that epoll has no room for now
         self._calls: deque[Callback] = deque()
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._room = _ROOM
@@ -140,16 +148,27 @@ class Reactor:
 
     def add_reader(self, source: HasFileno | int, callback: Callback) -> None:
         """Call `callback` whenever `source` is readable. The kernel tells a thread that waits already."""
-        self._selector.register(source, selectors.EVENT_READ, callback)
+        try:
+            self._selector.register(source, selectors.EVENT_READ, callback)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            logger.error("events of a process or a connection are noticed later: epoll_ctl: %s", error)
+            self._watch_later(source, selectors.EVENT_READ, callback)
 
     # ------------------------------------------------------------ from the reactor's thread
     def set_writer(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
         """Call `callback` also when `source` can be written to; with `also=False`, only when it can be read."""
         events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ
+        if source in self._unwatched:
+            self._unwatched[source] = events, callback
+            return
         self._selector.modify(source, events, callback)
 
     def remove_reader(self, source: HasFileno | int) -> None:
         """Stop calling back for `source`; do nothing if it has no callback."""
+        if self._unwatched.pop(source, None) is not None:
+            return
         try:
             self._selector.unregister(source)
         except (KeyError, ValueError):
@@ -164,6 +183,25 @@ class Reactor:
                 self.add_reader(listener, accept)
 
         self.call_at(time.monotonic() + _ACCEPT_AGAIN, again)
+
+    # ------------------------------------------------------------ sources for which the kernel has no room
+    def _watch_later(self, source: HasFileno | int, events: int, callback: Callback) -> None:
+        """Try again in a moment; nothing is missed, since a source stays ready until it was read."""
+        self._unwatched[source] = events, callback
+        self.call_at(time.monotonic() + _WATCH_AGAIN, lambda: self._watch_again(source))
+
+    def _watch_again(self, source: HasFileno | int) -> None:
+        if source not in self._unwatched:  # it was removed
+            return
+        events, callback = self._unwatched.pop(source)
+        try:
+            self._selector.register(source, events, callback)
+        except ValueError:  # it was closed
+            return
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._watch_later(source, events, callback)
 
     # ------------------------------------------------------------ the thread
     def _ring(self) -> None:
