@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Child, ChildNotFound, RuntimeGone, whereis
-from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool, lines
+from suitkaise.pools import Pool, PoolBroken, ProcessPool, TaskFailed, ThreadPool, lines, scheduler
 from tests.pools import tasks
 from tests.support import eventually, in_background, is_alive, run_program, start_program, wait_gone
 
@@ -35,6 +36,22 @@ def test_a_pool_that_was_never_used_has_nothing_to_end(one_runtime_for_all: None
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 2, 2)
+
+
+@pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
+def test_a_pool_that_cannot_start_leaves_nothing_behind_and_can_start_later(
+    kind: type[Pool], one_runtime_for_all: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with kind(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler, "Reactor", refuse)
+            with pytest.raises(OSError, match="Too many open files"):
+                pool.submit(abs, -1)
+        eventually(lambda: not [thread for thread in threading.enumerate() if pool.name in thread.name])
+        assert pool.submit(abs, -1).result(30) == 1
 
 
 class _Large:

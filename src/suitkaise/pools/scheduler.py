@@ -218,14 +218,19 @@ class Scheduler:
     def _start(self) -> None:
         """Start the supervisor, with the lock held."""
         tree = DynamicSupervisorSpec(self.name)
-        with starting.added(tree, processes=self._has_processes) as (runtime, supervisor):
-            from suitkaise.pools import at_exit  # noqa: F401  (after the runtime, see there)
-            from suitkaise.runtime.running_tree import RunningTree
+        reactor = Reactor()  # first: where none can be made, no supervisor stays behind
+        try:
+            with starting.added(tree, processes=self._has_processes) as (runtime, supervisor):
+                from suitkaise.pools import at_exit  # noqa: F401  (after the runtime, see there)
+                from suitkaise.runtime.running_tree import RunningTree
 
-            supervisor.begin()
-            self._reactor = Reactor()
-            self._reactor.on_end = lambda error: self._break(f"its I/O thread has ended: {error!r}")
-            self._running = RunningTree(supervisor, runtime)
+                supervisor.begin()
+                self._running = RunningTree(supervisor, runtime)
+        except BaseException:
+            reactor.close()
+            raise
+        reactor.on_end = lambda error: self._break(f"its I/O thread has ended: {error!r}")
+        self._reactor = reactor
         self._supervisor = supervisor
         live.add(self)
         this = weakref.ref(self)  # the supervisor is remembered after the end of the pool, with what it refers to
