@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from suitkaise.pools.channel import ANSWER, TASK, Channel, PayloadLost
+from tests.messaging.frames import WithoutMemory
 
 
 @pytest.fixture
@@ -55,6 +57,20 @@ def test_a_socket_without_room_refuses_a_message_as_a_whole(ends: tuple[Channel,
         assert message[1] == received
         received += 1
     assert received == sent
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("size", [1, 5_000_000])
+def test_a_message_for_which_the_kernel_has_no_memory_is_sent_when_there_is_some(
+    ends: tuple[Channel, Channel, socket.socket], size: int, waits: bool
+) -> None:
+    _, worker, ours = ends
+    sock = WithoutMemory(ours, errno.ENOBUFS)
+    assert Channel(sock).send(ANSWER, 7, bytes(size), wait=waits)  # type: ignore[arg-type]
+    assert not sock.left
+    message = worker.receive()
+    assert message is not None
+    assert (message[:2], len(message[2])) == ((ANSWER, 7), size)
 
 
 def test_a_large_payload_without_its_descriptor_is_told_with_its_number(

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from suitkaise.messaging.connection import when_there_is_memory
 from suitkaise.messaging.wire import MSG_NOSIGNAL
 
 __all__ = ["ANSWER", "CHUNK", "ERROR", "MIXED", "TASK", "Channel", "Data", "PayloadLost"]
@@ -58,11 +59,13 @@ class Channel:
         flags = MSG_NOSIGNAL if wait else MSG_NOSIGNAL | socket.MSG_DONTWAIT
         try:
             if len(data) <= _LARGEST:
-                self._sock.sendmsg((_HEADER.pack(kind, number), data), (), flags)
+                message = _HEADER.pack(kind, number), data
+                when_there_is_memory(lambda: self._sock.sendmsg(message, (), flags))
             else:
                 with _in_memory(data) as file:
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
-                    self._sock.sendmsg((_HEADER.pack(kind | _LARGE, number),), (rights,), flags)
+                    header = (_HEADER.pack(kind | _LARGE, number),)
+                    when_there_is_memory(lambda: self._sock.sendmsg(header, (rights,), flags))
         except BlockingIOError:
             return False
         return True
