@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -78,6 +79,23 @@ def test_a_worker_whose_start_is_given_up_before_its_announcement_is_read_ends_w
     assert process.announce()
     hub.sock.close()
     assert process.receive_first() is None
+
+
+def test_a_process_in_reserve_that_cannot_get_ready_ends_with_an_error() -> None:
+    program = run_program("""
+import socket
+from suitkaise.engines import worker_main
+from suitkaise.platform.board import Board
+
+def refuse():
+    raise RuntimeError("can't start new thread")
+
+worker_main._HubWatch = refuse
+keeper, reserve = socket.socketpair()
+worker_main.run_standby(reserve, "/nowhere", Board.in_memory(), -1, 1.0)
+""")
+    assert program.returncode == os.EX_SOFTWARE
+    assert "can't start new thread" in program.stderr
 
 
 NOT_COMPILED = """

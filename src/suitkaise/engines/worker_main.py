@@ -110,7 +110,10 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         with keeper:
             _, descriptors = receive_descriptors(keeper, 1, 1)
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        try:
+            sys.excepthook(*sys.exc_info())
+        finally:  # the keeper may have given it a worker already, whose start has failed
+            os._exit(_INTERNAL_ERROR)
     if not descriptors:
         os._exit(0)
     _run(process, descriptors[0], lock, watch)
