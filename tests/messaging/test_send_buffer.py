@@ -186,3 +186,12 @@ def test_what_the_kernel_has_no_memory_for_is_sent_in_order_when_there_is_some(
     peer.buffer.write(b"first ")
     peer.buffer.write(b"second")
     assert peer.read(12) == b"first second"
+
+
+def test_a_first_frame_for_which_the_kernel_has_no_memory_is_sent_when_there_is_some(reactor: Reactor) -> None:
+    peer = Peer(reactor, corked=True)
+    peer.buffer.sock = WithoutMemory(peer.buffer.sock, errno.ENOBUFS)  # type: ignore[assignment]
+    peer.buffer.begin(b"first", [])
+    assert peer.read(5) == b"first"
+    peer.buffer.close()
+    peer.sock.close()

@@ -8,7 +8,14 @@ from collections.abc import Callable
 
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import BACKLOG, FLAGS, NO_ANCILLARY_DATA, send_and_record, takes_more_later
+from suitkaise.messaging.connection import (
+    BACKLOG,
+    FLAGS,
+    NO_ANCILLARY_DATA,
+    send_and_record,
+    takes_more_later,
+    when_there_is_memory,
+)
 from suitkaise.messaging.descriptor_codec import DescriptorOwner, descriptor_of
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.locks import RLock
@@ -164,7 +171,9 @@ class SendBuffer:
         with self._lock:
             files = [descriptor_of(owner) for owner in owners]
             try:
-                sent = socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
+                sent = when_there_is_memory(
+                    lambda: socket.send_fds(self.sock, [first[: 1 << 16]], files, socket.MSG_NOSIGNAL)
+                )
             except ConnectionError:  # the process has ended, which is noticed elsewhere
                 return
             self._backlog[:0] = first[sent:]
