@@ -14,7 +14,7 @@ import pytest
 
 from suitkaise.errors import NotSerializable
 from suitkaise.messaging import wire
-from suitkaise.messaging.connection import FrameWriter, Outbox
+from suitkaise.messaging.connection import FrameWriter, Outbox, when_there_is_memory
 from tests.messaging.frames import FrameReader, WithoutMemory
 from tests.support import in_background
 
@@ -231,6 +231,20 @@ def test_a_frame_for_which_the_kernel_has_no_memory_is_sent_when_there_is_some(e
         writer.write(("second",), b"")
         assert not sock.left
         assert received.result(10) == [(("first",), payload), (("second",), b"")]
+
+
+def test_a_thread_that_serves_others_waits_for_memory_of_the_kernel_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never() -> None:
+        attempts.append(None)
+        raise OSError(errno.ENOBUFS, "no memory")
+
+    attempts: list[None] = []
+    monkeypatch.setattr("suitkaise.messaging.connection._MEMORY_PATIENCE", 0.05)
+    with pytest.raises(OSError, match="no memory"):
+        when_there_is_memory(never)
+    assert len(attempts) > 1
 
 
 def test_an_offered_frame_for_which_the_kernel_has_no_memory_waits_for_the_next_flush() -> None:

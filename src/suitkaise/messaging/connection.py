@@ -60,6 +60,9 @@ _NO_MEMORY = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
 _MEMORY_PAUSE = 0.001
 """Seconds until the next attempt after such an error."""
 
+_MEMORY_PATIENCE = 2.0
+"""Seconds after which `when_there_is_memory` raises such an error: its thread may have to serve others."""
+
 
 def send_and_record(sent: list[int], send: Callable[..., int], data: Any, *options: tuple[Any, ...]) -> None:
     """Call `send(data, *options)` and append the result to `sent`; no signal handler can run between the two."""
@@ -79,12 +82,13 @@ def takes_more_later(error: OSError) -> bool:
 
 
 def when_there_is_memory(send: Callable[[], T]) -> T:
-    """Return `send()`, which is called again as long as the kernel has no memory for what it sends."""
+    """Return `send()`, which is called again, for 2 s at most, while the kernel has no memory for what it sends."""
+    until = time.monotonic() + _MEMORY_PATIENCE
     while True:
         try:
             return send()
         except OSError as error:
-            if isinstance(error, BlockingIOError) or not takes_more_later(error):
+            if isinstance(error, BlockingIOError) or time.monotonic() >= until or not takes_more_later(error):
                 raise
 
 
