@@ -604,10 +604,9 @@ def _call_excepthook(error: BaseException) -> None:
 
 
 class _Nothing(Process):
-    """A worker that ends at once, for the warm-up."""
+    """A worker whose loop does nothing, for the warm-up."""
 
-    def loop(self) -> None:
-        self.rejoin()
+    def loop(self) -> None: ...
 
 
 def _reseed() -> None:
@@ -621,28 +620,38 @@ def _reseed() -> None:
 
 
 def _warm_up(board: Board) -> None:
-    """Run a whole life cycle of a worker that does nothing.
+    """Run the life cycle of a worker that does nothing, from its announcement to its first loop.
 
     A forked process copies each page of memory when it first writes to it. Most of the pages that the start of a
-    worker writes to are copied here, while no start waits for it.
+    worker writes to are copied here, while no start waits for it. Those of a worker's end are not: nothing waits for
+    an end, and a worker that is killed needs none of them.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        incarnation = Incarnation("", 0)
-        context = ProcessContext("", os.sep, [], [], "", {}, {})
-        order = StartWorker(codec.dumps(incarnation), codec.dumps(context), 0, {}, False)
-        ours.sendall(wire.encode(order, codec.dumps(Recipe(_Nothing))))
+        ours.sendall(_FIRST_FRAME)
         process = WorkerProcess("", board, 0.0)
         process.connect(theirs)
         if process.announce() and (received := process.receive_first()) is not None:
+            order, recipe_data, _ = received
+            assert isinstance(order, StartWorker)
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
             mailbox = SocketMailbox(slot, theirs, process.handle)
-            codec.loads(order.incarnation)
+            incarnation = codec.loads(order.incarnation)
             codec.loads(order.context)
-            recipe = loads_with_descriptors(received[1], [])
-            process._has_all_messages = True
-            _ProcessActor(Lifecycle(recipe, incarnation, mailbox, slot), mailbox, process).run_here()
+            lifecycle = Lifecycle(loads_with_descriptors(recipe_data, []), incarnation, mailbox, slot)
+            _ProcessActor(lifecycle, mailbox, process).on_start()
+            mailbox.get()
+            lifecycle.iterate()
+            lifecycle.close()
             mailbox.close()
 
 
 compile_now(Incarnation, Lost, Message, Normal, Outcome, ProcessContext, Recipe, Signaled)
+
+_FIRST_FRAME = wire.encode(
+    StartWorker(
+        codec.dumps(Incarnation("", 0)), codec.dumps(ProcessContext("", os.sep, [], [], "", {}, {})), 0, {}, False
+    ),
+    codec.dumps(Recipe(_Nothing)),
+)
+"""What the hub would send to the worker of the warm-up."""
