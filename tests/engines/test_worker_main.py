@@ -128,3 +128,23 @@ with Supervisor("app", Child(Told, id="told")).start() as running:
     assert len(before) > 20
     of_the_keeper = {"suitkaise.engines.keeper", "suitkaise.engines.leftovers", "suitkaise.platform.marks"}
     assert {name for name in before if name.rpartition(".")[0] not in of_the_keeper} - after == set()
+
+
+def test_the_warm_up_of_the_keeper_leaves_nothing_that_its_workers_would_inherit() -> None:
+    ended = run_program("""
+import gc, os, threading
+from suitkaise.engines.worker_main import warm_up
+from suitkaise.messaging.identity import current_path, worker_of_thread
+from suitkaise.platform.board import Board
+from suitkaise.workers.lifecycle import Lifecycle
+
+def left():
+    gc.collect()
+    lives = [one for one in gc.get_objects() if isinstance(one, Lifecycle)]
+    return sorted(os.listdir("/proc/self/fd")), threading.active_count(), current_path(), worker_of_thread(), lives
+
+before = left()
+warm_up(Board.in_memory())
+assert left() == before, left()
+""")
+    ended.check()

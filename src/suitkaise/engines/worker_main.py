@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from suitkaise.events import Event
     from suitkaise.workers.message_trace import MessageTrace
 
-__all__ = ["run_standby", "run_worker"]
+__all__ = ["run_standby", "run_worker", "warm_up"]
 
 _FIRST_READ = 1 << 16
 _MAX_SOCKETS = 250
@@ -104,7 +104,7 @@ def run_standby(keeper: socket.socket, directory: str, board: Board, lock: int, 
         gc.enable()
         set_process_name("reserve")
         process.prepare()
-        _warm_up(board)
+        warm_up(board)
         watch = _HubWatch()
         gc.freeze()
         with keeper:
@@ -325,7 +325,7 @@ class WorkerProcess:
             from suitkaise.platform import death_lock
 
             death_lock.prepare()
-        _warm_up(self._board)
+        warm_up(self._board)
         return recipe
 
     # ------------------------------------------------------------ setting up the process
@@ -619,7 +619,7 @@ def _reseed() -> None:
         generator.seed()
 
 
-def _warm_up(board: Board) -> None:
+def warm_up(board: Board) -> None:
     """Run the life cycle of a worker that does nothing, from its announcement to its first loop.
 
     A forked process copies each page of memory when it first writes to it. Most of the pages that the start of a
