@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 import threading
+import types
 from collections.abc import Callable
+from multiprocessing.resource_tracker import ResourceTracker
 
+import psutil
 import pytest
 
-from suitkaise import Child, Normal, Process, Supervisor
+from suitkaise import Child, Normal, Process, Shutdown, Supervisor
 from suitkaise.runtime.running_tree import RunningTree
 from tests.support import eventually
 
@@ -68,6 +72,29 @@ def test_a_process_that_waits_for_one_that_it_has_started_is_told_as_that(caplog
         running["starts"].join(30)
     [cut] = [one.message for one in caplog.records if "has not ended" in one.message]
     assert "a process that it has started" in cut
+
+
+class Tracks(Process):
+    """Uses a resource tracker as joblib does: one of a module of its own, which ignores SIGTERM."""
+
+    restart = "transient"
+
+    def on_start(self) -> None:
+        module = types.ModuleType("loky.backend.resource_tracker")
+        module._resource_tracker = self.tracker = ResourceTracker()  # type: ignore[attr-defined]
+        sys.modules[module.__name__] = module
+        self.tracker.ensure_running()
+
+    def on_receive(self, message: object) -> int:
+        return self.tracker._pid  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_resource_tracker_of_another_library_does_not_hold_up_the_end_of_its_worker() -> None:
+    with Supervisor("tree", Child(Tracks, shutdown=60.0)).start() as running:
+        tracker = running["tracks"].ask("pid?")
+        running["tracks"].rejoin()
+        assert running["tracks"].join(30) == Shutdown()
+        assert not psutil.pid_exists(tracker)
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,22 @@ def _end_descendants() -> list[int]:
     for directory, _, control in _held:
         if mark is not None and _is_hung_up(control):
             found = set(processes_where(worker_mark(directory, mark.worker)))
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    spared = tracker and tracker._resource_tracker._pid  # ends with the last process that uses it
     pidfds = []
-    for pid in found:
-        if pid != spared:
-            with contextlib.suppress(OSError):
-                pidfds.append(os.pidfd_open(pid))
-                request_end(pid)
+    for pid in found - _trackers():
+        with contextlib.suppress(OSError):
+            pidfds.append(os.pidfd_open(pid))
+            request_end(pid)
     return pidfds
+
+
+def _trackers() -> set[int]:
+    """Return the resource trackers of this process: of multiprocessing, and of its copies in joblib and others.
+
+    A tracker ignores SIGTERM, and ends with the last process that uses it: this one would wait for it in vain.
+    """
+    modules = [module for name, module in list(sys.modules.items()) if name.endswith(".resource_tracker")]
+    pids = (getattr(getattr(module, "_resource_tracker", None), "_pid", None) for module in modules)
+    return {pid for pid in pids if pid is not None}
 
 
 def _kill_descendants() -> None:
