@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed, add_note
 from suitkaise.exits import Crashed, GaveUp, Shutdown
 from suitkaise.messaging import codec
+from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
 from tests.support import in_background
 
 PLAIN = st.recursive(
@@ -408,6 +410,18 @@ def test_the_error_about_a_coroutine_or_a_generator_tells_what_to_send() -> None
 def test_the_error_holds_the_text_of_an_object_that_refuses_to_be_pickled() -> None:
     with pytest.raises(NotSerializable, match=r"^value\[0\]: cannot pickle 'Refuses' object: RuntimeError: not today"):
         codec.dumps([Refuses()])
+
+
+@pytest.mark.parametrize("encode", [codec.dumps, codec.dumps_in_pieces, dumps_with_descriptors])
+def test_a_refused_value_is_told_with_the_error_of_its_culprit_alone(encode: Callable[[object], object]) -> None:
+    with pytest.raises(NotSerializable) as caught:
+        try:
+            raise KeyError("what the caller handles")
+        except KeyError:
+            encode({"jobs": [1, {"lock": threading.Lock()}]})
+    cause = caught.value.__cause__
+    assert isinstance(cause, TypeError)
+    assert isinstance(cause.__context__, KeyError)  # and none of the errors of the other parts that were tried
 
 
 def test_a_lock_in_a_global_that_a_local_function_uses_is_found() -> None:

@@ -84,7 +84,10 @@ def dumps(value: object, *, root: str = "value") -> bytes:
         pickler = _ByName(buffer, PROTOCOL)
     try:
         pickler.dump(value)
+        failed = False
     except Exception:  # either a part has to be sent by value, or it cannot be sent: cloudpickle finds out
+        failed = True
+    if failed:  # the error is handled no longer: another one would be printed together with it
         return _dumps_by_value(value, root)
     data = buffer.getvalue()
     if len(data) <= _LARGEST_REUSE and len(_idle_picklers) < _MAX_IDLE:
@@ -128,7 +131,10 @@ def _dump_apart(value: object, root: str, known: Known | None) -> tuple[bytes, l
     pickler.known = known
     try:
         pickler.dump(value)
+        failed = False
     except Exception:
+        failed = True
+    if failed:
         return _dumps_by_value(value, root), [], {}
     data, buffers, table = buffer.getvalue(), [], {}
     if apart:

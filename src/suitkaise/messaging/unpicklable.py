@@ -69,7 +69,9 @@ def find_culprit(value: object, root: str, error: BaseException, attempt: Callab
     if isinstance(error, RecursionError) or "deep recursion" in str(error):
         return Culprit(root, value, error)
     search = _Search(attempt)
-    return search.explore(root, value, error, depth=0) or search.deepest or Culprit(root, value, error)
+    culprit = search.explore(root, value, error, depth=0) or search.deepest or Culprit(root, value, error)
+    _leave_out(error, culprit.error)
+    return culprit
 
 
 class _Search:
@@ -99,20 +101,36 @@ class _Search:
                     return None
                 self._trials -= 1
                 self._mark(part, failed=False)
-                try:
-                    self._attempt(part)
-                except Exception as part_error:
-                    found = self.explore(part_path, part, part_error, depth + 1)
+                failure = self._error_of(part)
+                if failure is not None:
+                    found = self.explore(part_path, part, failure, depth + 1)
                     if found is not None:
                         return found
                     to_blame = False
         return Culprit(path, value, error) if to_blame else None
+
+    def _error_of(self, part: object) -> Exception | None:
+        """Return the error of a part. It is handled no longer while others are tried: each would hold all before it."""
+        try:
+            self._attempt(part)
+        except Exception as error:
+            return error
+        return None
 
     def _mark(self, value: object, *, failed: bool) -> None:
         self._alive.append(value)
         self._visited.add(id(value))
         if failed:
             self._failed.add(id(value))
+
+
+def _leave_out(handled: BaseException, error: BaseException) -> None:
+    """Take out of the chain of `error` what was handled when it was raised: that is the error of the whole value."""
+    while error.__context__ is not None:
+        if error.__context__ is handled:
+            error.__context__ = handled.__context__
+            return
+        error = error.__context__
 
 
 def _parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
