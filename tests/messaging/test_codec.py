@@ -441,6 +441,25 @@ def test_a_lock_in_a_global_that_a_local_function_uses_is_found() -> None:
     assert done.stdout.strip() == "value['work'].__globals__['guard']"
 
 
+def test_the_error_about_a_global_that_a_module_has_tells_how_to_use_it_by_way_of_the_module() -> None:
+    program = """
+        from logging import lastResort as last
+        from suitkaise.messaging import codec
+        from suitkaise.errors import NotSerializable
+        def log():
+            last.emit(None)
+        def work():
+            log()
+        try:
+            codec.dumps({"work": work})
+        except NotSerializable as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    path = "value['work'].__globals__['log'].__globals__['last'].lock"
+    assert done.stdout.startswith(f"{path}: cannot pickle '_thread.RLock' object; use `logging.lastResort`, after")
+
+
 def test_an_open_file_is_refused_and_not_copied() -> None:
     with Path(__file__).open() as file, pytest.raises(NotSerializable, match=r"^value\.file: cannot pickle"):
         codec.dumps(Holder(file=file))

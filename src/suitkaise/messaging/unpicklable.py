@@ -10,10 +10,13 @@ import copyreg
 import dataclasses
 import functools
 import itertools
+import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from suitkaise.messaging.definitions import is_module_by_value
 from suitkaise.records import dataclass
 
 __all__ = ["Culprit", "find_culprit"]
@@ -36,6 +39,21 @@ def _advice_about(value: object) -> str:
     return _ADVICE
 
 
+def _advice_about_global(value: object) -> str:
+    """Return what to write where a global variable of `__main__` is an object that a module has: modules go by name."""
+    places = [
+        (module.__name__, name)
+        for module in list(sys.modules.values())
+        if isinstance(module, types.ModuleType)
+        for name, one in list(vars(module).items())
+        if one is value and not is_module_by_value(module.__name__)
+    ]
+    if not places:
+        return ""
+    module, name = min(places, key=lambda place: len(".".join(place)))
+    return f"use `{module}.{name}`, after `import {module}`: each process then has its own"
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
     """The part that could not be pickled: its path and its error."""
@@ -43,6 +61,7 @@ class Culprit:
     path: str
     value: object
     error: BaseException
+    advice: str = ""
 
     @property
     def message(self) -> str:
@@ -53,7 +72,9 @@ class Culprit:
         if "pickle" not in text.lower():
             what = type(self.value).__qualname__
             text = f"cannot pickle {what!r} object: {type(self.error).__name__}: {text}"
-        advice = _ADVICE_MULTIPROCESSING if "through inheritance" in text else _advice_about(self.value)
+        advice = self.advice or _advice_about(self.value)
+        if "through inheritance" in text:
+            advice = _ADVICE_MULTIPROCESSING
         return f"{self.path}: {text}; {advice}"
 
 
@@ -105,6 +126,8 @@ class _Search:
                 if failure is not None:
                     found = self.explore(part_path, part, failure, depth + 1)
                     if found is not None:
+                        if part_path.startswith(f"{path}.__globals__[") and not found.advice:
+                            found = replace(found, advice=_advice_about_global(part))
                         return found
                     to_blame = False
         return Culprit(path, value, error) if to_blame else None
