@@ -441,23 +441,37 @@ def test_a_lock_in_a_global_that_a_local_function_uses_is_found() -> None:
     assert done.stdout.strip() == "value['work'].__globals__['guard']"
 
 
-def test_the_error_about_a_global_that_a_module_has_tells_how_to_use_it_by_way_of_the_module() -> None:
+def test_the_error_about_the_code_of_a_program_tells_how_to_use_it_by_way_of_a_module() -> None:
     program = """
+        import threading
         from logging import lastResort as last
         from suitkaise.messaging import codec
         from suitkaise.errors import NotSerializable
+        class Row:
+            guard = threading.Lock()
+        own = threading.Lock()
         def log():
             last.emit(None)
         def work():
             log()
-        try:
-            codec.dumps({"work": work})
-        except NotSerializable as error:
-            print(error)
+        def make():
+            Row()
+        def wait():
+            own.acquire()
+        for value in (work, make, [Row()], wait):
+            try:
+                codec.dumps(value)
+            except NotSerializable as error:
+                print(str(error).replace(" cannot pickle ", "").replace(" object", ""))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
-    path = "value['work'].__globals__['log'].__globals__['last'].lock"
-    assert done.stdout.startswith(f"{path}: cannot pickle '_thread.RLock' object; use `logging.lastResort`, after")
+    by_name = "use `logging.lastResort`, after `import logging`: each process then has its own"
+    assert done.stdout.splitlines() == [
+        f"value.__globals__['log'].__globals__['last'].lock:'_thread.RLock'; {by_name}",
+        "value.__globals__['Row'].guard:'_thread.lock'; put 'Row' into a module, which each process imports",
+        "type(value[0]).guard:'_thread.lock'; put 'Row' into a module, which each process imports",
+        "value.__globals__['own']:'_thread.lock'; make it where it is used, or leave it out in __getstate__",
+    ]
 
 
 def test_an_open_file_is_refused_and_not_copied() -> None:

@@ -39,8 +39,23 @@ def _advice_about(value: object) -> str:
     return _ADVICE
 
 
-def _advice_about_global(value: object) -> str:
-    """Return what to write where a global variable of `__main__` is an object that a module has: modules go by name."""
+def _advice_about_code(part: Any, path: str, owner: str) -> str | None:
+    """Return what to do about a part of `__main__` that holds what cannot be sent; None if that depends on its owner.
+
+    Args:
+        part: a global variable that a function uses, or the class of an object: else there is nothing to say.
+        path: of the part.
+        owner: the path of what it is a part of.
+    """
+    is_global = path.startswith(f"{owner}.__globals__[")
+    if isinstance(part, type | types.FunctionType):
+        is_class = path == f"type({owner})"
+        return f"put {part.__name__!r} into a module, which each process imports" if is_global or is_class else None
+    return _advice_about_variable(part) if is_global else None
+
+
+def _advice_about_variable(value: object) -> str:
+    """Return how to use the object of a global variable that a module has, too: modules go by name."""
     places = [
         (module.__name__, name)
         for module in list(sys.modules.values())
@@ -61,7 +76,7 @@ class Culprit:
     path: str
     value: object
     error: BaseException
-    advice: str = ""
+    advice: str | None = None
 
     @property
     def message(self) -> str:
@@ -126,8 +141,8 @@ class _Search:
                 if failure is not None:
                     found = self.explore(part_path, part, failure, depth + 1)
                     if found is not None:
-                        if part_path.startswith(f"{path}.__globals__[") and not found.advice:
-                            found = replace(found, advice=_advice_about_global(part))
+                        if found.advice is None:
+                            found = replace(found, advice=_advice_about_code(part, part_path, path))
                         return found
                     to_blame = False
         return Culprit(path, value, error) if to_blame else None
