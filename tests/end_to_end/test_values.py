@@ -104,6 +104,69 @@ with Supervisor("app", Counter).start() as running:
 '''
 
 
+NAMED = """
+import functools
+from suitkaise import Process, Supervisor, sktree
+
+class Mark:
+    def __reduce__(self):
+        return "MISSING"
+
+class Cached:  # as of cachetools
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.values = {}
+
+    def __call__(self, number):
+        if number not in self.values:
+            self.values[number] = self.__wrapped__(number)
+        return self.values[number]
+
+    def __reduce__(self):
+        return self.__qualname__
+
+class Slotted:
+    __slots__ = ("__weakref__", "limit")
+
+    def __reduce__(self):
+        return "LIMITS"
+
+class Text(str):
+    def __reduce__(self):
+        return "NOTHING"
+
+MISSING, LIMITS, NOTHING = Mark(), Slotted(), Text("nothing")
+LIMITS.limit = [7, LIMITS]
+
+@Cached
+def fibonacci(number):
+    return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+VALUES = MISSING, LIMITS, NOTHING, fibonacci
+
+class Use(Process):
+    def on_receive(self, number):
+        if isinstance(number, int):
+            return fibonacci(number), LIMITS.limit[0], LIMITS.limit[1] is LIMITS, NOTHING
+        return [value for value in (MISSING, LIMITS, NOTHING, fibonacci) if value is number]
+
+tree = sktree.connect()
+with Supervisor("app", Use).start() as running:
+    print(running["use"].ask(30))
+    for value in VALUES:
+        [back] = running["use"].ask(value)
+        tree.add("value", value, path="x")
+        print(back is value, tree.get("value", path="x") is value)
+sktree.disconnect()
+"""
+
+
+def test_an_object_that_is_sent_by_its_global_name_is_one_object_in_each_process(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(NAMED, encoding="utf-8")
+    program = run_program(tmp_path / "named.py").check()
+    assert program.stdout.splitlines() == ["(832040, 7, True, 'nothing')", *["True True"] * 4]
+
+
 PLUGIN = """
 from dataclasses import dataclass
 from suitkaise import Child, Process, Supervisor

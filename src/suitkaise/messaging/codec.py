@@ -31,7 +31,7 @@ from suitkaise.messaging.bundles import bundle_of, defined_again, definition_kno
 from suitkaise.messaging.by_value import ByValue
 from suitkaise.messaging.definitions import is_by_value, key_of, may_be_by_value, text_of
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
-from suitkaise.messaging.reducers import REDUCERS, reduce_exception, reduce_method
+from suitkaise.messaging.reducers import REDUCERS, is_named_by_value, reduce_exception, reduce_method, reduce_named
 
 __all__ = [
     "CONNECTIONS",
@@ -225,7 +225,10 @@ class _ByName(pickle.Pickler):
             return self._reduce_definition(value) if may_be_by_value(value) else NotImplemented
         if kind in _SENT_BY_CLOUDPICKLE:
             raise _NeedsValue
-        return _reduce_instance(kind, value)
+        reduced = _reduce_instance(kind, value)
+        if reduced is not NotImplemented and type(reduced) is str and is_named_by_value(value):
+            raise _NeedsValue
+        return reduced
 
     def _reduce_definition(self, definition: Any) -> Any:
         if not is_by_value(definition):
@@ -257,7 +260,11 @@ class ExactByValue(ByValue):
 
     def reducer_override(self, value: Any) -> Any:
         reduced = super().reducer_override(value)
-        return _reduce_instance(type(value), value) if reduced is NotImplemented else reduced
+        if reduced is NotImplemented:
+            reduced = _reduce_instance(type(value), value)
+        if type(reduced) is str and is_named_by_value(value):
+            return reduce_named(value, reduced)
+        return reduced
 
 
 CONNECTIONS = "multiprocessing.connection"
@@ -275,7 +282,15 @@ def _reduce_instance(kind: type, value: Any) -> Any:
     managers = sys.modules.get("multiprocessing.managers")
     if managers is not None and isinstance(value, managers.BaseProxy):
         return _reduce_proxy(value)
-    return NotImplemented
+    own: Any = kind.__reduce__
+    if own is _COMMON or not isinstance(own, types.FunctionType):
+        return NotImplemented
+    if kind in _SENT_BY_CLOUDPICKLE or kind in copyreg.dispatch_table:
+        return NotImplemented
+    return value.__reduce_ex__(PROTOCOL)  # it may be a name, which the receiver may not have
+
+
+_COMMON = object.__reduce__
 
 
 def _reduce_proxy(proxy: Any) -> Any:

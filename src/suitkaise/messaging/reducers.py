@@ -24,9 +24,9 @@ from cloudpickle import cloudpickle as parts  # type: ignore[import-untyped]
 
 from suitkaise.errors import add_note
 from suitkaise.messaging import definitions
-from suitkaise.messaging.definitions import MAIN, Home, is_by_value
+from suitkaise.messaging.definitions import MAIN, Home, is_by_value, is_module_by_value
 
-__all__ = ["REDUCERS", "reduce_exception", "reduce_method", "slots_of"]
+__all__ = ["REDUCERS", "is_named_by_value", "reduce_exception", "reduce_method", "reduce_named", "slots_of"]
 
 _MADE_BY_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
@@ -47,6 +47,35 @@ def _make_named(key: str, name: str | None, home: Home, make: Callable[..., Any]
         definitions.register(key, found)
         definitions.finish(key, found, name, definitions.namespace(home))
     return found
+
+
+def is_named_by_value(value: Any) -> bool:
+    """Return whether the global name of an object, which its `__reduce__` returns, leads a receiver nowhere."""
+    return is_module_by_value(getattr(value, "__module__", None))
+
+
+def reduce_named(value: Any, name: str) -> Any:
+    """Rebuild such an object (a mark, a cached function) as one object in each process."""
+    key, home = definitions.key_of(value), definitions.home_of(value.__module__)
+    args: tuple[Any, ...] = value.__getnewargs__() if hasattr(value, "__getnewargs__") else ()
+    return _make_instance, (key, type(value), args), (key, name, home, value.__getstate__()), None, None, _fill_instance
+
+
+def _make_instance(key: str, kind: type, args: tuple[Any, ...]) -> Any:
+    return definitions.known_or_made(key, lambda: kind.__new__(kind, *args))
+
+
+def _fill_instance(value: Any, state: Any) -> None:
+    key, name, home, contents = state
+    if definitions.is_finished(key):
+        return
+    if hasattr(value, "__setstate__"):
+        value.__setstate__(contents)
+    else:
+        attributes, slots = contents if isinstance(contents, tuple) else (contents, None)
+        for attribute, part in {**(attributes or {}), **(slots or {})}.items():
+            object.__setattr__(value, attribute, part)
+    definitions.finish(key, value, None if "." in name else name, definitions.namespace(home))
 
 
 def _reduce_cache(wrapper: Any) -> Any:

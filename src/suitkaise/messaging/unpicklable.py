@@ -48,7 +48,7 @@ def _advice_about_code(part: Any, path: str, owner: str) -> str | None:
         owner: the path of what it is a part of.
     """
     is_global = path.startswith(f"{owner}.__globals__[")
-    if isinstance(part, type | types.FunctionType):
+    if callable(part) and isinstance(getattr(part, "__name__", None), str):
         is_class = path == f"type({owner})"
         return f"put {part.__name__!r} into a module, which each process imports" if is_global or is_class else None
     return _advice_about_variable(part) if is_global else None
