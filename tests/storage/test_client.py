@@ -123,7 +123,7 @@ def test_a_write_that_times_out_without_a_connection_tells_why_there_is_none(
         tree.add("b", 1, wait=False)
         with pytest.raises(StorageError, match=why):
             tree.flush()
-    tree.add("a", 1)
+    Tree(storage.directory).add("a", 1)
     with stopped(storage), pytest.raises(StorageError, match=r"did not answer within 0\.1 seconds;"):
         tree.add("a", 2)
 
