@@ -23,7 +23,6 @@ __all__ = [
     "Address",
     "Holder",
     "address_for_others",
-    "has_password",
     "is_url",
     "note_address",
     "read_address",
@@ -152,11 +151,6 @@ def shown(engine: str | None) -> str | None:
     if engine is None or "://" not in engine:
         return engine
     return str(Address.parse(engine)) if is_url(engine) else f"{engine.partition('://')[0]}://..."
-
-
-def has_password(url: str) -> bool:
-    """Return whether the URL holds a user or a password."""
-    return is_url(url) and "@" in url.partition("?")[0]
 
 
 def note_address(directory: Path, url: str) -> None:
