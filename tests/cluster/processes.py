@@ -35,7 +35,7 @@ class ProcessCluster:
         self.closed = False
 
     def machines(self) -> list[Machine]:
-        return [Machine(name, name, "127.0.0.1", resources) for name, resources in self.alive.items()]
+        return [Machine(name, name, "127.0.0.1") for name in self.alive]
 
     def start(self, settings: Settings, machine: Machine | None, place: Place) -> NodeInProcess:
         wanted = place.resources or {}

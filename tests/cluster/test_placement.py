@@ -20,7 +20,7 @@ class NodeOn:
 
 
 def machines(names: Iterable[str]) -> list[Machine]:
-    return [Machine(f"id-{name}", name, f"10.0.0.{number}", {}) for number, name in enumerate(names)]
+    return [Machine(f"id-{name}", name, f"10.0.0.{number}") for number, name in enumerate(names)]
 
 
 def look(names: Iterable[str], silent: tuple[str, ...] = (), **counts: int) -> Look:

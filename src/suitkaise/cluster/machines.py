@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -15,12 +14,11 @@ __all__ = ["Cluster", "Ended", "Machine", "NodeProcess"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine of the cluster that is alive: its id, its name and address, and all resources that it has."""
+    """A machine of the cluster that is alive: its id, its name and its address."""
 
     id: str
     name: str
     address: str
-    resources: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class RayCluster:
     def machines(self) -> list[Machine]:
         """Return the machines that are alive."""
         return [
-            Machine(one["NodeID"], one["NodeName"], one["NodeManagerAddress"], one["Resources"])
+            Machine(one["NodeID"], one["NodeName"], one["NodeManagerAddress"])
             for one in self._ray.nodes()
             if one["Alive"]
         ]
