@@ -1,11 +1,10 @@
-"""What a storage holds: the containers below a path, the names in a container, and a picture of the whole tree."""
+"""What a storage holds: the containers below a path, and a picture of the whole tree."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import itertools
-from typing import Protocol
 
 from suitkaise.errors import EntryNotFound
 from suitkaise.escapes import one_line
@@ -19,7 +18,6 @@ __all__ = [
     "MAX_SHOWN",
     "containers_below",
     "entry_not_found",
-    "names_in",
     "picture_of",
     "short_value",
     "shown_entries",
@@ -38,15 +36,6 @@ def containers_below(reader: Reader, top: str) -> list[str]:
     """List the paths of the containers at and below `top`, in order."""
     paths = (_container_of(reader, key) for key in reader.containers())
     return sorted(path for path in paths if path is not None and is_below(path, top))
-
-
-class _HasContainers(Protocol):
-    def heads(self, path: str) -> list[tuple[bytes, bytes]]: ...
-
-
-def names_in(reader: _HasContainers, path: str) -> list[str]:
-    """List the names in a container, in order."""
-    return sorted(path_and_name(key, record)[1] for key, record in reader.heads(path))
 
 
 def entry_not_found(reader: Reader, path: str, name: str) -> EntryNotFound:

@@ -22,7 +22,7 @@ from suitkaise.storage.backends.reader import NotThereYet, Reader, reader_of
 from suitkaise.storage.caller_path import caller_path
 from suitkaise.storage.index import checked_keys
 from suitkaise.storage.keys import checked_path, entry_key, normal_path
-from suitkaise.storage.listing import containers_below, entry_not_found, names_in, picture_of
+from suitkaise.storage.listing import containers_below, entry_not_found, picture_of
 from suitkaise.storage.place import directory_here, origin_of
 from suitkaise.storage.progress import Progress, reporting
 from suitkaise.storage.protocol import DeclareIndex, PutMode, where
@@ -546,7 +546,7 @@ class Tree:
 
     def _walk(self, path: str) -> Iterator[tuple[str, list[str]]]:
         for container in self.containers(path):
-            names = names_in(self._writes(), container)
+            names = sorted(path_and_name(key, record)[1] for key, record in self._writes().heads(container))
             if names:
                 yield container, names
 
