@@ -15,7 +15,7 @@ import msgspec
 from suitkaise.messaging import wire
 from suitkaise.storage.connections import Connection, Connections
 from suitkaise.storage.history import MAX_CHANGES, History, Logged, merged
-from suitkaise.storage.keys import normal_path, unpack_key
+from suitkaise.storage.keys import is_below, normal_path, unpack_key
 from suitkaise.storage.protocol import Changes, Watch
 
 __all__ = ["Watchers"]
@@ -69,7 +69,7 @@ class Watchers:
         changes = history.since(watcher.position)
         watcher.position = history.revision
         overflow = changes is None
-        found = [change for change in changes or () if _is_below(_place_of(change).path, watcher.path)]
+        found = [change for change in changes or () if is_below(_place_of(change).path, watcher.path)]
         if len(found) > MERGE_ABOVE:
             found = merged(found)
         behind = history.revision - watcher.told
@@ -91,10 +91,6 @@ def _place_of(change: Logged) -> _Place:
 @functools.lru_cache(maxsize=8192)
 def _unpacked(key: bytes) -> _Place:
     return _Place(*unpack_key(key))
-
-
-def _is_below(path: str, top: str) -> bool:
-    return not top or path == top or (path.startswith(top) and path[len(top)] == "/")
 
 
 _encode = msgspec.msgpack.Encoder().encode
