@@ -135,7 +135,7 @@ def _line(row: dict[str, Any], name: str, figures: dict[str, Any], now: float, f
         }.items()
         if value is not None
     }  # fmt: skip
-    cells = {column: text for column, text in _texts(numbers) if column in numbers}
+    cells = {column: _FORMS[column](value) for column, value in numbers.items()}
     cells["pid"] = "" if supervisor or row["pid"] is None else "thread" if row["kind"] == "thread" else str(row["pid"])
     state = "crashed" if failed and row["status"] in ("running", "starting", "restarting") else row["status"]
     cells["state"] = state
@@ -151,10 +151,6 @@ _FORMS: dict[str, Callable[[float], str]] = {
     "restarts": lambda value: f"{value:,.0f}" if value else "",
     "up": duration,
 }
-
-
-def _texts(numbers: Mapping[str, float]) -> Iterable[tuple[str, str]]:
-    return ((column, _FORMS[column](value)) for column, value in numbers.items())
 
 
 def _doing(row: dict[str, Any], figures: dict[str, Any]) -> str:
