@@ -146,8 +146,8 @@ class Source:
             raise RuntimeGone("the program has ended")
         self._program.change(action, path)
 
-    def signal(self, path: str, number: int) -> int:
-        """Send a signal to the process of a worker; return the pid.
+    def signal(self, path: str, number: int) -> None:
+        """Send a signal to the process of a worker.
 
         Raises:
             SpecError: it has no process of its own now.
@@ -158,9 +158,7 @@ class Source:
         row = None if self.observation is None or program is None else self.observation.rows.get(path)
         if program is None or row is None or row["kind"] not in ("process", "command") or row["pid"] is None:
             raise SpecError(f"{path!r} has no process of its own now")
-        pid: int = row["pid"]
         if row.get("node") is not None:
             program.signal(path, number)
         else:
-            os.kill(pid, signal.Signals(number))
-        return pid
+            os.kill(row["pid"], signal.Signals(number))
