@@ -132,14 +132,13 @@ class Observation:
         used = {**self._model.used, **{pids[pid]: amount for pid, amount in measured.items()}}
         figures: dict[str, Any] = {}
         for path in self.rows:
-            of_loop = self._model.figures.get(path)
-            if of_loop is None and path not in used:
+            of_loop = self._model.figures.get(path, {})
+            if not of_loop and path not in used:
                 continue
             cpu, memory = used.get(path, (None, None))
             cpu = None if cpu is None else round(cpu, 3)
-            figures[path] = (of_loop or {}) | {"cpu": cpu, "memory": memory}
+            figures[path] = of_loop | {"cpu": cpu, "memory": memory}
             history = self.history.setdefault(path, deque(maxlen=HISTORY))
-            of_loop = of_loop or {}
             history.append([round(now, 1), cpu, memory, of_loop.get("rate"), of_loop.get("queued")])
         for path in [path for path in self.history if path not in self.rows]:
             del self.history[path]
