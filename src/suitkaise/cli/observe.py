@@ -8,10 +8,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from suitkaise.cli.command import CLEAN, NO_PROGRAM, CommandError, UsageError, tell
 from suitkaise.errors import SpecError, SuitkaiseError
 from suitkaise.runtime import choices
+
+if TYPE_CHECKING:
+    from suitkaise.observer.launch import Place
 
 __all__ = ["first_option", "observe", "observed", "with_address"]
 
@@ -67,15 +71,8 @@ def observed(options: argparse.Namespace) -> Iterator[None]:
                 raise UsageError(f"--observe-{name.replace('_', '-')} needs --observe")
         yield
         return
-    from suitkaise.observer.launch import Place
-
-    try:
-        place = Place(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
-    except SpecError as error:
-        raise UsageError(str(error)) from None
-    except SuitkaiseError as error:  # the extra is missing, or the address is taken
-        raise CommandError(str(error)) from None
-    _tell_url(place.url, place.is_local)
+    place = _opened(options.observe, actions=options.observe_actions, hide_values=options.observe_hide_values)
+    _tell_url(place)
     choices.observe = place.start_process
     try:
         yield
@@ -88,25 +85,19 @@ def observe(options: argparse.Namespace) -> int:
     """Serve the page of a program that runs already, until the program ends or Ctrl-C."""
     from suitkaise.cli.programs import but_silent
     from suitkaise.cli.show import chosen
-    from suitkaise.observer.launch import Place
 
     programs, silent = chosen(options)
     if not programs:
         raise CommandError(f"no tree of this user is running{but_silent(silent)}", NO_PROGRAM)
     if len(programs) > 1:
         raise UsageError(f"several programs run, choose one with --pid: {', '.join(one.title for one in programs)}")
-    try:
-        place = Place(options.address, actions=options.actions, hide_values=options.hide_values)
-    except SpecError as error:
-        raise UsageError(str(error)) from None
-    except SuitkaiseError as error:
-        raise CommandError(str(error)) from None
+    place = _opened(options.address, actions=options.actions, hide_values=options.hide_values)
     from suitkaise.observer.serve import serve
 
     if options.json:
         print(json.dumps({"url": place.url, "pid": programs[0].facts["pid"]}), flush=True)
     else:
-        _tell_url(place.url, place.is_local)
+        _tell_url(place)
     with place.listener:
         serving = {"actions": place.actions, "hide_values": place.hide_values}
         if serve(place.listener, programs[0].directory, place.token, **serving):
@@ -114,7 +105,18 @@ def observe(options: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _tell_url(url: str, is_local: bool) -> None:
-    tell(f"observer: {url}  (this link works once)")
-    if not is_local:
+def _opened(address: str, *, actions: bool, hide_values: bool) -> Place:
+    from suitkaise.observer.launch import Place
+
+    try:
+        return Place(address, actions=actions, hide_values=hide_values)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
+    except SuitkaiseError as error:  # the extra is missing, or the address is taken
+        raise CommandError(str(error)) from None
+
+
+def _tell_url(place: Place) -> None:
+    tell(f"observer: {place.url}  (this link works once)")
+    if not place.is_local:
         tell("observer: it listens beyond this machine, without encryption; a tunnel (ssh -L) is safer")
