@@ -45,6 +45,16 @@ def test_one_container_is_told_with_the_names_below_it(tree: Tree) -> None:
     assert view.container(place, "jobs", told["revision"])["entries"] == told["entries"]
 
 
+def test_a_container_and_its_entries_are_found_however_the_path_is_written(tree: Tree) -> None:
+    tree.add("a", 1, path="jobs/open")
+    view, place = StorageView(), str(tree.directory)
+    for path in ("jobs/open", "/jobs/open", "jobs/open/"):
+        assert [entry["name"] for entry in view.container(place, path)["entries"]] == ["a"]
+        entry = view.entry(place, path, "a")
+        assert entry is not None
+        assert (entry["path"], entry["value"]) == ("jobs/open", "1")
+
+
 def test_a_value_is_shown_short_in_the_list_and_longer_alone(tree: Tree) -> None:
     tree.add("long", "x" * LONG, path="a")
     view, place = StorageView(), str(tree.directory)

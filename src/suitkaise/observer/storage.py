@@ -71,7 +71,8 @@ class StorageView:
         if directory is None:
             return None
         reader = reader_of(Path(directory))
-        key = entry_key(normal_path(path), name)[0]
+        path = normal_path(path)
+        key = entry_key(path, name)[0]
         try:
             for found, entry in reader.entries(path):
                 if found == key:
