@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from suitkaise.cluster.link import accept_later
 from suitkaise.cluster.protocol import StreamData, StreamEnd, StreamOpen
@@ -165,7 +164,7 @@ class TunnelEntry:
         except OSError as error:
             accept_later(self._reactor, self._listener, self._accept, error)
 
-    def on_frame(self, frame: Any, payload: bytes) -> None:
+    def on_frame(self, frame: StreamData | StreamEnd, payload: bytes) -> None:
         """Take what the storage actor has said."""
         self._streams.on_frame(frame, payload)
 

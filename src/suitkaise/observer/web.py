@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suitkaise.crashes import CrashReport
 from suitkaise.errors import AskTimeout, RuntimeGone, StorageError, SuitkaiseError
-from suitkaise.observer.feed import Feed
+from suitkaise.observer.feed import Feed, Page
 from suitkaise.observer.program import ObservedProgram
 from suitkaise.observer.security import HEADERS, Refused, Security
 from suitkaise.observer.storage import StorageView
@@ -233,7 +233,7 @@ class _Guard:
 class _Stream(Response):
     """The stream of one page: server-sent events until the page is closed, dropped, or does not read."""
 
-    def __init__(self, feed: Feed, page: Any) -> None:
+    def __init__(self, feed: Feed, page: Page) -> None:
         super().__init__(media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self._feed = feed
         self._page = page

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
@@ -262,7 +262,7 @@ class Reactor:
             self._room = max(_ROOM, 2 * len(self._timers))
         heapq.heappush(self._timers, entry)
 
-    def _guard(self, callback: Any) -> None:
+    def _guard(self, callback: Callback) -> None:
         try:
             callback()
         except BaseException:  # `sys.exit()` in a user's callback must not end the thread on which all trees depend

@@ -13,6 +13,7 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.answer import checked_timeout
 from suitkaise.messaging.tracing import Carrier, Traced, carrier
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.locks import RLock
 from suitkaise.records import dataclass, field
 
 __all__ = ["Limits", "Outcomes", "Owner", "PoolFuture", "Task", "name_of"]
@@ -24,7 +25,7 @@ class Owner(Protocol):
     """The scheduler, as far as its tasks and workers know it."""
 
     @property
-    def lock(self) -> Any:
+    def lock(self) -> RLock:
         """The lock that guards tasks and workers."""
 
     def withdraw(self, task: Task) -> bool:

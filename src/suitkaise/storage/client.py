@@ -82,7 +82,7 @@ class Client:
         """
         self.directory: str = directory
         self.timeout: float = timeout
-        self.lock: Any = RLock()
+        self.lock: RLock = RLock()
         self.scheduled: bool = False
         self.user: int | None = None  # the thread that uses it now, which a signal handler may interrupt
         self._id = os.urandom(16)

@@ -212,7 +212,7 @@ class _Transaction:
 
     __slots__ = ("_db", "_execute", "_opened")
 
-    def __init__(self, opened: Any, db: Any) -> None:
+    def __init__(self, opened: _Opened, db: Any) -> None:
         self._opened: _Opened | None = opened
         self._db = db
         self._execute = opened.execute
