@@ -20,7 +20,7 @@ from suitkaise.messaging.log_reader import LogReader, tagged
 from suitkaise.messaging.log_rings import EVENT
 from suitkaise.observer.words import budget, duration, strategy, took
 
-__all__ = ["chosen", "duration", "ps", "status", "target_of", "tree"]
+__all__ = ["chosen", "ps", "status", "target_of", "tree"]
 
 _PS = [
     Column("PID", "number"), Column("TREES", "name"), Column("ALIVE", "number"), Column("RESTARTS", "number", 2),

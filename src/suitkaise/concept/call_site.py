@@ -59,9 +59,8 @@ def call_in(frame: FrameType | None) -> ast.Call | None:
 def text_of_command() -> str | None:
     """Return the text that was given to `python -c`; None in another program. Its file name is `<string>`."""
     options = (place for place, one in enumerate(sys.orig_argv) if re.fullmatch(r"-[a-zA-Z]*c", one))
-    for place in itertools.islice(options, 1):
-        return "".join(sys.orig_argv[place + 1 : place + 2])
-    return None
+    place = next(options, None)
+    return None if place is None else "".join(sys.orig_argv[place + 1 : place + 2])
 
 
 def _lines_of(frame: FrameType) -> list[str]:

@@ -149,9 +149,7 @@ class BoundPool:
         if chunksize is None:
             chunksize = self._chunk_for(min(map(len, lists), default=0))
         if ordered:
-            return self._pool.map(
-                self._function, *lists, timeout=timeout, chunksize=chunksize, progress=progress
-            )  # fmt: skip
+            return self._pool.map(self._function, *lists, timeout=timeout, chunksize=chunksize, progress=progress)
         if timeout is not None:
             raise ValueError("map(ordered=False) takes no timeout; use options(timeout=...) to limit each task")
         return self._pool.imap_unordered(self._function, *lists, chunksize=chunksize, progress=progress)
