@@ -213,9 +213,7 @@ class ClusterEngine:
             worker.lose(Crashed("start", SuitkaiseError(why, path=path)))
             return
         if not told and node is None:
-            logger.warning(
-                "%s; the start waits for one, up to %g s: Ray(start_timeout=)", why, self.spec.start_timeout
-            )  # fmt: skip
+            logger.warning("%s; the start waits for one, up to %g s: Ray(start_timeout=)", why, self.spec.start_timeout)
         self._context.reactor.call_at(
             min(now + LOOK_AGAIN, until),
             lambda: self._thread.submit(lambda: self._start_on_a_node(worker, until, told=True)),

@@ -39,7 +39,7 @@ from suitkaise.storage.protocol import (
     ReplyCode,
     Watch,
     Welcome,
-)  # fmt: skip
+)
 from suitkaise.storage.watchers import Watchers
 
 __all__ = ["StorageServer"]

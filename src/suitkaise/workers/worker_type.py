@@ -93,9 +93,9 @@ class WorkerType(abc.ABCMeta):
             )
             raise SpecError(f"{cls.__name__}(target=...): {cls.__name__} is the base class of workers; {way}")
         kind: Kind = getattr(cls, "_worker_kind", "process")
-        recipe = Recipe(cls, args, kwargs, kind) if kind == "thread" else Recipe(
-            cls, snapshot(args), snapshot(kwargs), kind
-        )  # fmt: skip
+        recipe = (
+            Recipe(cls, args, kwargs, kind) if kind == "thread" else Recipe(cls, snapshot(args), snapshot(kwargs), kind)
+        )
         worker: W = super().__call__(*args, **kwargs)  # type: ignore[misc]
         check_attributes(worker)
         record(worker, recipe)
