@@ -70,7 +70,7 @@ class ClusterEngine:
         spec: Ray,
         cluster: Cluster,
         serve: Serve,
-        storage: Callable[[], str | None] = lambda: None,
+        storage: Callable[[], str | None],
     ) -> None:
         self.spec = spec
         self._context = context

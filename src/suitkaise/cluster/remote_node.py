@@ -147,7 +147,7 @@ class RemoteNode:
         storage: Callable[[], str | None],
         start_timeout: float,
         *,
-        is_dedicated: bool = False,
+        is_dedicated: bool,
     ) -> None:
         self.settings = settings
         self.machine_id: str | None = None if machine is None else machine.id

@@ -111,7 +111,7 @@ class TopApp(App[None]):
         Binding("escape", "back", show=False),
     ]
 
-    def __init__(self, source: Source, *, scope: str = "", missing: str = "") -> None:
+    def __init__(self, source: Source, *, scope: str, missing: str) -> None:
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (100, "-wide")]
         self.VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-low"), (20, "-high")]

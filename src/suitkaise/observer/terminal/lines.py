@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from suitkaise.escapes import one_line
@@ -48,7 +48,7 @@ class Line:
     kind: str
     cells: Mapping[str, str]
     doing: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float]
 
     @property
     def values(self) -> dict[str, Any]:
