@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
 
+from suitkaise.policy.children import ChildState
 from suitkaise.specs.options import Strategy
 
 __all__ = ["restarted_together", "restarts_alone"]
 
 
-class Positioned(Protocol):
-    """A child: its position in the order of its supervisor, and whether a restart that failed has left it down."""
-
-    in_group_restart: bool
-
-    @property
-    def position(self) -> object:
-        """Equal for the `copies` of one child."""
-        ...
-
-
-Member = TypeVar("Member", bound=Positioned)
-
-
-def restarted_together(strategy: Strategy, child: Member, children: Iterable[Member]) -> list[Member]:
+def restarted_together(strategy: Strategy, child: ChildState, children: Iterable[ChildState]) -> list[ChildState]:
     """Return the children that a restart of `child` restarts, in start order, `child` included.
 
     Copies of one child are at one position, so none comes after another (rule 82). They are restarted together where
