@@ -78,7 +78,8 @@ class StorageServer:
         directory: the storage's directory; only its user has access.
         listener: the listening Unix socket that clients connect to. `close` leaves it open.
         durable: acknowledge a request only after it has reached the disk.
-        engine: "lmdb" or "sqlite"; None: the one that made the store, for a new store LMDB if it is installed.
+        engine: "lmdb", "sqlite" or the URL of a Redis server; None: the one that made the store, for a new store LMDB
+            if it is installed.
         map_size: the initial size of LMDB's map in bytes; the map grows when it is full.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Where the entries lie: an LMDB environment with one writer and many readers."""
+"""Where the entries lie: in LMDB, SQLite or Redis, each with one writer and many readers."""
