@@ -181,6 +181,13 @@ def _answers(url: str) -> bool:
     return eventually(answers)
 
 
+def test_the_start_asks_no_name_server_for_the_name_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getfqdn", asked.append)
+    with _Server(("0.0.0.0", 0), _Handler):
+        assert asked == []
+
+
 def test_a_request_for_what_is_no_url_is_answered_as_a_wrong_one() -> None:
     with _Server(("127.0.0.1", 0), _Handler) as server:
         served = in_background(server.handle_request)
