@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,40 @@ def test_the_removal_gives_up_waiting_but_happens_when_the_last_holder_is_gone()
     for remover in set(threading.enumerate()) - before:
         remover.join(10.0)
     assert not os.path.exists(home.path)
+
+
+def test_a_directory_whose_removal_was_cut_short_is_removed_by_a_sweep(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    names = ("board", "hub.sock", *(f"stack-{number}" for number in range(20)))
+    for place in range(len(names) + 1):  # of the file before whose removal the process ends
+        directory = RuntimeDirectory()
+        path = Path(directory.path)
+        for name in names:
+            (path / name).touch()
+        unlink, removed = os.unlink, 0
+
+        def cut_short(name: str, unlink: Callable[[str], None] = unlink, place: int = place) -> None:
+            nonlocal removed
+            if removed == place:
+                raise Killed
+            removed += 1
+            unlink(name)
+
+        def lock_first(folder: str, topdown: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+            """A file system lists the files of a folder in any order."""
+            yield folder, [], sorted(os.listdir(folder), key=LOCK.__ne__)
+
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(os, "walk", lock_first)
+            patched.setattr(os, "unlink", cut_short)
+            directory.remove()
+        assert path.exists()
+        sweep()
+        assert not path.exists()
 
 
 def test_a_sweep_leaves_a_private_directory_of_the_user_alone_that_has_such_a_name(base: Path) -> None:

@@ -273,9 +273,12 @@ def _remove(directory: str, how: int) -> bool:
 
 
 def _remove_tree(directory: str) -> None:
-    """Remove a directory with all that is in it, as far as that is possible."""
+    """Remove a directory with all that is in it, as far as that is possible.
+
+    The lock is removed last: by it a `sweep` knows the directory, and removes the rest if this process is killed here.
+    """
     for folder, folders, files in os.walk(directory, topdown=False):
-        for name in (*files, *folders):
+        for name in sorted((*files, *folders), key=LOCK.__eq__):
             path = os.path.join(folder, name)
             with contextlib.suppress(OSError):
                 (os.rmdir if name in folders and not os.path.islink(path) else os.unlink)(path)
