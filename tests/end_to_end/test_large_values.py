@@ -15,7 +15,7 @@ from suitkaise import Child, ChildNotFound, Process, Supervisor, Thread, WorkerD
 from suitkaise.messaging.route import Route
 from suitkaise.messaging.router import HubClient, router
 from suitkaise.runtime.running_tree import RunningTree
-from tests.support import eventually, in_background, start_threads_of_the_runtime
+from tests.support import eventually, in_background, run_program, start_threads_of_the_runtime
 
 numpy = pytest.importorskip("numpy")
 
@@ -200,3 +200,36 @@ def test_a_sender_that_is_killed_in_the_midst_of_a_large_message_leaves_nothing_
         in_background(dies.kill).result(30)
     assert running["in_process"].ask("memory", timeout=60) - before < 2 * 8 * 4 * MIB
     assert running["sender"].ask((asks, "big/in_process", 1000), timeout=60)
+
+
+def test_an_answer_for_which_the_program_has_no_memory_costs_its_worker_alone() -> None:
+    program = """
+import resource
+from suitkaise import Process, Supervisor, Thread, WorkerDead
+
+class Makes(Process):
+    def on_receive(self, size):
+        return bytes(size)
+
+class Sends(Process):
+    def on_receive(self, size):
+        try:
+            self.whereis("app/takes").tell(bytes(size), confirm=True)
+        except Exception as error:
+            return type(error).__name__
+
+class Takes(Thread):
+    def on_receive(self, message):
+        pass
+
+with Supervisor("app", Makes, Sends, Takes).start() as running:
+    running["makes"].ask(1), running["sends"].ask(1)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+    try:
+        running["makes"].ask_future(200 << 20).get(60)
+    except WorkerDead as error:
+        print("there is no memory for a frame of 209,715,209 bytes" in str(error))
+    print(running["sends"].ask(200 << 20, timeout=60), running["sends"].ask(1), len(running["makes"].ask(1, timeout=60)))
+"""
+    assert run_program(program).check().stdout == "True\nRuntimeGone None 1\n"

@@ -59,6 +59,25 @@ def test_frames_arrive_through_a_socket_in_pieces_and_together(pair: Any) -> Non
     assert found == sent
 
 
+@pytest.mark.parametrize("lends", [True, False])
+def test_a_frame_for_which_there_is_no_memory_is_refused(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, lends: bool
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    ours, theirs = pair
+    parser = wire.Parser(lends=lends)
+    monkeypatch.setattr(wire._LargePayload, "room", no_memory)
+    monkeypatch.setattr(wire.Parser, "_grow", no_memory)
+    theirs.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        theirs.send(wire.encode(("large",), bytes(1 << 20)))
+    with pytest.raises(wire.WireError, match=r"there is no memory for a frame of 1,048,\d+ bytes"):
+        while True:
+            parser.receive(ours, socket.MSG_DONTWAIT)
+
+
 def test_a_long_frame_grows_the_buffer_and_a_quiet_connection_shrinks_it_again(pair: Any) -> None:
     ours, theirs = pair
     payload = os.urandom(5_000_000)

@@ -225,7 +225,7 @@ class Parser:
 
         Raises:
             PeerClosed: the other side has closed the connection; the message states whether in the middle of a frame.
-            WireError: the bytes are not frames, or a frame is over the limits.
+            WireError: the bytes are not frames, or a frame is over the limits, or there is no memory for it.
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """
         large = self._large
@@ -242,12 +242,16 @@ class Parser:
                         raise WireError(f"the header of a frame is invalid: {error}") from None
                     return [(header, bytes(buffer[middle:count]) if payload_length else b"")]
         else:
-            if large is not None:
-                room = large.room()
-            else:
-                if self._filled == len(self._buffer):
-                    self._grow()
-                room = memoryview(self._buffer)[self._filled :]
+            try:
+                if large is not None:
+                    room = large.room()
+                else:
+                    if self._filled == len(self._buffer):
+                        self._grow()
+                    room = memoryview(self._buffer)[self._filled :]
+            except MemoryError:
+                length = self._needed if large is None else large.length
+                raise WireError(f"there is no memory for a frame of {length:,} bytes") from None
             with room:
                 if descriptors is None:
                     count = sock.recv_into(room, 0, flags)
