@@ -443,3 +443,16 @@ def test_a_callback_for_which_no_thread_can_be_started_is_not_run_later(monkeypa
     executor.submit(lambda: run.append("accepted"))
     executor.close()
     assert run == ["accepted"]
+
+
+def test_the_thread_goes_on_after_it_had_no_memory(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    select, failures = reactor._selector.select, [MemoryError()]
+
+    def fails_once(timeout: float | None) -> Any:
+        if failures:
+            raise failures.pop()
+        return select(timeout)
+
+    monkeypatch.setattr(reactor._selector, "select", fails_once)
+    finished(reactor)
+    finished(reactor)

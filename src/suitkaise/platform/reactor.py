@@ -35,6 +35,9 @@ _FULL = (errno.ENOMEM, errno.ENOSPC)
 _WATCH_AGAIN = 0.1
 """Seconds until the next attempt after a source could not be watched."""
 
+_NO_MEMORY_PAUSE = 0.01
+"""Seconds until the thread goes on after Python had no memory."""
+
 _ROOM = 64
 """How many timers may wait before the cancelled ones among them are removed."""
 
@@ -238,15 +241,23 @@ class Reactor:
 
     def _serve(self) -> None:
         while not self._closed:
-            for key, _ in self._selector.select(self._patience()):
-                current = self._selector.get_map().get(key.fd)
-                if current is not None and current.data is key.data:  # an earlier callback may have removed it
-                    self._guard(key.data)
-            for _ in range(len(self._calls)):
-                self._guard(self._calls.popleft())
-            now = time.monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                self._guard(heapq.heappop(self._timers)[2].fire)
+            try:
+                self._serve_what_is_due()
+            except MemoryError:  # nothing is lost: a source stays ready, and a timer waits until it fires
+                time.sleep(_NO_MEMORY_PAUSE)
+
+    def _serve_what_is_due(self) -> None:
+        for key, _ in self._selector.select(self._patience()):
+            current = self._selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:  # an earlier callback may have removed it
+                self._guard(key.data)
+        for _ in range(len(self._calls)):
+            self._guard(self._calls.popleft())
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            fire = self._timers[0][2].fire
+            heapq.heappop(self._timers)
+            self._guard(fire)
 
     def _patience(self) -> float | None:
         if self._calls:
