@@ -234,3 +234,36 @@ with Supervisor("app", Makes, Sends, Takes).start() as running:
     print(len(running["makes"].ask(1, timeout=60)))
 """
     assert run_program(program).check().stdout == "True\nRuntimeGone None\n1\n"
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_a_worker_that_has_no_memory_for_a_message_crashes_and_is_restarted(times: int) -> None:
+    program = f"""
+import resource
+from suitkaise import Process, Supervisor, WorkerDead
+
+class Limited(Process):
+    restart = "transient"
+    def on_start(self):
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+    def on_receive(self, message):
+        return len(message)
+
+class Sends(Process):
+    def on_receive(self, size):
+        limited = self.whereis("app/limited")
+        for _ in range({times}):  # then there is a direct connection
+            limited.ask(b"small")
+        try:
+            return limited.ask(bytes(size), timeout=60)
+        except WorkerDead as error:
+            return "there is no memory for a frame of 209,7" in str(error)
+
+with Supervisor("app", Limited, Sends, max_restarts=5).start() as running:
+    print(running["sends"].ask(200 << 20, timeout=60), running["limited"].ask(b"small", timeout=60))
+    print(running["limited"].incarnation > 1)
+"""
+    done = run_program(program).check()
+    assert done.stdout == "True 5\nTrue\n"
+    assert "worker_main.py" not in done.stderr, done.stderr

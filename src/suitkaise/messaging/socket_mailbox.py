@@ -11,7 +11,7 @@ from collections.abc import Callable
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
-from suitkaise.messaging.wire import Frame, Parser, PeerClosed, WireError
+from suitkaise.messaging.wire import Frame, NoMemory, Parser, PeerClosed, WireError
 from suitkaise.platform.board import DIRECT, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 
@@ -158,6 +158,9 @@ class SocketMailbox(Mailbox):
                 frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT, self._descriptors)
             except BlockingIOError:
                 return
+            except NoMemory:  # the worker crashes, and its supervisor decides
+                self._hub_gone()
+                raise
             except (PeerClosed, OSError):
                 self._hub_gone()
                 return
@@ -180,6 +183,8 @@ class SocketMailbox(Mailbox):
             self._take_from(incoming, incoming.receive())
         except BlockingIOError:
             return False
+        except NoMemory:  # likewise
+            raise
         except (PeerClosed, OSError, WireError) as error:
             if isinstance(error, WireError):
                 logger.error("invalid data from another worker: %s", error)

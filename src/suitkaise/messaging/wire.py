@@ -26,6 +26,7 @@ __all__ = [
     "Data",
     "Frame",
     "Header",
+    "NoMemory",
     "Parser",
     "PeerClosed",
     "WireError",
@@ -79,6 +80,10 @@ _unpack_lengths = _LENGTHS.unpack_from
 
 class WireError(SuitkaiseError):
     """The bytes on a connection are not frames, or a frame is too long: close the connection."""
+
+
+class NoMemory(WireError):
+    """There is no memory for a frame: the connection cannot be read any more."""
 
 
 class PeerClosed(ConnectionError):
@@ -225,7 +230,8 @@ class Parser:
 
         Raises:
             PeerClosed: the other side has closed the connection; the message states whether in the middle of a frame.
-            WireError: the bytes are not frames, or a frame is over the limits, or there is no memory for it.
+            WireError: the bytes are not frames, or a frame is over the limits.
+            NoMemory: there is no memory for a frame, of which a part is read.
             OSError: as the socket raises it; `BlockingIOError` and `TimeoutError` lose nothing.
         """
         large = self._large
@@ -251,7 +257,7 @@ class Parser:
                     room = memoryview(self._buffer)[self._filled :]
             except MemoryError:
                 length = self._needed if large is None else large.length
-                raise WireError(f"there is no memory for a frame of {length:,} bytes") from None
+                raise NoMemory(f"there is no memory for a frame of {length:,} bytes") from None
             with room:
                 if descriptors is None:
                     count = sock.recv_into(room, 0, flags)
