@@ -267,3 +267,27 @@ with Supervisor("app", Limited, Sends, max_restarts=5).start() as running:
     done = run_program(program).check()
     assert done.stdout == "True 5\nTrue\n"
     assert "worker_main.py" not in done.stderr, done.stderr
+
+
+def test_an_asker_that_has_no_memory_for_the_answer_is_told_and_can_ask_again() -> None:
+    program = """
+import resource
+from suitkaise import Process, Supervisor
+
+class Makes(Process):
+    def on_receive(self, size):
+        return bytes(size)
+
+with Supervisor("app", Makes).start() as running:
+    makes = running["makes"]
+    for _ in range(3):  # then there is a direct connection
+        makes.ask(1)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+    try:
+        makes.ask(200 << 20, timeout=None)
+    except MemoryError as error:
+        print(error)
+    print(len(makes.ask(1, timeout=60)), makes.incarnation)
+"""
+    assert run_program(program).check().stdout == "there is no memory for a frame of 209,715,209 bytes\n1 1\n"

@@ -374,7 +374,10 @@ class Route:
                 self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 pass
-            except (wire.PeerClosed, wire.WireError, OSError):
+            except (wire.PeerClosed, wire.WireError, OSError) as error:
+                if isinstance(error, wire.NoMemory):  # the receiver goes on, so its end will not tell the askers
+                    while self._expected:
+                        self._expected.popitem()[1](False, Payload(MemoryError(str(error))))
                 self._settle()
                 self._close()
                 return
