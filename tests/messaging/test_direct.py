@@ -20,6 +20,7 @@ from suitkaise.messaging import route as routing
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.direct import Routes
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
@@ -30,10 +31,12 @@ from suitkaise.messaging.protocol import (
     RequestKind,
     decode_direct,
     decode_direct_answer,
+    decode_several,
+    encode_several,
 )
-from suitkaise.messaging.route import Connection, Route
+from suitkaise.messaging.route import BURST, HELD, Connection, Route
 from suitkaise.messaging.unawaited import Unawaited
-from tests.support import alarms, eventually, in_background
+from tests.support import alarms, eventually, in_background, interrupted_at_each_call, interrupted_at_each_line
 
 SOON = 15.0
 
@@ -617,6 +620,243 @@ def test_messages_that_wait_when_the_receiver_ends_go_through_the_hub(hub: Hub) 
     assert got + [number for number, _ in hub.posted] == list(range(100))
 
 
+# ------------------------------------------------------------ bursts
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A burst goes on however slow this machine is, and the I/O thread sends nothing of what is held back."""
+    monkeypatch.setattr(routing, "_SOON", SOON)
+    monkeypatch.setattr(routing, "_MOMENT", SOON)
+    yield
+    holders.clear()
+
+
+def burst(route: Route, held: int) -> list[int]:
+    """Tell so many messages that so many of them are held back; return all bodies."""
+    bodies = list(range(BURST + held))
+    assert all(route.send(tell(body)) for body in bodies)
+    return bodies
+
+
+def arrived(incoming: Incoming) -> list[Any]:
+    """Return the bodies of all messages that have arrived."""
+    messages: list[Message] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            messages += incoming.receive()
+    return [message.body.value for message in messages]
+
+
+@pytest.mark.usefixtures("late")
+def test_the_later_messages_of_a_burst_are_held_back_until_they_are_enough(hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, HELD - 1)
+    assert arrived(hub.incoming[0]) == bodies[:BURST]
+    hub.bell[0] = 0
+    assert route.send(tell("enough"))
+    assert hub.bell[0] == 1
+    assert arrived(hub.incoming[0]) == [*bodies[BURST:], "enough"]
+
+
+def test_what_is_held_back_is_sent_a_moment_later(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_SOON", SOON)
+    route = hub.route()
+    for _ in range(3):
+        bodies = burst(route, 5)
+        assert [message.body.value for message in received(hub.incoming[0], len(bodies))] == bodies
+        eventually(lambda: not holders)
+
+
+@pytest.mark.usefixtures("late")
+def test_messages_that_do_not_follow_each_other_at_once_are_not_held_back(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_SOON", 0.0)
+    bodies = burst(hub.route(), 5)
+    assert arrived(hub.incoming[0]) == bodies
+
+
+def ask_it(hub: Hub, route: Route) -> None:
+    assert route.send(future("last")[1])
+
+
+OTHERS: dict[str, Any] = {
+    "a question": ask_it,
+    "a large message": lambda hub, route: route.send(tell(bytes(100_000))),
+    "a publication": lambda hub, route: hub.routes.send_to("tree/to#7", signal_("last"), 100),
+    "a traced message": lambda hub, route: route.send(Message("message", Payload("last"), carrier={"of": "a trace"})),
+    "a call": lambda hub, route: route.send(Message("call", Payload("last"))),
+}
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("other", OTHERS)
+def test_everything_else_over_the_connection_goes_behind_what_is_held_back(other: str, hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    OTHERS[other](hub, route)
+    assert arrived(hub.incoming[0])[:-1] == bodies
+
+
+@pytest.mark.usefixtures("late")
+def test_an_asking_thread_sends_what_it_holds_back_first(hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    asked: list[Any] = []
+
+    def serve() -> None:
+        messages = received(hub.incoming[0], len(bodies) + 1)
+        asked.extend(message.body.value for message in messages)
+        answer_all(messages)
+
+    serving = in_background(serve)
+    outcome = route.ask(Payload("last"), SOON)
+    serving.result(SOON)
+    assert outcome is not None
+    assert outcome[1].value == ("answer", "last")
+    assert asked == [*bodies, "last"]
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("act", ["tell another worker", "ask another worker", "flush", "finish", "confirm", "look"])
+def test_a_thread_sends_what_it_holds_back_before_it_does_anything_else(act: str, hub: Hub) -> None:
+    other = hub.route()
+    assert hub.routes.find("tree/first") is None
+    route = hub.routes.find("tree/first")
+    assert route is not None
+    bodies = burst(route, 5)
+    match act:
+        case "tell another worker":
+            assert other.send(tell("other"))
+        case "ask another worker":
+            with pytest.raises(AskTimeout):
+                other.ask(Payload("other"), 0.0)
+        case "flush":
+            assert hub.routes.flush(soon()) == 0
+        case "finish":
+            hub.routes.finish(SOON)
+        case "confirm":
+            assert hub.routes.confirm("tree/first", soon())
+        case _:
+            send_held()
+    assert arrived(hub.incoming[1]) == bodies
+
+
+@pytest.mark.usefixtures("late")
+def test_another_thread_sends_only_what_it_holds_back_itself(hub: Hub) -> None:
+    bodies = burst(hub.route(), 5)
+    in_background(send_held).result(SOON)
+    assert arrived(hub.incoming[0]) == bodies[:BURST]
+
+
+def test_what_a_thread_holds_back_is_sent_although_the_thread_ends(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_SOON", SOON)
+    bodies = in_background(lambda: burst(hub.route(), 5)).result(SOON)
+    assert [message.body.value for message in received(hub.incoming[0], len(bodies))] == bodies
+
+
+@pytest.mark.usefixtures("late")
+def test_a_connection_that_holds_messages_back_is_in_use(hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    arrived(hub.incoming[0])
+    route.close_if_idle()
+    assert not route.broken
+    assert hub.routes.in_use() == ["tree/to"]
+    send_held()
+    assert arrived(hub.incoming[0]) == bodies[BURST:]
+
+
+@pytest.mark.usefixtures("late")
+def test_what_is_held_back_from_a_receiver_that_has_ended_goes_through_the_hub(hub: Hub) -> None:
+    hub.sent = 0
+    route = hub.route()
+    bodies = burst(route, 5)
+    assert hub.sent == len(bodies)
+    got = [message.body.value for message in hub.incoming[0].cut()]
+    hub.incoming[0].close()
+    send_held()
+    eventually(lambda: len(hub.posted) == 5)
+    assert got + hub.posted == bodies
+    assert hub.sent == BURST
+    assert not route.send(tell("later"))
+
+
+def test_the_end_of_a_receiver_is_noticed_where_all_is_held_back(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_SOON", SOON)
+    route = hub.route()
+    bodies = burst(route, 5)
+    hub.incoming[0].cut()
+    hub.incoming[0].close()
+    hub.routes.close_ended("tree/to")
+    eventually(lambda: route.closed)
+    assert hub.posted in ([], bodies[BURST:])  # it was sent before the end, or not
+
+
+@pytest.mark.usefixtures("late")
+def test_what_is_held_back_is_dropped_and_counted_with_the_rest_at_the_end(hub: Hub) -> None:
+    route = hub.route()
+    burst(route, 5)
+    assert route.drop() == 5
+    send_held()
+    assert len(arrived(hub.incoming[0])) == BURST
+
+
+@pytest.mark.usefixtures("late")
+def test_a_forked_child_sends_nothing_of_what_its_parent_holds_back(hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    child = os.fork()
+    if child == 0:
+        try:
+            assert not holders
+            send_held()
+            route.send_held()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert arrived(hub.incoming[0]) == bodies[:BURST]
+    send_held()
+    assert arrived(hub.incoming[0]) == bodies[BURST:]
+
+
+@pytest.mark.usefixtures("late")
+def test_a_signal_handler_may_tell_at_any_moment_of_a_burst(hub: Hub) -> None:
+    route = hub.route()
+    total = 0
+
+    def prepare() -> Any:
+        burst(route, HELD - 2)
+        arrived(hub.incoming[0])
+        return lambda: [route.send(tell(body)) for body in ("first", "second", "third")]
+
+    for _ in interrupted_at_each_line(prepare, lambda: route.send(tell("handler"))):
+        send_held()
+        got = arrived(hub.incoming[0])
+        assert [body for body in got if not isinstance(body, int) and body != "handler"] == ["first", "second", "third"]
+        assert got.count("handler") == 1
+        total += 1
+    assert total > 50
+    assert not route._outbox.waiting
+
+
+@pytest.mark.usefixtures("late")
+def test_a_signal_handler_may_raise_at_any_moment_of_a_burst(hub: Hub) -> None:
+    route = hub.route()
+    number = 0
+
+    def tell_next() -> None:
+        nonlocal number
+        for _ in range(HELD + 1):
+            number += 1
+            route.send(tell(number))
+
+    for _ in interrupted_at_each_call(tell_next):
+        send_held()
+        got = arrived(hub.incoming[0])
+        assert got == sorted(set(got))
+        assert not got or number - 1 <= got[-1] <= number
+
+
 def test_bytes_that_are_no_frames_end_the_connection() -> None:
     ours, theirs = socket.socketpair()
     with ours:
@@ -702,6 +942,52 @@ def test_small_frames_that_wait_go_out_together_and_whole(ends: Any) -> None:
     assert not outbox.waiting
     assert outbox._bytes == 0
     assert flushes < 100
+
+
+def test_messages_that_were_held_back_wait_where_the_socket_takes_no_more_of_them(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(ours, "x")
+    bodies = [b"%d " % number * 100 for number in range(5_000)]
+    for number, body in enumerate(bodies):
+        if number % 7:
+            outbox.held.append(body)
+        else:
+            assert outbox.put(HEADER, body)  # behind those
+    assert outbox.waiting
+    outbox.send_held()
+    assert not outbox.held
+    parser, got = wire.Parser(decode=decode_direct), []
+    while len(got) < len(bodies):
+        outbox.flush()
+        with contextlib.suppress(BlockingIOError):
+            for header, payload in parser.receive(theirs, socket.MSG_DONTWAIT):
+                got += decode_several(payload) if header.kind == "several" else [payload]
+    assert got == bodies
+    assert outbox._bytes == 0
+
+
+def test_messages_that_were_held_back_are_taken_back_one_by_one(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(ours, "x")
+    theirs.shutdown(socket.SHUT_RD)
+    outbox.held += [b"first", b"second"]
+    outbox.send_held()
+    assert outbox.ended
+    outbox.held.append(b"third")
+    assert outbox.unsent == 3
+    assert outbox.take_back() == [(HEADER, b"first"), (HEADER, b"second"), (HEADER, b"third")]
+    assert outbox.unsent == 0
+
+
+def test_several_messages_that_are_none_end_the_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        incoming = Incoming(theirs.detach())
+        for wrong in (b"", b"\xff", encode_several([b"right"]) + b"wrong", encode_several(["text"])):  # type: ignore[list-item]
+            ours.sendall(wire.encode(DirectMessage("several", None), wrong))
+            with pytest.raises(wire.WireError, match="several messages in a frame are invalid"):
+                incoming.receive()
+        incoming.close()
 
 
 @pytest.mark.parametrize("size", [1, 10_000])

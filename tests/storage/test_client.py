@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from suitkaise.errors import EntryNotFound, StorageError, StorageGone
+from suitkaise.messaging.held_back import holders
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.storage import client as client_module
 from suitkaise.storage import pipeline
@@ -58,6 +59,19 @@ def test_writes_succeed_across_kills_and_restarts_of_the_server(storage: Storage
             tree.increment("n", path="p", wait=False)
         storage.restart()
         assert tree.increment("n", path="p") == 11 * (round_ + 1)
+
+
+def test_what_a_thread_holds_back_of_its_messages_is_sent_before_what_it_writes(storage: Storage) -> None:
+    seen: list[Any] = []
+
+    class Holds:
+        def send_held(self) -> None:
+            seen.append(storage.tree.get("key", default=None))
+
+    holders[threading.get_ident()] = Holds()
+    storage.tree.add("key", 1)
+    assert seen == [None]
+    assert not holders
 
 
 def test_writes_posted_while_the_server_is_down_arrive_without_a_flush(storage: Storage) -> None:

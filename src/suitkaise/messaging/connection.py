@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.pieces import Data, Pieces
+from suitkaise.messaging.protocol import DirectMessage, decode_several, encode_several
 from suitkaise.platform.locks import RLock
 
 __all__ = [
@@ -53,6 +54,9 @@ _MOST_TOGETHER = 512
 FLAGS: tuple[int] = (wire.MSG_NOSIGNAL,)
 NO_ANCILLARY_DATA: tuple[tuple[()]] = ((),)
 _NOT_WAITING = (wire.MSG_NOSIGNAL | socket.MSG_DONTWAIT,)
+
+_TOLD = DirectMessage("message", None)
+_SEVERAL = DirectMessage("several", None)
 
 _NO_MEMORY = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
 """Errors of a socket whose peer is there: the kernel has no memory for what is sent, or too many descriptors wait."""
@@ -218,8 +222,9 @@ class FrameWriter:
 class Outbox:
     """Sends frames over a socket without waiting; what the socket does not take goes out by `flush`.
 
-    What was not sent as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers: a
-    frame that a handler puts in the midst of another one goes out behind that one.
+    Small messages can be held back, to be sent as one frame; any other frame goes out behind them. What was not sent
+    as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers: a frame that a handler
+    puts in the midst of another one goes out behind that one.
     """
 
     def __init__(self, sock: socket.socket, path: str) -> None:
@@ -229,6 +234,8 @@ class Outbox:
         self._path = path
         self.waiting: deque[tuple[_PendingFrame, wire.Header, bytes | Pieces]] = deque()
         """The frames that were not sent yet, or not as a whole."""
+        self.held: list[bytes] = []
+        """The payloads of told messages that are held back, behind what waits: append to it; call `send_held` later."""
         self._bytes = 0
         self._writing = False
 
@@ -242,6 +249,8 @@ class Outbox:
             MailboxFull: more than `BACKLOG` bytes would wait.
             NotSerializable: the frame is over the limits.
         """
+        if self.held:
+            self.send_held()
         if self.waiting or self._writing or len(payload) > _SMALL:
             return self._queue(header, payload, copies=copies)
         data = wire.encode(header, payload)
@@ -266,6 +275,38 @@ class Outbox:
         if self.waiting:
             self.flush()
         return kept
+
+    @property
+    def unsent(self) -> int:
+        """How many messages were not sent yet, or not as a whole."""
+        several = [decode_several(bytes(data)) for _, header, data in self.waiting if header is _SEVERAL]
+        return len(self.waiting) - len(several) + sum(map(len, several)) + len(self.held)
+
+    def send_held(self) -> None:
+        """Send the messages that are held back, as one frame; what the socket does not take of it waits."""
+        if self._writing:  # a signal handler has interrupted a call, and what it holds back is sent later
+            return
+        held, ahead = self.held, len(self.waiting)
+        count = len(held)
+        payload = encode_several(held[:count])
+        data = wire.encode(_SEVERAL, payload)
+        sent: list[int] = []
+        self._writing = True
+        try:
+            if not ahead:
+                sent.extend(map(self._send, (data,), _NOT_WAITING))
+        except OSError as error:
+            self.ended = not takes_more_later(error)
+        finally:
+            self._writing = False
+            del held[:count]
+            if sum(sent) < len(data):
+                frame = _PendingFrame((data,))
+                frame.sent += sent
+                self.waiting.insert(ahead, (frame, _SEVERAL, payload))  # ahead of those of a signal handler
+                self._bytes += len(payload)
+        if self.waiting:
+            self.flush()
 
     def _queue(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool) -> bool:
         """Do the same with a large frame, or where others wait or are being sent, at twice the cost."""
@@ -348,10 +389,18 @@ class Outbox:
                 self._bytes -= len(self.waiting.popleft()[2])
 
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
-        """Remove and return the headers and payloads of all frames that were not sent as a whole."""
-        frames = [(header, bytes(payload)) for _, header, payload in self.waiting]
+        """Remove and return the headers and payloads of all messages that were not sent as a whole."""
+        unsent = [one for _, header, payload in self.waiting for one in _messages_in(header, payload)]
+        unsent += [(_TOLD, payload) for payload in self.held]
         self.waiting.clear()
-        return frames
+        self.held.clear()
+        return unsent
+
+
+def _messages_in(header: wire.Header, payload: bytes | Pieces) -> list[tuple[wire.Header, bytes]]:
+    """Return the header and payload of each message in a frame."""
+    data = bytes(payload)
+    return [(_TOLD, one) for one in decode_several(data)] if header is _SEVERAL else [(header, data)]
 
 
 class _PendingFrame:

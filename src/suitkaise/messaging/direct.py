@@ -18,6 +18,7 @@ These rules keep what a ref promises:
   with which it has a connection in use.
 - The receiver cuts it at its end. A message that was sent as a whole before is then the receiver's (it handles it, or
   reports it, or hands it over to its next incarnation); any other is the sender's, and goes through the hub.
+- The later messages of a burst are held back for a moment, and sent together; see `held_back`.
 - While an ask is unanswered somebody reads: the asking thread itself, or, for a future, this process's I/O thread.
 - Nothing blocks in sending: what the socket does not take is sent by the I/O thread, up to `BACKLOG` bytes.
 """
@@ -34,6 +35,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from suitkaise.errors import AskTimeout, WorkerDead
+from suitkaise.messaging.held_back import holders
 from suitkaise.messaging.identity import set_reads_answers, split_owner
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.route import PATIENCE, Hub, Route
@@ -318,6 +320,7 @@ _in_this_process: weakref.WeakSet[Routes] = weakref.WeakSet()
 
 
 def _close_after_fork() -> None:
+    holders.clear()
     for routes in list(_in_this_process):
         routes.close_after_fork()
 

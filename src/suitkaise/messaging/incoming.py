@@ -6,11 +6,13 @@ import contextlib
 import functools
 import socket
 
+import msgspec
+
 from suitkaise.messaging import wire
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
-from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct
+from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct, decode_several
 
 __all__ = ["PATIENCE", "DirectReply", "Incoming"]
 
@@ -45,12 +47,22 @@ class Incoming:
         """
         messages = []
         for header, payload in self._parser.receive(self._sock, socket.MSG_DONTWAIT):
+            if header.kind == "several":
+                messages += self._several(payload)
+                continue
             self._known.note_arrived(payload)
             reply = None if header.number is None else DirectReply(self.answer, header.number)
             messages.append(
                 Message(header.kind, Payload(data=payload), reply, self._sender, header.carrier, self, header.deadline)
             )
         return messages
+
+    def _several(self, payload: bytes) -> list[Message]:
+        try:
+            bodies = decode_several(payload)
+        except msgspec.DecodeError as error:
+            raise wire.WireError(f"several messages in a frame are invalid: {error}") from None
+        return [Message("message", Payload(data=body), None, self._sender, None, self) for body in bodies]
 
     def cut(self) -> list[Message]:
         """Let the sender send nothing more; return the messages that it has sent before. Answers can be sent still.

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.actor import Envelope, envelope
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import BELL, LOOKED, QUEUED, Slot
 
@@ -231,6 +232,8 @@ class Mailbox(ABC):
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""
+        if holders:
+            send_held()
         began, since = time.monotonic(), None
         self._asleep = True
         try:

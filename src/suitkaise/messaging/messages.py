@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from suitkaise.errors import WorkerFailed
 from suitkaise.messaging import codec, wire
 from suitkaise.messaging.bundle_tables import NOTHING, Known
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.portable_errors import text_of
 from suitkaise.messaging.protocol import MessageKind
@@ -192,6 +193,7 @@ class Message:
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if an answer is expected."""
         if self.reply is not None:
+            send_held()
             self.reply(False, Payload(error))
 
 

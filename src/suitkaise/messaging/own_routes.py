@@ -66,14 +66,8 @@ class OwnRoutes:
         )
         self.find: Callable[[str], Route | None] = self._routes.find  # itself, since every ask passes here
         """Return this thread's connection to the worker at a path, if there is one or one can be made."""
-
-    def send(self, path: str, message: Message) -> bool:
-        """Send a message over this thread's connection to the worker at `path`; return False if there is none.
-
-        Raises what `Route.send` raises.
-        """
-        route = self._routes.known(path)
-        return route is not None and route.send(message)
+        self.known: Callable[[str], Route | None] = self._routes.known
+        """Return this thread's connection to the worker at a path, if there is one."""
 
     def in_use(self) -> list[str]:
         """Return the paths of the workers to which this thread has to send itself; see `Routes.in_use`."""

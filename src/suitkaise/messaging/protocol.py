@@ -23,6 +23,7 @@ __all__ = [
     "ControlKind",
     "DirectAnswer",
     "DirectFrame",
+    "DirectKind",
     "DirectMessage",
     "DirectReturn",
     "GroupAction",
@@ -39,6 +40,8 @@ __all__ = [
     "decode_direct",
     "decode_direct_answer",
     "decode_request",
+    "decode_several",
+    "encode_several",
 ]
 
 MessageKind: TypeAlias = Literal["message", "call", "get", "signal"]
@@ -50,6 +53,10 @@ UserMessageKind: TypeAlias = Literal["message", "call", "get"]
 The fourth, `signal`, comes from the hub: the report of a link or monitor, or what is published. A thread that publishes
 sends it itself to a worker with which it has a direct connection.
 """
+
+
+DirectKind: TypeAlias = Literal["message", "call", "get", "signal", "several"]
+"""What goes over a direct connection: a message, or several, see `DirectMessage`."""
 
 
 class RequestKind(enum.StrEnum):
@@ -220,9 +227,13 @@ class HubAnswer(msgspec.Struct, array_like=True, gc=False):
 
 # ------------------------------------------------------------ worker -> worker, over a connection that the hub has made
 class DirectMessage(msgspec.Struct, array_like=True, gc=False):
-    """Asker -> asked: handle the payload, a message. With a number, `DirectAnswer` or `DirectReturn` answers it."""
+    """Asker -> asked: handle the payload, a message. With a number, `DirectAnswer` or `DirectReturn` answers it.
 
-    kind: MessageKind
+    The payload of `several` are the small messages of a burst that were told one after the other (`encode_several`):
+    each is a payload of the kind `message`.
+    """
+
+    kind: DirectKind
     number: int | None
     carrier: dict[str, str] | None = None
     deadline: float | None = None  # the time (monotonic) after which the asker waits no longer
@@ -251,6 +262,8 @@ class DirectReturn(msgspec.Struct, array_like=True, tag=1, gc=False):
 DirectFrame: TypeAlias = DirectAnswer | DirectReturn
 """What a worker sends back to a worker that has sent it messages."""
 
+encode_several: Callable[[list[bytes]], bytes] = msgspec.msgpack.Encoder().encode
+decode_several: Callable[[bytes], list[bytes]] = msgspec.msgpack.Decoder(list[bytes]).decode
 decode_request: Callable[[memoryview], WorkerFrame] = msgspec.msgpack.Decoder(WorkerFrame).decode
 decode_answer: Callable[[memoryview], HubAnswer] = msgspec.msgpack.Decoder(HubAnswer).decode
 decode_direct: Callable[[memoryview], DirectMessage] = msgspec.msgpack.Decoder(DirectMessage).decode

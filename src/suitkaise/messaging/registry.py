@@ -20,6 +20,7 @@ from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
 from suitkaise.messaging.direct import sends
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
@@ -130,11 +131,19 @@ class Registry:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
         address = self._addresses.get(path) or self.find(path)  # without a call for most messages
         mailbox = address.mailbox  # which is None as soon as the incarnation has ended
-        if mailbox is not None and mailbox.put(message):
-            return True
-        if address.bound is None:
-            if address.on_detached is not None and self._routes is not None and self._routes.send(path, message):
+        if mailbox is not None:
+            if holders:
+                send_held()
+            if mailbox.put(message):
                 return True
+        if address.bound is None:
+            if address.kind == "process" and self._routes is not None:
+                find = self._routes.find if message.reply is None else self._routes.known  # futures make none
+                route = find(path)
+                if route is not None and route.send(message):
+                    return True
+            if holders:
+                send_held()
             if address.send(message):
                 self.blocked_asks.add(address)
             return True
@@ -147,6 +156,7 @@ class Registry:
 
         If a bounded mailbox has no room for it, and it `waits` for some, return what is set when there is some.
         """
+        send_held()
         address = self.find(path)
         room: Answer[bool] | None = None
         if waits and address.bound is not None:
@@ -159,6 +169,8 @@ class Registry:
     @sends
     def ask(self, path: str, payload: Payload, timeout: float | None, carrier: Carrier | None) -> Answer[Any] | Outcome:
         """Ask and wait, or send the question; raises what `Address.send` raises, and `Awaited.wait`."""
+        if holders:
+            send_held()
         address = self._addresses.get(path)
         mailbox = None if address is None else address.mailbox
         if mailbox is not None and not reads_answers():
@@ -220,6 +232,7 @@ class Registry:
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""
+        send_held()
         try:
             return self.find(path).administer(action, argument)
         except Exception as error:
@@ -229,6 +242,7 @@ class Registry:
 
     def request(self, kind: RequestKind, path: str, argument: Any = None, *, asker: str = "") -> Answer[Any]:
         """Carry out a request of a ref or a worker; `asker`: the path of the worker, if it is in another process."""
+        send_held()
         answer: Answer[Any] = Answer()
         try:
             match kind:

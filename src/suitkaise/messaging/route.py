@@ -8,6 +8,7 @@ import itertools
 import select
 import socket
 import termios
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
@@ -27,13 +29,28 @@ from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
 
-__all__ = ["PATIENCE", "Connection", "Hub", "Route"]
+__all__ = ["BURST", "HELD", "PATIENCE", "Connection", "Hub", "Route"]
 
 PATIENCE = 1.0
 """Seconds that a thread waits for the hub to make a connection."""
 
 SETTLING = 0.01
 """Seconds after which a thread that flushes looks again whether another one has settled the end of a receiver."""
+
+BURST = 16
+"""Messages that a thread has told one after the other before it holds the next ones back."""
+
+_SOON = 100e-6
+"""Seconds within which a message follows another one of a burst."""
+
+HELD = 32
+"""Messages that are held back at most."""
+
+_MOST_HELD = 512
+"""Bytes of a message that may be held back."""
+
+_MOMENT = 0.001
+"""Seconds after which the I/O thread sends what is held back."""
 
 _LONGEST = 1e6
 """Seconds; `poll` counts milliseconds in 32 bits."""
@@ -119,6 +136,10 @@ class Route:
         self._awaits_room = False  # and it sends what waits
         self._reading = False
         self._receiver_ended = False
+        self._thread = threading.get_ident()
+        self._told = 0  # of this burst
+        self._told_at = 0.0  # monotonic
+        self._sends_held_soon = False  # the I/O thread
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -140,6 +161,8 @@ class Route:
             NotSerializable: it is over the limits.
         """
         payload = message.body.parts_for(self._known)
+        if holders and holders.get(self._thread) is not self:
+            send_held()
         reply, number = message.reply, None
         with self._lock:
             if self.broken or (reply is not None and (self._asking or self._sending)):
@@ -148,7 +171,10 @@ class Route:
                 raise MailboxFull(
                     f"{len(self._outbox.waiting)} messages already wait for {self.path!r}", path=self.path
                 )
-            if reply is not None:
+            if reply is None:
+                if most is None and self._holds_back(message, payload):
+                    return True
+            else:
                 number = next(self._numbers)
                 self._expected[number] = reply
             outer, self._sending = self._sending, True
@@ -157,6 +183,54 @@ class Route:
                 return self._put(header, payload)
             finally:
                 self._sending = outer
+
+    def _holds_back(self, message: Message, payload: bytes | Pieces) -> bool:
+        """Hold a message that is told back, if it belongs to a burst; see `held_back`."""
+        now = time.monotonic()
+        self._told = self._told + 1 if now - self._told_at < _SOON else 0
+        self._told_at = now
+        if self._told < BURST or message.kind != "message" or message.carrier is not None:
+            return False
+        if type(payload) is not bytes or len(payload) > _MOST_HELD or payload[0] < 2:  # it has a table, see `codec`
+            return False
+        if self._asking or self._sending or self._outbox.waiting:
+            return False
+        held = self._outbox.held
+        if not held:
+            holders[self._thread] = self
+            if not self._sends_held_soon:
+                self._routes.reactor.call_at(now + _MOMENT, self._send_held_now)
+                self._sends_held_soon = True
+        held.append(payload)
+        self.used = True
+        if self._note_sent is not None:
+            self._note_sent(1)
+        if len(held) >= HELD:
+            self.send_held()
+        return True
+
+    def send_held(self) -> None:
+        """Send what is held back; from any thread."""
+        with self._lock:
+            if self.closed or not self._outbox.held:
+                return
+            self._outbox.send_held()
+            self._bell[0] = 1
+            if self._outbox.waiting and not self._asking:
+                self._watch()
+
+    def _send_held_now(self) -> None:
+        """Do so in the I/O thread."""
+        with self._lock:
+            self._sends_held_soon = False
+            self._forget_held()
+            self.send_held()
+            if self._receiver_ended:
+                self.close_if_idle()
+
+    def _forget_held(self) -> None:
+        if holders.get(self._thread) is self:
+            holders.pop(self._thread, None)
 
     def _put(self, header: DirectMessage, payload: bytes | Pieces) -> bool:
         """Send a frame; return False if the receiver has ended without it."""
@@ -190,6 +264,8 @@ class Route:
             NotSerializable: the payload cannot be sent.
         """
         data = payload.parts_for(self._known)
+        if holders:
+            send_held()
         awaited = Awaited()
         number = next(self._numbers)
         began = time.monotonic()
@@ -314,10 +390,11 @@ class Route:
         while True:
             poll = select.poll()
             with self._lock:
+                self.send_held()
                 if self.closed or not self._outbox.waiting:
                     return 0
                 if (left := until - time.monotonic()) <= 0:
-                    return len(self._outbox.waiting)
+                    return self._outbox.unsent
                 self._outbox.flush()
                 self._bell[0] = 1
                 if not self._outbox.ended:
@@ -448,6 +525,7 @@ class Route:
 
     def _again(self, header: DirectReturn | DirectMessage, payload: bytes) -> Message | None:
         """Make the message anew; None for an ask without anybody who waits, and for what ends with its receiver."""
+        assert header.kind != "several"  # the outbox gives them back one by one
         if header.kind == "signal":
             return None
         if header.number is None:
@@ -464,6 +542,7 @@ class Route:
         if self.closed:
             return
         self.closed = True
+        self._forget_held()
         self._bell = memoryview(bytearray(1))  # the status board may be unmapped from now on
         self._routes.forget(self)
         self._refuse_expected()
@@ -503,7 +582,8 @@ class Route:
                 self._routes.reactor.call_soon_threadsafe(self._close_when_free)
             return
         try:
-            in_use = self._asking or self._sending or self._watched or self._expected or self._outbox.waiting
+            outbox = self._outbox
+            in_use = self._asking or self._sending or self._watched or self._expected or outbox.waiting or outbox.held
             if not (self.closed or in_use) and (self._receiver_ended or not _is_unread(self._sock)):
                 self.broken = True
                 self._close()
@@ -533,6 +613,7 @@ class Route:
         """Close the connection after `give_up`, unless a thread reads it, which then closes it."""
         with self._lock:
             self.closed = True
+            self._forget_held()
             self._bell = memoryview(bytearray(1))
             if not self._asking:
                 self._sock.close()

@@ -18,6 +18,7 @@ from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout,
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes, sends
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
@@ -304,6 +305,7 @@ class HubClient:
         A signal handler that has interrupted a write gets another connection: it may wait for an answer, and on the
         first connection its request would go out only after the interrupted write.
         """
+        send_held()
         with self._lock:
             if self._closed:  # a thread may be about to ask; its connection would stay
                 raise RuntimeGone("the connection with the program is closed")
@@ -366,7 +368,8 @@ def await_room(path: str, room: Answer[bool], withdraw: Callable[[], Any]) -> bo
 def flush(timeout: float | None = DEFAULT_TIMEOUT) -> None:
     """Wait until all messages that this process has told are accepted, at most `timeout` seconds (default 5.0).
 
-    `tell` returns when a message is on its way: it may wait in this process while its receiver is slow. An accepted
+    `tell` returns when a message is on its way: it may wait in this process while its receiver is slow, and for a
+    millisecond, so that one system call sends several, if it is one of many that follow each other at once. An accepted
     message has left this process, and nothing that happens here loses it; it waits at the receiver, or in the program
     that owns the tree. A message that cannot be delivered any more is logged as dropped, and no longer waited for.
 

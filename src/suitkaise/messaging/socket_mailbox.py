@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import Callable
 
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
@@ -127,6 +128,7 @@ class SocketMailbox(Mailbox):
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
         """Sleep in the caller's `wait(*descriptors)`; return False when the hub is gone."""
+        send_held()
         self._asleep = True
         try:
             self._collect()

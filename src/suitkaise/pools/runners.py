@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from suitkaise.errors import Reject, with_note
 from suitkaise.messaging import codec
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.pools.channel import ANSWER, CHUNK, ERROR, MIXED, Channel, Data
 from suitkaise.specs.recipe import Recipe
@@ -118,6 +119,7 @@ class ProcessRunner(_Runner, Process):
         except BaseException as error:
             kind, answer = ERROR, self._encoded(error)
         if os.getpid() == self._process:  # else the task has forked, and this is the copy
+            send_held()
             self._channel.send(kind, number, answer, wait=True)
 
     def _run_chunk(self, data: Data) -> tuple[int, bytes]:
@@ -193,5 +195,6 @@ def _run_in_thread(inbox: Inbox, task: Any) -> None:
         raise
     except BaseException as error:
         failure = error
+    send_held()
     inbox.finished(task, value, failure)
     del failure, value, task, inbox

@@ -19,6 +19,7 @@ from suitkaise.errors import AskTimeout, ChildNotFound, DeadlockError, RuntimeGo
 from suitkaise.exits import ExitReason
 from suitkaise.messaging.answer import Answer, checked_timeout
 from suitkaise.messaging.event_bus import Subscription
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.messaging.refs import WorkerRef
@@ -280,6 +281,7 @@ class RunningTree(Administration):
     # ------------------------------------------------------------ for both
     def _administer(self, under: str, action: AdminAction, argument: Any) -> Answer[Any]:
         self._check_hub()
+        send_held()
         return self._supervisor(under).administer(action, argument)
 
     def _check_hub(self) -> None:
@@ -347,6 +349,7 @@ class RunningTree(Administration):
         """
         self._refuse_workers()
         checked_timeout(timeout)
+        send_held()
         self._root.stop(checked_drain(drain), "stop")
         return self.wait(timeout)
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
+from suitkaise.messaging.held_back import send_held
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -331,6 +332,7 @@ class Client:
 
     def _send(self) -> None:
         assert self._sock is not None
+        send_held()
         try:
             parts = self._unsent
             if len(parts) > 1 and max(map(len, parts)) < _SENT_BY_ITSELF:

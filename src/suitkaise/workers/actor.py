@@ -7,6 +7,7 @@ from typing import Any
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.actor import Actor
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.mailbox import IDLE, ITERATE, STOP, Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.portable_errors import crash, text_of
@@ -112,6 +113,7 @@ class WorkerActor(Actor):
 
     def _report(self, outcome: Outcome) -> None:
         self._reported = True
+        send_held()
         self.on_over(outcome)  # before the answers below: an asker may send its next message at once
         self.lifecycle.answer_failed_ask()
         for message in self.lifecycle.unanswered():

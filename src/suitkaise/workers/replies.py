@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from suitkaise.errors import Reject, SuitkaiseError, WorkerFailed, with_note
 from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.messages import Message, Payload, Returned
 from suitkaise.messaging.portable_errors import portable_error, text_of
 
@@ -146,6 +147,8 @@ class ReplyTo:
 def send_answer(message: Message, ok: bool, payload: Payload) -> None:
     """Answer a message that was asked; a value that cannot be sent is an error of the ask, not of the worker."""
     assert message.reply is not None
+    if holders:
+        send_held()
     try:
         message.reply(ok, payload)
     except SuitkaiseError as error:

@@ -1,0 +1,36 @@
+"""Messages that a thread holds back for a moment, to send many of them with one system call.
+
+Where a thread tells a worker many small messages, each right after the one before, the later ones of this burst are
+held back. They are sent when they are enough, before the thread sends, answers or reports anything else, before it
+waits for its next message, and by the I/O thread a millisecond later. So others can notice it only while the thread
+computes right after its burst: its last messages leave as soon as the I/O thread gets the interpreter, and they are
+lost if the process is killed before that.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+__all__ = ["Holder", "holders", "send_held"]
+
+
+class Holder(Protocol):
+    """A connection that holds messages back."""
+
+    def send_held(self) -> None:
+        """Send what is held back."""
+        ...
+
+
+holders: dict[int, Holder] = {}
+"""The connections over which threads have held messages back, by the numbers of the threads."""
+
+
+def send_held() -> None:
+    """Send what this thread holds back."""
+    if not holders:
+        return
+    holder = holders.pop(threading.get_ident(), None)
+    if holder is not None:
+        holder.send_held()

@@ -1,0 +1,202 @@
+"""What a thread holds back of a burst is with its receiver before the thread does anything that others may notice.
+
+The I/O threads send nothing of it here, so that only the thread itself can.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, whereis
+from suitkaise.messaging import route
+from suitkaise.pools import ProcessPool, ThreadPool
+from suitkaise.runtime.running_tree import RunningTree
+from tests.support import GRACE, eventually
+
+pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
+
+COUNT = route.BURST + 10
+LATER = 10 * GRACE
+
+
+over = threading.Event()
+"""Ends the handlers of this program's threads."""
+
+
+class Notes(Process):
+    """Notes in a file what it is told."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_receive(self, message: Any) -> str:
+        if message != "all":
+            with self.file.open("a") as file:
+                print(message, file=file)
+        return self.file.read_text() if self.file.exists() else ""
+
+
+class Answers(Thread):
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+ALL = "".join(f"{number}\n" for number in range(COUNT))
+
+
+def burst() -> None:
+    ref = WorkerRef("tree/to")
+    ref.ask("all")
+    ref.ask("all")  # over a connection
+    for number in range(COUNT):
+        ref.tell(number)
+
+
+class _Sends:
+    """Tells a burst, and does after that what the message says."""
+
+    restart = "temporary"
+
+    def on_start(self) -> None:
+        route._SOON = route._MOMENT = LATER
+
+    def on_receive(self, act: str) -> Any:
+        burst()
+        if act == "crash":
+            raise ValueError
+        if act == "exit":
+            raise SystemExit(0)
+        if act == "refuse":
+            raise Reject("refused")
+        if act == "fail":
+            self.reply_to().fail("failed")  # type: ignore[attr-defined]
+        if act == "wait":
+            self.wait(LATER)  # type: ignore[attr-defined]
+        if act in ACTS:
+            ACTS[act]()
+            over.wait(LATER)
+        return "answer"
+
+
+ACTS: dict[str, Callable[[], Any]] = {
+    "tell a worker": lambda: WorkerRef("tree/other").tell("told"),
+    "ask a worker": lambda: WorkerRef("tree/other").ask("all"),
+    "ask a thread": lambda: WorkerRef("tree/answers").ask("asked"),
+    "look for a worker": lambda: whereis("tree/other"),
+}
+
+
+class Waits(_Sends, Process): ...
+
+
+class Async(_Sends, Process):
+    async def on_receive(self, act: str) -> Any:
+        return super().on_receive(act)
+
+
+class Loops(_Sends, Process):
+    def loop(self) -> None: ...
+
+
+class InThread(_Sends, Thread): ...
+
+
+KINDS = {"waits": Waits, "async": Async, "loops": Loops, "thread": InThread}
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningTree]:
+    monkeypatch.setattr(route, "_SOON", LATER)
+    monkeypatch.setattr(route, "_MOMENT", LATER)
+    notes = [Child(Notes, args=(tmp_path / id,), id=id, shutdown=GRACE) for id in ("to", "other")]
+    senders = [Child(cls, id=id, shutdown=0.1) for id, cls in KINDS.items()]
+    with Supervisor("tree", *notes, Child(Answers, id="answers"), *senders).start() as running:
+        over.clear()
+        yield running
+        over.set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("act", ["return", "refuse", "fail", "crash", "exit"])
+def test_what_a_worker_has_told_is_there_before_its_answer_and_before_its_end(
+    act: str, kind: str, running: RunningTree, tmp_path: Path
+) -> None:
+    answer = running[kind].ask_future(act)
+    assert (answer.exception(GRACE) is None) is (act == "return")
+    assert running["to"].ask("all") == ALL
+
+
+@pytest.mark.parametrize("kind", ["waits", "async", "thread"])
+def test_what_a_worker_has_told_is_there_while_it_waits_for_its_next_message(
+    kind: str, running: RunningTree, tmp_path: Path
+) -> None:
+    running[kind].tell("return")
+    eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+@pytest.mark.parametrize("kind", ["waits", "loops", "thread"])
+def test_what_a_worker_has_told_is_there_while_it_waits_in_a_hook(
+    kind: str, running: RunningTree, tmp_path: Path
+) -> None:
+    running[kind].tell("wait")
+    eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+@pytest.mark.parametrize("kind", ["waits", "thread"])
+@pytest.mark.parametrize("act", ACTS)
+def test_what_a_worker_has_told_is_on_its_way_before_anything_else_that_it_sends(
+    act: str, kind: str, running: RunningTree, tmp_path: Path
+) -> None:
+    running[kind].tell(act)
+    eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_the_program_has_told_is_on_its_way_before_anything_else_that_it_sends(
+    act: str, running: RunningTree, tmp_path: Path
+) -> None:
+    burst()
+    ACTS[act]()
+    eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+def burst_and_answer() -> str:
+    route._SOON = route._MOMENT = LATER
+    burst()
+    return "answer"
+
+
+@pytest.mark.parametrize("pool", [ProcessPool, ThreadPool])
+def test_what_a_task_has_told_is_there_before_its_result(pool: Any, running: RunningTree) -> None:
+    with pool(1) as executor:
+        assert executor.submit(burst_and_answer).result(GRACE) == "answer"
+        assert running["to"].ask("all") == ALL
+
+
+def test_what_a_task_of_the_program_has_told_is_there_before_its_result(running: RunningTree) -> None:
+    assert running.task(burst_and_answer).result(GRACE) == "answer"
+    assert running["to"].ask("all") == ALL
+
+
+ORDERS: dict[str, Callable[[RunningTree], Any]] = {
+    "rejoin": lambda running: running["to"].rejoin(drain=GRACE),
+    "terminate_child": lambda running: running.terminate_child("to", drain=GRACE),
+    "stop": lambda running: running.stop(drain=GRACE),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_the_program_has_told_a_worker_is_there_before_an_order_to_stop(
+    order: str, running: RunningTree, tmp_path: Path
+) -> None:
+    burst()
+    ref = running["to"]
+    ORDERS[order](running)
+    if order == "rejoin":
+        ref.join(GRACE)
+    assert (tmp_path / "to").read_text() == ALL
