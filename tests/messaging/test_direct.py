@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -633,8 +633,14 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def burst(route: Route, held: int) -> list[int]:
     """Tell so many messages that so many of them are held back; return all bodies."""
     bodies = list(range(BURST + held))
-    assert all(route.send(tell(body)) for body in bodies)
+    tell_all(route, bodies)
     return bodies
+
+
+def tell_all(route: Route, bodies: Iterable[Any]) -> None:
+    """Tell as a ref does."""
+    for body in bodies:
+        assert route.holds_back(body) or route.send(tell(body))
 
 
 def arrived(incoming: Incoming) -> list[Any]:
@@ -652,7 +658,7 @@ def test_the_later_messages_of_a_burst_are_held_back_until_they_are_enough(hub: 
     bodies = burst(route, HELD - 1)
     assert arrived(hub.incoming[0]) == bodies[:BURST]
     hub.bell[0] = 0
-    assert route.send(tell("enough"))
+    tell_all(route, ["enough"])
     assert hub.bell[0] == 1
     assert arrived(hub.incoming[0]) == [*bodies[BURST:], "enough"]
 
@@ -686,6 +692,15 @@ OTHERS: dict[str, Any] = {
     "a traced message": lambda hub, route: route.send(Message("message", Payload("last"), carrier={"of": "a trace"})),
     "a call": lambda hub, route: route.send(Message("call", Payload("last"))),
 }
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("body", [bytes(1000), ValueError("an error")])
+def test_a_large_message_and_an_error_end_a_burst(body: Any, hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    tell_all(route, [body, *bodies])
+    assert len(arrived(hub.incoming[0])) == len(bodies) + BURST
 
 
 @pytest.mark.usefixtures("late")
@@ -827,9 +842,9 @@ def test_a_signal_handler_may_tell_at_any_moment_of_a_burst(hub: Hub) -> None:
     def prepare() -> Any:
         burst(route, HELD - 2)
         arrived(hub.incoming[0])
-        return lambda: [route.send(tell(body)) for body in ("first", "second", "third")]
+        return lambda: tell_all(route, ("first", "second", "third"))
 
-    for _ in interrupted_at_each_line(prepare, lambda: route.send(tell("handler"))):
+    for _ in interrupted_at_each_line(prepare, lambda: tell_all(route, ["handler"])):
         send_held()
         got = arrived(hub.incoming[0])
         assert [body for body in got if not isinstance(body, int) and body != "handler"] == ["first", "second", "third"]
@@ -848,7 +863,7 @@ def test_a_signal_handler_may_raise_at_any_moment_of_a_burst(hub: Hub) -> None:
         nonlocal number
         for _ in range(HELD + 1):
             number += 1
-            route.send(tell(number))
+            tell_all(route, [number])
 
     for _ in interrupted_at_each_call(tell_next):
         send_held()

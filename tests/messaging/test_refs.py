@@ -50,6 +50,9 @@ class RecordingRouter:
             answer.set_result(given)
         return answer
 
+    def holds_back(self, path: str, value: Any) -> bool:
+        return False
+
     def send(self, path: str, message: Message) -> bool:
         self.sent.append((path, message.kind, message.body.value))
         if message.reply is not None:

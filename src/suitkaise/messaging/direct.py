@@ -35,7 +35,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from suitkaise.errors import AskTimeout, WorkerDead
-from suitkaise.messaging.held_back import holders
+from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.identity import set_reads_answers, split_owner
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.route import PATIENCE, Hub, Route
@@ -158,6 +158,7 @@ class Routes:
 
     def flush(self, until: float) -> int:
         """Wait until all messages have left this process, or for that time (monotonic); return how many have not."""
+        send_held()  # first: what a thread sends in between may need another connection's lock
         return sum(route.flush(until) for route in self._open())
 
     def finish(self, seconds: float) -> None:
@@ -173,6 +174,15 @@ class Routes:
         """
         route = self._of_thread.__dict__.get(path)
         return type(route) is not Route or route.confirm(until)
+
+    def holds_back(self, path: str, value: Any) -> bool:
+        """Hold back what this thread tells the worker at `path`, if it belongs to a burst over their connection.
+
+        Raises:
+            NotSerializable: it cannot be sent.
+        """
+        route = self._of_thread.__dict__.get(path)
+        return type(route) is Route and route.holds_back(value)
 
     def known(self, path: str) -> Route | None:
         """Return this thread's connection to the worker at `path`, if there is one."""

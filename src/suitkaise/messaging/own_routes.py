@@ -66,6 +66,8 @@ class OwnRoutes:
         )
         self.find: Callable[[str], Route | None] = self._routes.find  # itself, since every ask passes here
         """Return this thread's connection to the worker at a path, if there is one or one can be made."""
+        self.holds_back: Callable[[str, Any], bool] = self._routes.holds_back
+        """Hold back what this thread tells the worker at a path, if it belongs to a burst."""
         self.known: Callable[[str], Route | None] = self._routes.known
         """Return this thread's connection to the worker at a path, if there is one."""
 

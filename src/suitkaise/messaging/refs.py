@@ -119,12 +119,13 @@ class WorkerRef:
             NotSerializable: the message cannot be sent to another process.
             AskTimeout: with `confirm`, the message is not accepted yet; it is still sent.
         """
-        hub = self._router
+        hub, context = self._router, carrier()
         if not confirm:
-            hub.send(self.path, Message("message", Payload(message), carrier=carrier()))
+            if context is not None or not hub.holds_back(self.path, message):
+                hub.send(self.path, Message("message", Payload(message), carrier=context))
             return
         until = deadline(DEFAULT_TIMEOUT)
-        if not hub.send(self.path, Message("message", Payload(message), carrier=carrier())):
+        if not hub.send(self.path, Message("message", Payload(message), carrier=context)):
             raise dropped_from(self.path)
         if not hub.confirm(self.path, until):
             raise AskTimeout(f"{self.path!r} has not accepted the message within {DEFAULT_TIMEOUT} s", path=self.path)

@@ -126,6 +126,10 @@ class Registry:
         return list(self._addresses)
 
     # ------------------------------------------------------------ Router
+    def holds_back(self, path: str, value: Any) -> bool:
+        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
+        return self._routes is not None and self._routes.holds_back(path, value)
+
     @sends
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""

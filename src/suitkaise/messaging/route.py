@@ -18,6 +18,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.answer import STEP, Answer
 from suitkaise.messaging.awaited import Awaited
 from suitkaise.messaging.bundle_tables import Known
+from suitkaise.messaging.codec import dumps_in_pieces
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.deadlocks import Wait, await_answer
 from suitkaise.messaging.held_back import holders, send_held
@@ -171,10 +172,7 @@ class Route:
                 raise MailboxFull(
                     f"{len(self._outbox.waiting)} messages already wait for {self.path!r}", path=self.path
                 )
-            if reply is None:
-                if most is None and self._holds_back(message, payload):
-                    return True
-            else:
+            if reply is not None:
                 number = next(self._numbers)
                 self._expected[number] = reply
             outer, self._sending = self._sending, True
@@ -184,29 +182,42 @@ class Route:
             finally:
                 self._sending = outer
 
-    def _holds_back(self, message: Message, payload: bytes | Pieces) -> bool:
-        """Hold a message that is told back, if it belongs to a burst; see `held_back`."""
+    def holds_back(self, value: Any) -> bool:
+        """Hold a message back, if it belongs to a burst; return False if it has to be sent.
+
+        A message that is not small, or is more than the pickle of its value, ends a burst.
+
+        Raises:
+            NotSerializable: it cannot be sent.
+        """
         now = time.monotonic()
-        self._told = self._told + 1 if now - self._told_at < _SOON else 0
-        self._told_at = now
-        if self._told < BURST or message.kind != "message" or message.carrier is not None:
+        follows, self._told_at = now - self._told_at < _SOON, now
+        if not follows or isinstance(value, BaseException):
+            self._told = 1
             return False
+        if self._told < BURST:
+            self._told += 1
+            return False
+        payload = dumps_in_pieces(value, root=Payload.kind, known=self._known)
         if type(payload) is not bytes or len(payload) > _MOST_HELD or payload[0] < 2:  # it has a table, see `codec`
+            self._told = 1
             return False
-        if self._asking or self._sending or self._outbox.waiting:
-            return False
-        held = self._outbox.held
-        if not held:
-            holders[self._thread] = self
-            if not self._sends_held_soon:
-                self._routes.reactor.call_at(now + _MOMENT, self._send_held_now)
-                self._sends_held_soon = True
-        held.append(payload)
-        self.used = True
-        if self._note_sent is not None:
-            self._note_sent(1)
-        if len(held) >= HELD:
-            self.send_held()
+        with self._lock:
+            held = self._outbox.held
+            if self.broken or self._asking or self._sending or self._outbox.waiting:
+                return False
+            if not held:
+                send_held()
+                if not self._sends_held_soon:
+                    self._routes.reactor.call_at(now + _MOMENT, self._send_held_now)
+                    self._sends_held_soon = True
+                holders[self._thread] = self
+            held.append(payload)
+            self.used = True
+            if self._note_sent is not None:
+                self._note_sent(1)
+            if len(held) >= HELD:
+                self.send_held()
         return True
 
     def send_held(self) -> None:

@@ -66,6 +66,10 @@ class Router(Protocol):
         """Have the supervisor at `path` carry out `action`; errors are set as the answer's exception."""
         ...
 
+    def holds_back(self, path: str, value: Any) -> bool:
+        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
+        ...
+
     def send(self, path: str, message: Message) -> bool:
         """Send a message to the worker at `path`; return False if its bounded mailbox has dropped it at once."""
         ...
@@ -196,6 +200,10 @@ class HubClient:
         connection = self._current()
         connection.write(AdminRequest(connection.expect(answer.settle), action, path, carrier()), payload)
         return answer
+
+    def holds_back(self, path: str, value: Any) -> bool:
+        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
+        return self._routes is not None and self._routes.holds_back(path, value)
 
     @sends
     def send(self, path: str, message: Message) -> bool:
