@@ -209,8 +209,7 @@ class Route:
             if not held:
                 send_held()
                 if not self._sends_held_soon:
-                    self._routes.reactor.call_at(now + _MOMENT, self._send_held_now)
-                    self._sends_held_soon = True
+                    self._send_held_soon()
                 holders[self._thread] = self
             held.append(payload)
             self.used = True
@@ -230,12 +229,18 @@ class Route:
             if self._outbox.waiting and not self._asking:
                 self._watch()
 
+    def _send_held_soon(self) -> None:
+        self._routes.reactor.call_at(time.monotonic() + _MOMENT, self._send_held_now)
+        self._sends_held_soon = True
+
     def _send_held_now(self) -> None:
-        """Do so in the I/O thread."""
+        """Do so in the I/O thread, and again after a moment, until nothing is held back any more."""
         with self._lock:
             self._sends_held_soon = False
             self._forget_held()
-            self.send_held()
+            if self._outbox.held:
+                self._send_held_soon()
+                self.send_held()
             if self._receiver_ended:
                 self.close_if_idle()
 
