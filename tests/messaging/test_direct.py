@@ -855,6 +855,50 @@ def test_a_signal_handler_may_tell_at_any_moment_of_a_burst(hub: Hub) -> None:
 
 
 @pytest.mark.usefixtures("late")
+def test_a_signal_handler_may_ask_at_any_moment_of_a_burst(hub: Hub) -> None:
+    route = hub.route()
+    over = threading.Event()
+    got: list[Any] = []
+
+    def serve() -> None:
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                for message in hub.incoming[0].receive():
+                    got.append(message.body.value)
+                    answer_all([message])
+
+    def ask() -> None:
+        if route.ask(Payload("question"), SOON) is None:
+            answer, message = future("question")
+            assert route.send(message) or hub.post_unawaited("tree/to", message) is None
+            asked.append(answer)
+
+    serving = in_background(serve)
+    asked: list[Answer[Any]] = []
+    number = 0
+
+    def prepare() -> Any:
+        burst(route, HELD - 2)
+        return lambda: tell_all(route, ("first", "second", "third"))
+
+    for _ in interrupted_at_each_line(prepare, ask):
+        number += 1
+        send_held()
+        eventually(lambda: got[-1:] == ["third"] or "third" in got[-3:])
+        for answer in asked:
+            answer.get(SOON)
+        told = [body for body in got if body not in ("question", "handler")]
+        assert told == [*range(BURST + HELD - 2), "first", "second", "third"]
+        assert got.count("question") + hub.posted.count("question") == 1
+        got.clear()
+        hub.posted.clear()
+        asked.clear()
+    over.set()
+    serving.result(SOON)
+    assert number > 50
+
+
+@pytest.mark.usefixtures("late")
 def test_a_signal_handler_may_raise_at_any_moment_of_a_burst(hub: Hub) -> None:
     route = hub.route()
     number = 0

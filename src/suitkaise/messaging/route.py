@@ -195,7 +195,7 @@ class Route:
         if not follows or isinstance(value, BaseException):
             self._told = 1
             return False
-        if self._told < BURST:
+        if self._told < BURST or self._outbox.waiting:
             self._told += 1
             return False
         payload = dumps_in_pieces(value, root=Payload.kind, known=self._known)
@@ -210,8 +210,8 @@ class Route:
                 send_held()
                 if not self._sends_held_soon:
                     self._send_held_soon()
-                holders[self._thread] = self
             held.append(payload)
+            holders[self._thread] = self  # each time: a signal handler may have sent what was held back before
             self.used = True
             if self._note_sent is not None:
                 self._note_sent(1)
@@ -224,7 +224,11 @@ class Route:
         with self._lock:
             if self.closed or not self._outbox.held:
                 return
-            self._outbox.send_held()
+            outer, self._sending = self._sending, True
+            try:
+                self._outbox.send_held()
+            finally:
+                self._sending = outer
             self._bell[0] = 1
             if self._outbox.waiting and not self._asking:
                 self._watch()
