@@ -10,9 +10,9 @@ lost if the process is killed before that.
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Holder", "holders", "send_held"]
+__all__ = ["Holder", "holders", "never", "send_held"]
 
 
 class Holder(Protocol):
@@ -25,6 +25,11 @@ class Holder(Protocol):
 
 holders: dict[int, Holder] = {}
 """The connections over which threads have held messages back, by the numbers of the threads."""
+
+
+def never(path: str, value: Any) -> bool:
+    """Hold nothing back: there are no direct connections."""
+    return False
 
 
 def send_held() -> None:

@@ -20,7 +20,7 @@ from suitkaise.messaging.blocked_asks import BlockedAsks
 from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
 from suitkaise.messaging.direct import sends
-from suitkaise.messaging.held_back import holders, send_held
+from suitkaise.messaging.held_back import holders, never, send_held
 from suitkaise.messaging.identity import current_path, reads_answers
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
@@ -59,6 +59,7 @@ class Registry:
         self.blocked_asks: BlockedAsks = BlockedAsks(self.find)
         self.waits: Waits = Waits(self._is_current)
         self._routes: OwnRoutes | None = None
+        self.holds_back: Callable[[str, Any], bool] = never
 
     def add(self, path: str, id: str, kind: str, parent: Parent, bound: Bounded | None = None) -> Address:
         """Return the address at `path`, a new one if there is none; `parent` answers for it from now on.
@@ -126,10 +127,6 @@ class Registry:
         return list(self._addresses)
 
     # ------------------------------------------------------------ Router
-    def holds_back(self, path: str, value: Any) -> bool:
-        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
-        return self._routes is not None and self._routes.holds_back(path, value)
-
     @sends
     def send(self, path: str, message: Message) -> bool:
         """Send a message; raises what `Address.send` raises, and `await_room`."""
@@ -233,6 +230,7 @@ class Registry:
             reactor: the thread that handles their reports.
         """
         self._routes = OwnRoutes(self, board, reactor)
+        self.holds_back = self._routes.holds_back
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`."""

@@ -18,7 +18,7 @@ from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout,
 from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.direct import Routes, sends
-from suitkaise.messaging.held_back import send_held
+from suitkaise.messaging.held_back import never, send_held
 from suitkaise.messaging.identity import own_thread_of, reads_answers, set_reads_answers
 from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallback
 from suitkaise.messaging.pieces import Pieces
@@ -58,16 +58,18 @@ FLUSH_TIME = 5.0
 class Router(Protocol):
     """Passes on what refs ask for. In the hub this is the registry, in a worker's process a `HubClient`."""
 
+    holds_back: Callable[[str, Any], bool]
+    """Hold back what this thread tells the worker at a path; return False if it has to be sent; see `held_back`.
+
+    It is called for each message, so it is the method of the direct connections itself.
+    """
+
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
         """Carry out a request about the worker at `path`; errors are set as the answer's exception."""
         ...
 
     def administer(self, action: AdminAction, path: str, argument: Any = None) -> Answer[Any]:
         """Have the supervisor at `path` carry out `action`; errors are set as the answer's exception."""
-        ...
-
-    def holds_back(self, path: str, value: Any) -> bool:
-        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
         ...
 
     def send(self, path: str, message: Message) -> bool:
@@ -169,10 +171,12 @@ class HubClient:
     def __init__(self, path: str, board: Board | None = None) -> None:
         self._path = path
         self._routes: Routes | None = None
+        self.holds_back: Callable[[str, Any], bool] = never
         if board is not None:
             self._routes = Routes(
                 self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1], lambda: not reads_answers()
             )
+            self.holds_back = self._routes.holds_back
         self._connections: list[_HubConnection] = []
         self._closed = False
         self.renew_lock()
@@ -200,10 +204,6 @@ class HubClient:
         connection = self._current()
         connection.write(AdminRequest(connection.expect(answer.settle), action, path, carrier()), payload)
         return answer
-
-    def holds_back(self, path: str, value: Any) -> bool:
-        """Hold back what this thread tells the worker at `path`; return False if it has to be sent; see `held_back`."""
-        return self._routes is not None and self._routes.holds_back(path, value)
 
     @sends
     def send(self, path: str, message: Message) -> bool:
