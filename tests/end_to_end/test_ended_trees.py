@@ -122,6 +122,9 @@ def test_a_request_below_a_tree_that_has_ended_tells_that_the_tree_has_ended() -
         lambda: running.terminate_child("rest/idle"),
         lambda: running.start_child(Idle, under="rest"),
         lambda: running.start_child(Idle),
+        lambda: running.suspend("rest"),
+        lambda: running.resume("rest"),
+        lambda: running.suspend("rest/idle"),
     ):
         with pytest.raises(WorkerDead, match="supervisor 'app' has ended: shutdown"):
             request()

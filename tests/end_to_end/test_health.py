@@ -202,7 +202,7 @@ def test_an_address_that_cannot_be_used_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for address, text in (
-            ("eighty", "--health takes [HOST:]PORT"),
+            ("eighty", "suitkaise run: health takes [HOST:]PORT"),
             (str(taken.getsockname()[1]), "cannot listen there: [Errno 98]"),
         ):
             ended = run_program([sys.executable, "-m", "suitkaise", "run", "--health", address, "app.py"], cwd=tmp_path)
@@ -212,7 +212,7 @@ def test_an_address_that_cannot_be_used_is_wrong_usage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "x:", "1.5", "-1", "65536", "a:b", "٣"])
 def test_what_is_no_port_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--health takes \[HOST:\]PORT, such as 8080"):
+    with pytest.raises(UsageError, match=r"health takes \[HOST:\]PORT, such as 8080"):
         checked_address(text)
 
 

@@ -43,7 +43,7 @@ def checked_address(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--health takes [HOST:]PORT, such as 8080 or 0.0.0.0:8080, not {text!r}")
+        raise UsageError(f"health takes [HOST:]PORT, such as 8080 or 0.0.0.0:8080, not {text!r}")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 

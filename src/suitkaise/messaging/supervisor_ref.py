@@ -127,11 +127,12 @@ class Administration(ABC):
 
         Raises:
             ChildNotFound: there is no such child.
+            WorkerDead: the supervisor has ended.
         """
         self._ask_child(AdminAction.SUSPEND, path)
 
     def resume(self, path: str | WorkerRef) -> None:
-        """Resume a suspended worker; no error if it is not suspended. Raises ChildNotFound."""
+        """Resume a suspended worker; no error if it is not suspended. Raises ChildNotFound, and WorkerDead likewise."""
         self._ask_child(AdminAction.RESUME, path)
 
     def which_children(self, under: str | WorkerRef = "") -> list[ChildLine]:

@@ -188,6 +188,8 @@ class SupervisorInterface:
                     return self.control(RequestKind.RECALL, argument)
                 case AdminAction.SUSPEND | AdminAction.RESUME:
                     self.policy.get_child_spec(argument)
+                    if self.exited.done():
+                        raise self.policy.stopping_error()
                     self._suspend(argument, action == AdminAction.SUSPEND)
                     answer.set_result(None)
                 case AdminAction.WHICH_CHILDREN:
