@@ -286,27 +286,22 @@ class Outbox:
         """Send the messages that are held back, as one frame; what the socket does not take of it waits."""
         if self._writing:  # a signal handler has interrupted a call, and what it holds back is sent later
             return
-        held, ahead = self.held, len(self.waiting)
-        count = len(held)
-        payload = encode_several(held[:count])
-        data = wire.encode(_SEVERAL, payload)
-        sent: list[int] = []
-        self._writing = True
+        ahead = len(self.waiting)
+        self._writing = True  # from here on a signal handler sends nothing of it
+        count = 0
+        waits: list[None] = []
         try:
-            if not ahead:
-                sent.extend(map(self._send, (data,), _NOT_WAITING))
-        except OSError as error:
-            self.ended = not takes_more_later(error)
+            count = len(self.held)
+            if count:
+                payload = encode_several(self.held[:count])
+                entry = _PendingFrame((wire.encode(_SEVERAL, payload),)), _SEVERAL, payload
+                waits.extend(map(self.waiting.insert, (ahead,), (entry,)))  # ahead of those of a signal handler
         finally:
-            self._writing = False
-            del held[:count]
-            if sum(sent) < len(data):
-                frame = _PendingFrame((data,))
-                frame.sent += sent
-                self.waiting.insert(ahead, (frame, _SEVERAL, payload))  # ahead of those of a signal handler
+            if waits:
+                del self.held[:count]
                 self._bytes += len(payload)
-        if self.waiting:
-            self.flush()
+            self._writing = False
+        self.flush()
 
     def _queue(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool) -> bool:
         """Do the same with a large frame, or where others wait or are being sent, at twice the cost."""

@@ -229,9 +229,9 @@ class Route:
                 self._outbox.send_held()
             finally:
                 self._sending = outer
-            self._bell[0] = 1
-            if self._outbox.waiting and not self._asking:
-                self._watch()
+                self._bell[0] = 1
+                if self._outbox.waiting and not self._asking:
+                    self._watch()
 
     def _send_held_soon(self) -> None:
         self._routes.reactor.call_at(time.monotonic() + _MOMENT, self._send_held_now)
