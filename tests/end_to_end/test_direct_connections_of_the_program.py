@@ -84,26 +84,16 @@ def test_the_second_ask_makes_a_connection(where: str, running: RunningTree) -> 
     assert run_in(where, senders.is_direct_after_two) == [False, True, True]
 
 
-def is_direct_after_two_tells(sender: Any) -> bool:
-    for number in range(2):
+def only_tells_and_futures(sender: Any) -> bool:
+    for number in range(10):
         TO.tell(number)
-    return is_direct()
-
-
-@anywhere
-def test_the_second_tell_makes_a_connection(where: str, running: RunningTree) -> None:
-    assert run_in(where, is_direct_after_two_tells)
-
-
-def only_futures(sender: Any) -> bool:
-    for _ in range(10):
         TO.ask_future(b"x").get(30)
     return is_direct()
 
 
 @anywhere
-def test_futures_need_no_connection(where: str, running: RunningTree) -> None:
-    assert not run_in(where, only_futures)
+def test_tells_and_futures_need_no_connection(where: str, running: RunningTree) -> None:
+    assert not run_in(where, only_tells_and_futures)
 
 
 @anywhere

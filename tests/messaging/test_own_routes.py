@@ -112,6 +112,7 @@ def test_what_is_refused_when_it_is_sent_again_fails_or_is_a_dead_letter(registr
 
 def test_a_worker_that_has_no_connections_is_asked_otherwise(routes: OwnRoutes) -> None:
     assert [routes.find("tree/to") for _ in range(3)] == [None] * 3
+    assert not routes.send("tree/to", Message("message", Payload("told")))
 
 
 def test_after_the_end_no_connection_is_made(routes: OwnRoutes) -> None:

@@ -94,6 +94,14 @@ def _note_other_way(known: Route | float | None) -> None:
         known.is_passed = True
 
 
+class _AtThreadEnd:
+    """Sends what a thread holds back when the thread ends; `Thread.join` returns after that."""
+
+    def __del__(self) -> None:
+        if holders:  # None at the end of the interpreter
+            send_held()
+
+
 class Routes:
     """The direct connections of this process: one for each thread and each worker to which that thread sends.
 
@@ -112,6 +120,7 @@ class Routes:
 
     def _begin(self) -> None:
         self._of_thread = threading.local()
+        self._ends = threading.local()
         self._all: dict[weakref.ref[Route], None] = {}
         self._close_unused_at = 0.0
         self._reactor: Reactor | None = None
@@ -321,6 +330,7 @@ class Routes:
         if not self._has_reactor():
             os.close(made.descriptor)
             return None
+        self._ends.sends = _AtThreadEnd()
         route = Route(self, path, made, self._bell_of(made.slot))
         self._all[weakref.ref(route, self._forget)] = None
         return route

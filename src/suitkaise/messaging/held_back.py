@@ -1,10 +1,10 @@
 """Messages that a thread holds back for a moment, to send many of them with one system call.
 
 Where a thread tells a worker many small messages, each right after the one before, the later ones of this burst are
-held back. They are sent when they are enough, before the thread sends, answers or reports anything else, before it
-waits for its next message, and by the I/O thread a millisecond later. So others can notice it only while the thread
-computes right after its burst: its last messages leave as soon as the I/O thread gets the interpreter, and they are
-lost if the process is killed before that.
+held back. They are sent when they are enough, before the thread sends, answers, reports or stores anything else, before
+it waits for its next message, before its end, and by the I/O thread a millisecond later. So others can notice it only
+while the thread computes or waits elsewhere right after its burst: its last messages leave when the I/O thread gets the
+interpreter, and they are lost if the process is killed before that.
 """
 
 from __future__ import annotations

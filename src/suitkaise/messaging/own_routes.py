@@ -68,8 +68,14 @@ class OwnRoutes:
         """Return this thread's connection to the worker at a path, if there is one or one can be made."""
         self.holds_back: Callable[[str, Any], bool] = self._routes.holds_back
         """Hold back what this thread tells the worker at a path, if it belongs to a burst."""
-        self.known: Callable[[str], Route | None] = self._routes.known
-        """Return this thread's connection to the worker at a path, if there is one."""
+
+    def send(self, path: str, message: Message) -> bool:
+        """Send a message over this thread's connection to the worker at `path`; return False if there is none.
+
+        Raises what `Route.send` raises.
+        """
+        route = self._routes.known(path)
+        return route is not None and route.send(message)
 
     def in_use(self) -> list[str]:
         """Return the paths of the workers to which this thread has to send itself; see `Routes.in_use`."""

@@ -138,11 +138,8 @@ class Registry:
             if mailbox.put(message):
                 return True
         if address.bound is None:
-            if address.kind == "process" and self._routes is not None:
-                find = self._routes.find if message.reply is None else self._routes.known  # futures make none
-                route = find(path)
-                if route is not None and route.send(message):
-                    return True
+            if address.on_detached is not None and self._routes is not None and self._routes.send(path, message):
+                return True
             if holders:
                 send_held()
             if address.send(message):
