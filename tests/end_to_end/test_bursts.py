@@ -1,11 +1,12 @@
 """What a thread holds back of a burst is with its receiver before the thread does anything that others may notice.
 
-The I/O threads send nothing of it here, so that only the thread itself can.
+In most tests the I/O threads send nothing of it, so that only the thread itself can.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,23 @@ def test_what_the_program_has_told_is_on_its_way_before_anything_else_that_it_se
     burst()
     ACTS[act]()
     eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+class Computes(Process):
+    """Tells a burst, and then computes until all of it has arrived. Its I/O thread sends the last of it."""
+
+    def on_receive(self, file: Path) -> bool:
+        burst()
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            if file.exists() and file.read_text() == ALL:
+                return True
+        return False
+
+
+def test_the_last_messages_of_a_burst_leave_while_their_sender_computes(tmp_path: Path) -> None:
+    with Supervisor("tree", Child(Notes, args=(tmp_path / "to",), id="to"), Child(Computes, id="from")).start() as tree:
+        assert tree["from"].ask(tmp_path / "to", timeout=2 * GRACE)
 
 
 def burst_and_answer() -> str:
