@@ -265,7 +265,13 @@ class ForkedProcess:
             return
         except wire.WireError as error:
             self._context.reactor.remove_reader(self._buffer)
-            self._callbacks.kill(f"invalid data from the worker's process: {error}")
+            no_memory = isinstance(error, wire.NoMemory)
+            what = (
+                "the program has no memory for what it has sent"
+                if no_memory
+                else "invalid data from the worker's process"
+            )
+            self._callbacks.kill(f"{what}: {error}")
             return
         for frame in frames:
             self._handle(frame)
