@@ -83,7 +83,7 @@ NOTHING = _Nothing()
 
 def has_table(data: Data | Pieces) -> bool:
     """Return whether data begins with a table."""
-    return _first(data)[:1] == _TABLE
+    return (data if type(data) is bytes else _first(data))[:1] == _TABLE
 
 
 def with_table(entries: dict[str, bytes], data: bytes | Pieces) -> bytes | Pieces:

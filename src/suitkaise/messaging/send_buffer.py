@@ -125,7 +125,8 @@ class SendBuffer:
             if sent:
                 self._queue(data, sent[0])
             raise
-        self._queue(data, sent[0] if sent else 0)
+        if not sent or sent[0] < len(data):
+            self._queue(data, sent[0] if sent else 0)
 
     def _queue(self, data: bytes | Pieces, sent: int) -> None:
         for part in data.parts if isinstance(data, Pieces) else (data,):
@@ -156,7 +157,7 @@ class SendBuffer:
             if isinstance(data, Pieces):
                 send_and_record(sent, self.sock.sendmsg, data.parts, NO_ANCILLARY_DATA, FLAGS)
             else:
-                send_and_record(sent, self.sock.send, data, FLAGS)
+                sent.extend(map(self.sock.send, (data,), FLAGS))  # `send_and_record`, without that call
         except OSError as error:
             # If the peer is gone, the end of the process or of the stream is noticed elsewhere.
             sent.append(0 if takes_more_later(error) else len(data))

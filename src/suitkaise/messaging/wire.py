@@ -134,8 +134,9 @@ def encode(header: Header, payload: Data | Pieces = b"", *, long_header: bool = 
 
 def frame(header: Header, payload: Data | Pieces = b"", *, long_header: bool = False) -> bytes | Pieces:
     """Return one frame; in pieces, if its payload is. Raises what `parts` raises."""
-    joined = parts(header, payload, long_header=long_header)
-    return Pieces(joined) if isinstance(payload, Pieces) else b"".join(joined)
+    if isinstance(payload, Pieces):
+        return Pieces(parts(header, payload, long_header=long_header))
+    return encode(header, payload, long_header=long_header)
 
 
 def send(sock: socket.socket, header: Header, payload: Data = b"") -> None:
