@@ -31,6 +31,7 @@ from suitkaise import (
     Supervisor,
 )
 from suitkaise.events import ChildStartFailure, ChildStopError, ChildStopped
+from suitkaise.platform import log_queue
 from suitkaise.runtime import runtime
 from suitkaise.status import Status
 from suitkaise.workers import readiness
@@ -826,6 +827,8 @@ class CapturedOutput(logging.Handler):
         return self
 
     def __exit__(self, *error):
+        if log_queue._open is not None:
+            log_queue._open.flush()  # or the next test gets what is left
         logging.getLogger().setLevel(self._level)
         logging.getLogger("suitkaise.worker").removeHandler(self)
 
