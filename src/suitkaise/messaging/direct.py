@@ -95,10 +95,16 @@ def _note_other_way(known: Route | float | None) -> None:
 
 
 class _AtThreadEnd:
-    """Sends what a thread holds back when the thread ends; `Thread.join` returns after that."""
+    """Sends what a thread holds back when the thread ends; `Thread.join` returns after that.
+
+    In a forked child another thread, the one that has forked, ends the data of all the others: it must send nothing.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
 
     def __del__(self) -> None:
-        if holders:  # None at the end of the interpreter
+        if holders and threading.get_ident() == self._thread:  # None at the end of the interpreter
             send_held()
 
 
