@@ -222,7 +222,7 @@ class Route:
     def send_held(self) -> None:
         """Send what is held back; from any thread."""
         with self._lock:
-            if self.closed or not self._outbox.held:
+            if self.broken or not self._outbox.held:
                 return
             outer, self._sending = self._sending, True
             try:
