@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, whereis
+from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, flush, whereis
 from suitkaise.messaging import route
 from suitkaise.pools import ProcessPool, ThreadPool
 from suitkaise.runtime.running_tree import RunningTree
@@ -78,6 +78,9 @@ class _Sends:
             self.reply_to().fail("failed")  # type: ignore[attr-defined]
         if act == "wait":
             self.wait(LATER)  # type: ignore[attr-defined]
+        if act == "store a checkpoint":
+            self.checkpoint(act)  # type: ignore[attr-defined]
+            over.wait(LATER)
         if act in ACTS:
             ACTS[act]()
             over.wait(LATER)
@@ -89,6 +92,7 @@ ACTS: dict[str, Callable[[], Any]] = {
     "ask a worker": lambda: WorkerRef("tree/other").ask("all"),
     "ask a thread": lambda: WorkerRef("tree/answers").ask("asked"),
     "look for a worker": lambda: whereis("tree/other"),
+    "flush": flush,
 }
 
 
@@ -149,7 +153,7 @@ def test_what_a_worker_has_told_is_there_while_it_waits_in_a_hook(
 
 
 @pytest.mark.parametrize("kind", ["waits", "thread"])
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", [*ACTS, "store a checkpoint"])
 def test_what_a_worker_has_told_is_on_its_way_before_anything_else_that_it_sends(
     act: str, kind: str, running: RunningTree, tmp_path: Path
 ) -> None:
@@ -199,6 +203,34 @@ def test_what_a_task_has_told_is_there_before_its_result(pool: Any, running: Run
 def test_what_a_task_of_the_program_has_told_is_there_before_its_result(running: RunningTree) -> None:
     assert running.task(burst_and_answer).result(GRACE) == "answer"
     assert running["to"].ask("all") == ALL
+
+
+def received() -> str:
+    return str(WorkerRef("tree/to").ask("all"))
+
+
+@pytest.mark.parametrize("pool", [ProcessPool, ThreadPool])
+def test_what_the_program_has_told_is_there_before_a_task_of_a_pool_that_it_submits_next(
+    pool: Any, running: RunningTree
+) -> None:
+    with pool(1) as executor:
+        assert executor.submit(received).result(GRACE) == ""
+        burst()
+        assert executor.submit(received).result(GRACE) == ALL
+
+
+class Starts(Thread):
+    def on_start(self) -> None:
+        self.received = received()
+
+    def on_receive(self, message: Any) -> str:
+        return self.received
+
+
+def test_what_the_program_has_told_is_there_before_a_tree_that_it_starts_next(running: RunningTree) -> None:
+    burst()
+    with Supervisor("next", Child(Starts, id="starts")).start() as following:
+        assert following["starts"].ask("received") == ALL
 
 
 ORDERS: dict[str, Callable[[RunningTree], Any]] = {

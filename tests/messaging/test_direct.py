@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -651,6 +652,10 @@ def arrived(incoming: Incoming) -> list[Any]:
     return [message.body.value for message in messages]
 
 
+def arrived_before_the_end(incoming: Incoming) -> list[Any]:
+    return [message.body.value for message in incoming.cut()]
+
+
 @pytest.mark.usefixtures("late")
 def test_the_later_messages_of_a_burst_are_held_back_until_they_are_enough(hub: Hub) -> None:
     route = hub.route()
@@ -836,6 +841,37 @@ def test_a_forked_child_sends_nothing_of_what_its_parent_holds_back(hub: Hub) ->
     assert arrived(hub.incoming[0]) == bodies[:BURST]
     send_held()
     assert arrived(hub.incoming[0]) == bodies[BURST:]
+
+
+@pytest.mark.usefixtures("late")
+def test_a_forked_child_sends_nothing_where_another_thread_has_a_connection(hub: Hub) -> None:
+    connected, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        hub.route()
+        connected.set()
+        over.wait(SOON)
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(other)
+        assert connected.wait(SOON)
+        bodies = burst(hub.route(), 5)
+        child = os.fork()  # Python ends the other thread's data there
+        if child == 0:
+            os._exit(0)
+        over.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert arrived(hub.incoming[1]) == bodies[:BURST]
+
+
+@pytest.mark.usefixtures("late")
+def test_what_is_held_back_is_not_sent_over_a_connection_that_was_given_up(hub: Hub) -> None:
+    route = hub.route()
+    bodies = burst(route, 5)
+    route.give_up()
+    hub.routes.reactor.close()
+    send_held()
+    assert arrived_before_the_end(hub.incoming[0]) == bodies[:BURST]
 
 
 @pytest.mark.usefixtures("late")

@@ -191,7 +191,8 @@ class Registry:
         return True
 
     def flush(self, until: float) -> int:
-        """Return 0: what was sent here is accepted."""
+        """Send what this thread holds back; return 0: what was sent here is accepted."""
+        send_held()
         return 0
 
     def in_use(self) -> list[str]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from suitkaise.engines.engine import Exit
 from suitkaise.errors import NotSerializable, RuntimeGone, SuitkaiseError
 from suitkaise.exits import ExitReason, Hung
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.identity import current_owner
 from suitkaise.messaging.protocol import AdminAction
 from suitkaise.platform.flag import Flag
@@ -114,6 +115,7 @@ class Scheduler:
         """
         if os.getpid() != self._process:
             raise RuntimeGone(f"this is a forked copy of the program; the pool {self.name!r} runs in the original")
+        send_held()
         try:
             with self.lock:
                 if self._broken is not None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from suitkaise.errors import no_attribute
+from suitkaise.messaging.held_back import send_held
 from suitkaise.platform.flag import Flag
 from suitkaise.specs import SupervisorSpec
 from suitkaise.specs.supervisor import may_start_processes
@@ -61,6 +62,7 @@ def start(
     tree: SupervisorSpec, wait: Callable[[Flag], object] = Flag.wait, *, processes: bool | None = None
 ) -> RunningTree:
     """Start the tree; `wait` blocks until the tree is up. See `Supervisor.start`, and `added`."""
+    send_held()
     with added(tree, processes=processes) as (runtime, supervisor):
         from suitkaise.runtime.running_tree import RunningTree
 
@@ -83,6 +85,7 @@ class AsyncStart:
     async def __aenter__(self) -> RunningTree:
         import asyncio  # 35 ms
 
+        send_held()
         starting = in_thread(start, self._tree, self._wait)
         try:
             self._running = await asyncio.shield(starting)

@@ -12,6 +12,7 @@ from typing import Any
 
 from suitkaise.exits import ExitReason, Normal, Shutdown
 from suitkaise.messaging import codec
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import RequestKind
@@ -198,6 +199,7 @@ class WorkerContext:
         """Keep a copy of the value for the next incarnation."""
         assert self.on_checkpoint is not None
         payload = Payload(data=codec.dumps(value, root="checkpoint"))
+        send_held()
         self.on_checkpoint(payload)
         self._last_checkpoint = payload
 
