@@ -689,6 +689,25 @@ def ask_it(hub: Hub, route: Route) -> None:
     assert route.send(future("last")[1])
 
 
+@pytest.mark.usefixtures("late")
+def test_messages_to_several_receivers_in_turn_are_not_held_back_but_for_a_few(hub: Hub) -> None:
+    """Each of them would be sent by itself, by the message to the next receiver, and cost more than without that."""
+    assert hub.routes.find("tree/first") is None
+    first = hub.routes.find("tree/first")
+    assert first is not None
+    routes = [first, hub.route()]
+    held = 0
+    for number in range(10 * BURST):
+        route = routes[number % 2]
+        if route.holds_back(number):
+            held += 1
+        else:
+            assert route.send(tell(number))
+    assert held <= 10
+    send_held()
+    assert [arrived(incoming) for incoming in hub.incoming] == [[*range(0, 10 * BURST, 2)], [*range(1, 10 * BURST, 2)]]
+
+
 OTHERS: dict[str, Any] = {
     "a question": ask_it,
     "a large message": lambda hub, route: route.send(tell(bytes(100_000))),

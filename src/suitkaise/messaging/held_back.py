@@ -18,8 +18,8 @@ __all__ = ["Holder", "holders", "never", "send_held"]
 class Holder(Protocol):
     """A connection that holds messages back."""
 
-    def send_held(self) -> None:
-        """Send what is held back."""
+    def end_burst(self) -> None:
+        """Send what is held back; hold nothing back until there is another burst."""
         ...
 
 
@@ -33,9 +33,9 @@ def never(path: str, value: Any) -> bool:
 
 
 def send_held() -> None:
-    """Send what this thread holds back."""
+    """Send what this thread holds back, since it does something else now: its burst is over."""
     if not holders:
         return
     holder = holders.pop(threading.get_ident(), None)
     if holder is not None:
-        holder.send_held()
+        holder.end_burst()

@@ -206,10 +206,10 @@ class Route:
             held = self._outbox.held
             if self.broken or self._asking or self._sending or self._outbox.waiting:
                 return False
-            if not held:
+            if holders.get(self._thread) is not self:
                 send_held()
-                if not self._sends_held_soon:
-                    self._send_held_soon()
+            if not held and not self._sends_held_soon:
+                self._send_held_soon()
             held.append(payload)
             holders[self._thread] = self  # each time: a signal handler may have sent what was held back before
             self.used = True
@@ -218,6 +218,11 @@ class Route:
             if len(held) >= HELD:
                 self.send_held()
         return True
+
+    def end_burst(self) -> None:
+        """Send what is held back, and count the messages of a burst anew."""
+        self._told = 0
+        self.send_held()
 
     def send_held(self) -> None:
         """Send what is held back; from any thread."""
