@@ -17,7 +17,7 @@ from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, flu
 from suitkaise.messaging import route
 from suitkaise.pools import ProcessPool, ThreadPool
 from suitkaise.runtime.running_tree import RunningTree
-from tests.support import GRACE, eventually
+from tests.support import GRACE, eventually, run_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -250,3 +250,26 @@ def test_what_the_program_has_told_a_worker_is_there_before_an_order_to_stop(
     if order == "rejoin":
         ref.join(GRACE)
     assert (tmp_path / "to").read_text() == ALL
+
+
+ENDS = """
+from suitkaise import Child, Process, Supervisor
+from suitkaise.messaging import route
+
+class Prints(Process):
+    def on_receive(self, message):
+        if message != "all":
+            print(message, flush=True)
+
+if __name__ == "__main__":
+    route._SOON = route._MOMENT = 60.0
+    ref = Supervisor("tree", Child(Prints, id="to", drain=3.0)).start()["to"]
+    ref.ask("all")
+    ref.ask("all")
+    for number in range(COUNT):
+        ref.tell(number)
+"""
+
+
+def test_what_a_program_has_told_is_there_before_its_end_stops_its_trees() -> None:
+    assert run_program(ENDS.replace("COUNT", str(COUNT))).check().stdout == ALL

@@ -24,6 +24,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.events import Event, KeeperLost
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.event_bus import Bus
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.log_rings import EVENT, LogRings, Run
 from suitkaise.messaging.logs import log_event
@@ -416,6 +417,7 @@ def _at_exit() -> None:
     with _guard:  # a tree that another thread has stopped may be cleared away at this moment
         if _runtime is None:
             return
+    send_held()
     roots = list(running_trees().values())
     for root in roots:
         root.stop()
