@@ -202,12 +202,12 @@ class Route:
         if type(payload) is not bytes or len(payload) > _MOST_HELD or payload[0] < 2:  # it has a table, see `codec`
             self._told = 1
             return False
+        if holders and holders.get(self._thread) is not self:
+            send_held()  # here: no thread waits for the lock of a connection while it has that of another one
         with self._lock:
             held = self._outbox.held
             if self.broken or self._asking or self._sending or self._outbox.waiting:
                 return False
-            if holders.get(self._thread) is not self:
-                send_held()
             if not held and not self._sends_held_soon:
                 self._send_held_soon()
             held.append(payload)
