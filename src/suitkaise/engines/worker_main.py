@@ -56,6 +56,7 @@ from suitkaise.messaging.bundle_tables import Known, behind_table
 from suitkaise.messaging.child_processes import share_definitions
 from suitkaise.messaging.connection import FrameWriter, when_there_is_memory
 from suitkaise.messaging.descriptor_codec import loads_with_descriptors
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.identity import set_owner
 from suitkaise.messaging.inbox import Taken
 from suitkaise.messaging.logs import end_forwarding, forward_all
@@ -472,6 +473,7 @@ class WorkerProcess:
 
     def send(self, report: WorkerReport, payload: bytes | Pieces = b"") -> None:
         """Send one frame to the hub; do nothing if the hub is gone."""
+        send_held()
         with contextlib.suppress(OSError):
             self._writer.write(report, payload, long_header=True)
 

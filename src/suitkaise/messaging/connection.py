@@ -297,7 +297,7 @@ class Outbox:
                 entry = _PendingFrame((wire.encode(_SEVERAL, payload),)), _SEVERAL, payload
                 waits.extend(map(self.waiting.insert, (ahead,), (entry,)))  # ahead of those of a signal handler
         finally:
-            if waits:
+            if waits:  # whatever a signal handler has raised behind that
                 del self.held[:count]
                 self._bytes += len(payload)
             self._writing = False

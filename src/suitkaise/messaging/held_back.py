@@ -1,10 +1,12 @@
 """Messages that a thread holds back for a moment, to send many of them with one system call.
 
 Where a thread tells a worker many small messages, each right after the one before, the later ones of this burst are
-held back. They are sent when they are enough, before the thread sends, answers, reports or stores anything else, before
-it waits for its next message, before its end, and by the I/O thread a millisecond later. So others can notice it only
-while the thread computes or waits elsewhere right after its burst: its last messages leave when the I/O thread gets the
-interpreter, and they are lost if the process is killed before that.
+held back. They are sent when they are enough, and before the thread does anything that others could notice: it sends
+another message, a request or an answer, submits a task or returns its result, stores a value or a checkpoint, logs in a
+worker's process, starts or stops a tree, waits for its next message, or ends. And the I/O thread sends them a
+millisecond later. So only a thread that computes, prints or waits elsewhere right after its burst can be ahead of its
+last messages, until the I/O thread gets the interpreter; and they are lost if the process is killed, or calls
+`os._exit`, before that.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ class Route:
         self._sends_held_soon = True
 
     def _send_held_now(self) -> None:
-        """Do so in the I/O thread, and again after a moment, until nothing is held back any more."""
+        """Send what is held back, in the I/O thread; look again after a moment while the burst goes on."""
         with self._lock:
             self._sends_held_soon = False
             self._forget_held()
@@ -401,6 +401,7 @@ class Route:
     def _retire(self) -> None:
         """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
         self.broken = self.closed = True
+        self._forget_held()
         self._routes.forget(self)
         self._expected.clear()
         with contextlib.suppress(OSError):
