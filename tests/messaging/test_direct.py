@@ -327,6 +327,31 @@ def test_what_waits_is_sent_although_an_earlier_future_is_not_answered_yet(hub: 
     assert answer.get(SOON) == ("answer", "first")
 
 
+def test_answers_come_while_a_thread_that_a_signal_handler_has_interrupted_has_the_lock_of_a_connection(
+    hub: Hub,
+) -> None:
+    """The handler may wait for one of them. Without signals: what has the lock is this test."""
+    first = hub.route()
+    assert hub.routes.find("tree/other") is None
+    second = hub.routes.find("tree/other")
+    assert second is not None
+    answers = []
+    with first._lock:
+        for route, incoming in ((first, hub.incoming[0]), (second, hub.incoming[1]), (first, hub.incoming[0])):
+            answer, message = future("asked")
+            assert route.send(message)
+            answer_all(received(incoming, 1))
+            answers.append(answer)
+        assert [answer.get(SOON) for answer in answers] == [("answer", "asked")] * 3
+        hub.routes.reactor.call_soon_threadsafe(first._close_when_free)
+        first._send_held_soon()
+        answer, message = future("asked")
+        assert second.send(message)
+        answer_all(received(hub.incoming[1], 1))
+        assert answer.get(SOON) == ("answer", "asked")
+    eventually(lambda: not first._watched)
+
+
 def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
     route = hub.route()
     with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.01 s"):

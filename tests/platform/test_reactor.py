@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import selectors
 import socket
 import threading
 import time
@@ -15,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from suitkaise.platform import reactor as reactors
 from suitkaise.platform.reactor import Reactor, SerialExecutor
+from suitkaise.platform.selector import Selector, Source
 from tests.support import eventually, no_thread_is_left
 
 SOON = 10.0
@@ -177,20 +178,20 @@ def test_a_listener_is_asked_again_a_moment_after_it_could_not_accept(
     assert second - first >= 0.4
 
 
-class FullSelector(selectors.DefaultSelector):
+class FullSelector(Selector):
     """A selector for which the kernel has no room until `full` is cleared."""
 
     full = False
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+    def add(self, source: Source, callback: Any, *, writes: bool = False) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().register(fileobj, events, data)
+        super().add(source, callback, writes=writes)
 
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reactor, FullSelector]]:
-    monkeypatch.setattr(selectors, "DefaultSelector", FullSelector)
+    monkeypatch.setattr(reactors, "Selector", FullSelector)
     reactor = Reactor()
     selector = reactor._selector
     assert isinstance(selector, FullSelector)

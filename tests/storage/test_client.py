@@ -65,7 +65,7 @@ def test_what_a_thread_holds_back_of_its_messages_is_sent_before_what_it_writes(
     seen: list[Any] = []
 
     class Holds:
-        def send_held(self) -> None:
+        def end_burst(self) -> None:
             seen.append(storage.tree.get("key", default=None))
 
     holders[threading.get_ident()] = Holds()

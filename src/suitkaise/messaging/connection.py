@@ -251,12 +251,13 @@ class Outbox:
         """
         if self.held:
             self.send_held()
-        if self.waiting or self._writing or len(payload) > _SMALL:
-            return self._queue(header, payload, copies=copies)
-        data = wire.encode(header, payload)
+        is_small = len(payload) <= _SMALL
+        data = wire.encode(header, payload) if is_small else b""
         sent: list[int] = []
         kept = True
-        self._writing = True
+        if self.waiting or self._writing or not is_small:
+            return self._queue(header, payload, copies=copies)
+        self._writing = True  # without a call since that look, so no signal handler has come in between
         try:
             sent.extend(map(self._send, (data,), _NOT_WAITING))  # `send_and_record`, without that call
         except OSError as error:
@@ -365,7 +366,7 @@ class Outbox:
         """Send the first of many small frames together."""
         frames: list[_PendingFrame] = []
         size = 0
-        for frame, _, _ in itertools.islice(self.waiting, _MOST_TOGETHER):
+        for frame, _, _ in list(itertools.islice(self.waiting, _MOST_TOGETHER)):  # a signal handler may add one
             if frame.size > _SMALL or size > _SMALL:
                 break
             frames.append(frame)

@@ -53,6 +53,9 @@ _MOST_HELD = 512
 _MOMENT = 0.001
 """Seconds after which the I/O thread sends what is held back."""
 
+_A_MOMENT = 0.001
+"""Seconds for which the I/O thread waits for a lock, see `Route._on_event`."""
+
 _LONGEST = 1e6
 """Seconds; `poll` counts milliseconds in 32 bits."""
 
@@ -126,6 +129,9 @@ class Route:
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
         self._lock = RLock()
+        self._reads = RLock()  # whose owner reads, if that is the I/O thread, or reads the rest
+        self._ended_by: Exception | None = None  # what has ended the reading of the I/O thread
+        self._tries_again = False  # that thread
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self._known = Known()
@@ -208,15 +214,19 @@ class Route:
             held = self._outbox.held
             if self.broken or self._asking or self._sending or self._outbox.waiting:
                 return False
-            if not held and not self._sends_held_soon:
-                self._send_held_soon()
-            held.append(payload)
-            holders[self._thread] = self  # each time: a signal handler may have sent what was held back before
-            self.used = True
-            if self._note_sent is not None:
-                self._note_sent(1)
-            if len(held) >= HELD:
-                self.send_held()
+            self._sending = True  # until the end: what a signal handler asks goes through the hub
+            try:
+                if not held and not self._sends_held_soon:
+                    self._send_held_soon()
+                held.append(payload)
+                holders[self._thread] = self  # each time: a signal handler may have sent what was held back before
+                self.used = True
+                if self._note_sent is not None:
+                    self._note_sent(1)
+                if len(held) >= HELD:
+                    self.send_held()
+            finally:
+                self._sending = False
         return True
 
     def end_burst(self) -> None:
@@ -233,10 +243,10 @@ class Route:
             try:
                 self._outbox.send_held()
             finally:
-                self._sending = outer
                 self._bell[0] = 1
                 if self._outbox.waiting and not self._asking:
                     self._watch()
+                self._sending = outer
 
     def _send_held_soon(self) -> None:
         self._routes.reactor.call_at(time.monotonic() + _MOMENT, self._send_held_now)
@@ -244,7 +254,10 @@ class Route:
 
     def _send_held_now(self) -> None:
         """Send what is held back, in the I/O thread; look again after a moment while the burst goes on."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_A_MOMENT):
+            self._send_held_soon()
+            return
+        try:
             self._sends_held_soon = False
             self._forget_held()
             if self._outbox.held:
@@ -252,6 +265,8 @@ class Route:
                 self.send_held()
             if self._receiver_ended:
                 self.close_if_idle()
+        finally:
+            self._lock.release()
 
     def _forget_held(self) -> None:
         if holders.get(self._thread) is self:
@@ -460,40 +475,81 @@ class Route:
     def _watch(self) -> None:
         """Have the I/O thread read, and send what waits; called with the lock."""
         if not self._watched:
-            self._watched = True
             self._routes.reactor.add_reader(self, self._on_event)  # which does not wake that thread
+            self._watched = True  # behind that: a signal handler that comes in between adds it, too
         if self._outbox.waiting and not self._awaits_room:
-            self._awaits_room = True
             self._routes.reactor.call_soon_threadsafe(self._on_event)
+            self._awaits_room = True  # likewise
 
     def _on_event(self) -> None:
-        with self._lock:
-            if self.closed or not self._watched:
-                return
-            if self._outbox.waiting:
-                self._outbox.flush()
-                self._bell[0] = 1
-            try:
-                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                pass
-            except (wire.PeerClosed, wire.WireError, OSError) as error:
-                if isinstance(error, wire.NoMemory):  # the receiver goes on, so its end will not tell the askers
-                    while self._expected:
-                        self._expected.popitem()[1](False, Payload(MemoryError(str(error))))
-                self._settle()
-                self._close()
-                return
-            if self._outbox.ended:
-                self._settle()
-            if self._expected or self._outbox.waiting:
-                self._awaits_room = bool(self._outbox.waiting)
-                self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
-            elif self.broken or self._receiver_ended:
-                self._close()
-            else:
-                self._routes.reactor.remove_reader(self)
-                self._watched = self._awaits_room = False
+        """Read, and send what waits.
+
+        The I/O thread waits only a moment for a lock, and tries again: a signal handler may wait for an answer that
+        comes by this thread, over any connection, while the thread that it has interrupted has the lock.
+        """
+        if not self._read_as_io_thread() or not self._lock.acquire(timeout=_A_MOMENT):
+            self._try_again()
+            return
+        try:
+            self._after_reading()
+        finally:
+            self._lock.release()
+
+    def _try_again(self) -> None:
+        if not self._tries_again:
+            self._tries_again = True
+            self._routes.reactor.call_soon_threadsafe(self._on_event_again)
+
+    def _on_event_again(self) -> None:
+        self._tries_again = False
+        self._on_event()
+
+    def _read_as_io_thread(self) -> bool:
+        """Read once, if this thread is to read; return False if another one reads the rest.
+
+        The lock is not needed for that: no other thread reads while this one watches, and none closes the socket.
+        """
+        if self.closed or not self._watched or self._ended_by is not None:
+            return True
+        if not self._reads.acquire(timeout=_A_MOMENT):
+            return False
+        try:
+            self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+        except (wire.PeerClosed, wire.WireError, OSError) as error:
+            self._ended_by = error
+        finally:
+            self._reads.release()
+        return True
+
+    def _after_reading(self) -> None:
+        """Send what waits, and do what follows from what was read; called with the lock."""
+        if self.closed:
+            return
+        if not self._watched:  # a signal handler has raised before that was noted
+            self._routes.reactor.remove_reader(self)
+            return
+        if self._outbox.waiting:
+            self._outbox.flush()
+            self._bell[0] = 1
+        if self._ended_by is not None:
+            if isinstance(self._ended_by, wire.NoMemory):  # the receiver goes on, so its end will not tell the askers
+                while self._expected:
+                    self._expected.popitem()[1](False, Payload(MemoryError(str(self._ended_by))))
+            self._settle()
+            self._close()
+            return
+        if self._outbox.ended:
+            self._settle()
+        if self._expected or self._outbox.waiting:
+            self._awaits_room = bool(self._outbox.waiting)
+            self._routes.reactor.set_writer(self, self._on_event, also=self._awaits_room)
+        elif self.broken or self._receiver_ended:
+            self._close()
+        else:
+            self._routes.reactor.remove_reader(self)
+            self._watched = self._awaits_room = False
 
     def _dispatch(self, frames: list[wire.Frame]) -> None:
         for header, payload in frames:
@@ -544,7 +600,10 @@ class Route:
         """Read what comes until the receiver closes the connection; return False if it does not."""
         try:
             while self._poll.poll(LAST_WORDS * 1000):
-                self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+                with self._reads:
+                    self._dispatch(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
+        except BlockingIOError:  # the I/O thread was faster
+            return self._read_rest()
         except (wire.PeerClosed, wire.WireError, OSError):
             return True
         return False
@@ -617,9 +676,14 @@ class Route:
             self._lock.release()
 
     def _close_when_free(self) -> None:
-        """Close the connection if it is idle; for the I/O thread, which may wait for the lock."""
-        with self._lock:
+        """Close the connection if it is idle; for the I/O thread."""
+        if not self._lock.acquire(timeout=_A_MOMENT):
+            self._routes.reactor.call_soon_threadsafe(self._close_when_free)
+            return
+        try:
             self.close_if_idle()
+        finally:
+            self._lock.release()
 
     def close_ended(self) -> None:
         """Close the connection, whose receiver has ended, now or as soon as it is idle, without waiting."""

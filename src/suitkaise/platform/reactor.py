@@ -8,15 +8,14 @@ import heapq
 import itertools
 import os
 import queue
-import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
+from suitkaise.platform.selector import Callback, HasFileno, Selector, Source
 from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["PATIENCE", "Reactor", "SerialExecutor", "TimerHandle", "in_io_thread"]
@@ -40,16 +39,6 @@ _NO_MEMORY_PAUSE = 0.01
 
 _ROOM = 64
 """How many timers may wait before the cancelled ones among them are removed."""
-
-Callback = Callable[..., None]
-
-
-class HasFileno(Protocol):
-    """Anything with a file descriptor."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        ...
 
 
 class TimerHandle:
@@ -94,15 +83,15 @@ class Reactor:
     def __init__(self) -> None:
         self.on_end: Callable[[BaseException], None] | None = None
         self._failed = False
-        self._selector = selectors.DefaultSelector()
-        self._unwatched: dict[HasFileno | int, tuple[int, Callback]] = {}  # sources that epoll has no room for now
+        self._selector = Selector()
+        self._unwatched: dict[Source, tuple[Callback, bool]] = {}  # sources that epoll has no room for now
         self._calls: deque[Callback] = deque()
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._room = _ROOM
         self._numbers = itertools.count()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = RLock()  # a closed descriptor's number may be used again
-        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+        self._selector.add(self._bell, self._answer_bell)
         self._closed = False
         self._thread = DaemonThread(target=self._run, name="suitkaise-io")
         try:
@@ -149,33 +138,38 @@ class Reactor:
         if bell >= 0:  # else the thread had ended, and has closed it
             os.close(bell)
 
-    def add_reader(self, source: HasFileno | int, callback: Callback) -> None:
-        """Call `callback` whenever `source` is readable. The kernel tells a thread that waits already."""
+    def add_reader(self, source: Source, callback: Callback) -> None:
+        """Call `callback` whenever `source` is readable. The kernel tells a thread that waits already.
+
+        A signal handler may come, and may raise; then `source` is added by the next call, as if there had been none.
+        """
         try:
-            self._selector.register(source, selectors.EVENT_READ, callback)
+            self._selector.add(source, callback)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             logger.error("events of a process or a connection are noticed later: epoll_ctl: %s", error)
-            self._watch_later(source, selectors.EVENT_READ, callback)
+            self._watch_later(source, callback, writes=False)
 
     # ------------------------------------------------------------ from the reactor's thread
-    def set_writer(self, source: HasFileno | int, callback: Callback, *, also: bool) -> None:
-        """Call `callback` also when `source` can be written to; with `also=False`, only when it can be read."""
-        events = selectors.EVENT_READ | selectors.EVENT_WRITE if also else selectors.EVENT_READ
-        if source in self._unwatched:
-            self._unwatched[source] = events, callback
-            return
-        self._selector.modify(source, events, callback)
+    def set_writer(self, source: Source, callback: Callback, *, also: bool) -> None:
+        """Call `callback` also when `source` can be written to; with `also=False`, only when it can be read.
 
-    def remove_reader(self, source: HasFileno | int) -> None:
+        Raises:
+            KeyError: `source` has no callback.
+            ValueError: it is closed.
+        """
+        if source in self._unwatched:
+            self._unwatched[source] = callback, also
+            return
+        if source not in self._selector:
+            raise KeyError(source)
+        self._selector.add(source, callback, writes=also)
+
+    def remove_reader(self, source: Source) -> None:
         """Stop calling back for `source`; do nothing if it has no callback."""
-        if self._unwatched.pop(source, None) is not None:
-            return
-        try:
-            self._selector.unregister(source)
-        except (KeyError, ValueError):
-            return
+        if self._unwatched.pop(source, None) is None:
+            self._selector.remove(source)
 
     def accept_later(self, listener: HasFileno, accept: Callback) -> None:
         """Call `accept` again in a moment: most likely no descriptor is left now, and connections wait in the queue."""
@@ -188,23 +182,23 @@ class Reactor:
         self.call_at(time.monotonic() + _ACCEPT_AGAIN, again)
 
     # ------------------------------------------------------------ sources for which the kernel has no room
-    def _watch_later(self, source: HasFileno | int, events: int, callback: Callback) -> None:
+    def _watch_later(self, source: Source, callback: Callback, *, writes: bool) -> None:
         """Try again in a moment; nothing is missed, since a source stays ready until it was read."""
-        self._unwatched[source] = events, callback
+        self._unwatched[source] = callback, writes
         self.call_at(time.monotonic() + _WATCH_AGAIN, lambda: self._watch_again(source))
 
-    def _watch_again(self, source: HasFileno | int) -> None:
+    def _watch_again(self, source: Source) -> None:
         if source not in self._unwatched:  # it was removed
             return
-        events, callback = self._unwatched.pop(source)
+        callback, writes = self._unwatched.pop(source)
         try:
-            self._selector.register(source, events, callback)
+            self._selector.add(source, callback, writes=writes)
         except ValueError:  # it was closed
             return
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self._watch_later(source, events, callback)
+            self._watch_later(source, callback, writes=writes)
 
     # ------------------------------------------------------------ the thread
     def _ring(self) -> None:
@@ -247,10 +241,9 @@ class Reactor:
                 time.sleep(_NO_MEMORY_PAUSE)
 
     def _serve_what_is_due(self) -> None:
-        for key, _ in self._selector.select(self._patience()):
-            current = self._selector.get_map().get(key.fd)
-            if current is not None and current.data is key.data:  # an earlier callback may have removed it
-                self._guard(key.data)
+        for source, callback in self._selector.select(self._patience()):
+            if self._selector.watches(source, callback):  # an earlier callback may have removed it
+                self._guard(callback)
         for _ in range(len(self._calls)):
             self._guard(self._calls.popleft())
         now = time.monotonic()
