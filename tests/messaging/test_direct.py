@@ -352,6 +352,33 @@ def test_answers_come_while_a_thread_that_a_signal_handler_has_interrupted_has_t
     eventually(lambda: not first._watched)
 
 
+def raises_timeout(*_: Any) -> Any:
+    """Stand for a signal handler that raises in the midst of a call."""
+    raise TimeoutError("of an alarm")
+
+
+def test_a_timeout_of_an_alarm_while_an_answer_is_read_is_raised(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    route = hub.route()
+    serving = in_background(lambda: answer_all(received(hub.incoming[0], 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(route, "_parser", type("Interrupted", (), {"receive": staticmethod(raises_timeout)}))
+        with pytest.raises(TimeoutError, match="of an alarm"):
+            route.ask(Payload("question"), SOON)
+    serving.result(SOON)
+    assert route.broken  # what was read may be lost
+    assert hub.posted == []
+
+
+def test_a_timeout_of_an_alarm_while_a_header_is_decoded_is_raised(ends: Any) -> None:
+    ours, theirs = ends
+    ours.sendall(wire.encode(HEADER, b"payload"))
+    parser = wire.Parser(decode=raises_timeout)
+    with pytest.raises(TimeoutError, match="of an alarm"):
+        parser.receive(theirs)
+    with pytest.raises(TimeoutError, match="of an alarm"):
+        wire.Parser(decode=raises_timeout).feed(wire.encode(HEADER, b"payload"))
+
+
 def test_an_answer_that_comes_too_late_is_dropped(hub: Hub) -> None:
     route = hub.route()
     with pytest.raises(AskTimeout, match=r"'tree/to' did not answer within 0\.01 s"):
@@ -1140,6 +1167,52 @@ def test_several_messages_that_are_none_end_the_connection() -> None:
             with pytest.raises(wire.WireError, match="several messages in a frame are invalid"):
                 incoming.receive()
         incoming.close()
+
+
+class Alarmed:
+    """A socket in whose first call an alarm raises, before a byte is sent."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.raises = True
+
+    def send(self, *arguments: Any) -> int:
+        return self._call(self.sock.send, *arguments)
+
+    def sendmsg(self, *arguments: Any) -> int:
+        return self._call(self.sock.sendmsg, *arguments)
+
+    def _call(self, call: Any, *arguments: Any) -> int:
+        if self.raises:
+            self.raises = False
+            raises_timeout()
+        sent: int = call(*arguments)
+        return sent
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_timeout_of_an_alarm_is_no_end_of_the_peer(ends: Any, size: int) -> None:
+    ours, theirs = ends
+    outbox = Outbox(Alarmed(ours), "x")  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError, match="of an alarm"):
+        outbox.put(HEADER, bytes(size))
+    assert not outbox.ended
+    assert not outbox.waiting
+    assert outbox.put(HEADER, b"next")
+    assert wire.Parser(decode=decode_direct).receive(theirs) == [(HEADER, b"next")]
+
+
+def test_a_timeout_of_an_alarm_loses_nothing_that_is_held_back(ends: Any) -> None:
+    ours, theirs = ends
+    outbox = Outbox(Alarmed(ours), "x")  # type: ignore[arg-type]
+    outbox.held += [b"first", b"second"]
+    with pytest.raises(TimeoutError, match="of an alarm"):
+        outbox.send_held()
+    assert not outbox.ended
+    assert outbox.unsent == 2
+    outbox.flush()
+    ((header, payload),) = wire.Parser(decode=decode_direct).receive(theirs)
+    assert (header.kind, decode_several(payload)) == ("several", [b"first", b"second"])
 
 
 @pytest.mark.parametrize("size", [1, 10_000])

@@ -146,14 +146,14 @@ class FrameWriter:
                         self._frames[0].write_to(self._sock, self._flags)
                         self._frames.popleft()
                     except OSError as error:
-                        if not takes_more_later(error):
+                        if wire.of_a_signal_handler(error) or not takes_more_later(error):
                             raise
                         if isinstance(error, BlockingIOError):
                             self._await_room()
-            except OSError:
-                self._frames.clear()
-                raise
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, OSError) and not wire.of_a_signal_handler(error):
+                    self._frames.clear()
+                    raise
                 if frame is not None and any(frame.sent):
                     frame.keep()
                 elif frame is not None:
@@ -171,7 +171,7 @@ class FrameWriter:
         try:
             send_and_record(sent, self._sock.send, data, self._flags)
         except OSError as error:
-            if not takes_more_later(error):
+            if wire.of_a_signal_handler(error) or not takes_more_later(error):
                 raise
             sent.append(0)
         finally:
@@ -187,7 +187,7 @@ class FrameWriter:
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         if not poll.poll(self._patience * 1000):
-            raise TimeoutError(f"the peer has read nothing for {self._patience:g} s")
+            raise TimeoutError(errno.ETIMEDOUT, f"the peer has read nothing for {self._patience:g} s")
 
     @property
     def waiting(self) -> bool:
@@ -212,6 +212,8 @@ class FrameWriter:
                     self._frames[0].write_to(self._sock, _NOT_WAITING)
                     self._frames.popleft()
             except OSError as error:
+                if wire.of_a_signal_handler(error):
+                    raise
                 if not takes_more_later(error):
                     self._frames.clear()
                     raise
@@ -261,6 +263,9 @@ class Outbox:
         try:
             sent.extend(map(self._send, (data,), _NOT_WAITING))  # `send_and_record`, without that call
         except OSError as error:
+            if wire.of_a_signal_handler(error):
+                kept = bool(sent)
+                raise
             if not takes_more_later(error):
                 self.ended, kept = True, False
         except BaseException:  # of a signal handler
@@ -358,6 +363,8 @@ class Outbox:
                 else:
                     self._send_several()
         except OSError as error:
+            if wire.of_a_signal_handler(error):
+                raise
             self.ended = not takes_more_later(error)
         finally:
             self._writing = False

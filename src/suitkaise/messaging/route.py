@@ -363,7 +363,9 @@ class Route:
             frames = self._parser.receive(self._sock, socket.MSG_DONTWAIT)
         except BlockingIOError:
             frames = []
-        except (wire.PeerClosed, wire.WireError, OSError):
+        except (wire.WireError, OSError) as error:
+            if isinstance(error, OSError) and wire.of_a_signal_handler(error):
+                raise
             self._reading = False
             return False
         self._dispatch(frames)

@@ -459,7 +459,7 @@ class _HubConnection:
             self.writer.write(frame, payload)
         except BaseException as error:
             self._expected.pop(frame.number, None)
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError) or wire.of_a_signal_handler(error):
                 raise
             raise RuntimeGone(f"the program that owns the tree is gone: {error}") from error
         self.known.note_sent(payload)

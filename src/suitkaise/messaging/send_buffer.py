@@ -159,6 +159,8 @@ class SendBuffer:
             else:
                 sent.extend(map(self.sock.send, (data,), FLAGS))  # `send_and_record`, without that call
         except OSError as error:
+            if wire.of_a_signal_handler(error):
+                raise
             # If the peer is gone, the end of the process or of the stream is noticed elsewhere.
             sent.append(0 if takes_more_later(error) else len(data))
 

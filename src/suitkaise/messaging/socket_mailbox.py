@@ -12,7 +12,7 @@ from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
-from suitkaise.messaging.wire import Frame, NoMemory, Parser, PeerClosed, WireError
+from suitkaise.messaging.wire import Frame, NoMemory, Parser, WireError, of_a_signal_handler
 from suitkaise.platform.board import DIRECT, Slot
 from suitkaise.platform.log_queue import QueuedLogger
 
@@ -163,7 +163,9 @@ class SocketMailbox(Mailbox):
             except NoMemory:  # the worker crashes, and its supervisor decides
                 self._hub_gone()
                 raise
-            except (PeerClosed, OSError):
+            except OSError as error:
+                if of_a_signal_handler(error):
+                    raise
                 self._hub_gone()
                 return
             except WireError as error:
@@ -187,7 +189,9 @@ class SocketMailbox(Mailbox):
             return False
         except NoMemory:  # likewise
             raise
-        except (PeerClosed, OSError, WireError) as error:
+        except (OSError, WireError) as error:
+            if isinstance(error, OSError) and of_a_signal_handler(error):
+                raise
             if isinstance(error, WireError):
                 logger.error("invalid data from another worker: %s", error)
             del self._incoming[descriptor]

@@ -33,6 +33,7 @@ __all__ = [
     "check_length",
     "encode",
     "frame",
+    "of_a_signal_handler",
     "parts",
     "send",
 ]
@@ -72,6 +73,9 @@ def _plain(value: Any) -> str | int | float:
     raise TypeError(f"a header cannot hold {value!r}")
 
 
+_INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What a decoder raises; a signal handler may raise anything else."""
+
 _encode_header = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 _decode_header = msgspec.msgpack.Decoder(tuple).decode
 _pack_lengths = _LENGTHS.pack
@@ -88,6 +92,14 @@ class NoMemory(WireError):
 
 class PeerClosed(ConnectionError):
     """The other side closed the connection."""
+
+
+def of_a_signal_handler(error: OSError) -> bool:
+    """Return whether a signal handler has raised this in the midst of a call of a socket, as an alarm's TimeoutError.
+
+    The errors of the system have a number, and `PeerClosed` is our own.
+    """
+    return error.errno is None and not isinstance(error, PeerClosed)
 
 
 def check_length(what: str, length: int, limit: int | None = None) -> None:
@@ -245,7 +257,7 @@ class Parser:
                 if middle + payload_length == count:  # one whole frame, as nearly always; at half the cost
                     try:
                         header = self._decode(buffer[_PREFIX:middle])
-                    except Exception as error:
+                    except _INVALID as error:
                         raise WireError(f"the header of a frame is invalid: {error}") from None
                     return [(header, bytes(buffer[middle:count]) if payload_length else b"")]
         else:
@@ -300,7 +312,7 @@ class Parser:
                     break
                 try:
                     header = decode(view[position + _PREFIX : middle])
-                except Exception as error:  # msgspec's own, and UnicodeDecodeError, RecursionError, OverflowError
+                except _INVALID as error:
                     raise WireError(f"the header of a frame is invalid: {error}") from None
                 if large:
                     self._large = _LargePayload(header, payload_length)
