@@ -25,7 +25,7 @@ from suitkaise.messaging.groups import Group
 from suitkaise.messaging.identity import set_own_thread
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.topics import unsubscribe
-from tests.support import GRACE, in_background, interrupted_at_each_line
+from tests.support import GRACE, alarms, in_background, interrupted_at_each_line
 
 
 class RecordingRouter:
@@ -211,17 +211,9 @@ def test_an_error_that_comes_after_a_long_wait_shows_no_time_out() -> None:
 
 def test_an_answer_that_comes_just_after_the_time_out_is_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     answer: Answer[int] = Answer()
-    result = Answer.result
-
-    def late(self: Answer[int], timeout: float | None = None) -> int:
-        monkeypatch.undo()
-        assert not self.done()
-        self.set_result(7)
-        raise TimeoutError
-
-    monkeypatch.setattr(Answer, "result", late)
-    assert answer.get(0.01) == 7
-    assert Answer.result is result
+    with monkeypatch.context() as patch:
+        patch.setattr(Answer, "_wait_for", lambda self, timeout: self.done() or self.set_result(7))
+        assert answer.get(0.01) == 7
 
 
 def test_an_answer_can_be_awaited(recorder: RecordingRouter, ref: WorkerRef) -> None:
@@ -404,6 +396,26 @@ def test_a_path_that_is_no_text_is_refused_before_it_is_sent(recorder: Recording
     with pytest.raises(ValueError, match="the name of a group must be a text"):
         Group(path)
     assert recorder.requests == []
+
+
+@pytest.mark.parametrize("timeout", [None, 15.0])
+def test_a_timeout_of_an_alarm_is_not_taken_for_that_of_the_answer(timeout: float | None) -> None:
+    def ring(*_: object) -> None:
+        raise TimeoutError("of an alarm")
+
+    answer: Answer[int] = Answer()
+    with pytest.raises(TimeoutError, match="of an alarm") as raised:
+        with alarms(ring, 0.2):
+            answer.get(timeout)
+    assert type(raised.value) is TimeoutError
+
+
+def test_an_answer_that_is_a_timeout_is_raised_as_that() -> None:
+    answer: Answer[int] = Answer()
+    answer.set_exception(TimeoutError("of the handler"))
+    with pytest.raises(TimeoutError, match="of the handler") as raised:
+        answer.get(0.0)
+    assert type(raised.value) is TimeoutError
 
 
 def test_whereis_finds_or_raises(recorder: RecordingRouter) -> None:

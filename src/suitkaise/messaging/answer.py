@@ -148,14 +148,12 @@ class Answer(OwnFuture[T], Generic[T]):
             WorkerDead: the worker died before it answered.
             Exception: what the handler raised.
         """
-        try:
-            return self.result(checked_timeout(timeout))
-        except concurrent.futures.TimeoutError:
-            if self.done():  # the answer arrived just now, or is itself a TimeoutError
-                return self.result(0)
-            if self.asked is None:
-                raise AskTimeout(f"no answer within {timeout} s") from None
-            raise self.asked._timed_out(timeout) from None
+        self._wait_for(checked_timeout(timeout))
+        if self.done():
+            return self.result(0)
+        if self.asked is None:
+            raise AskTimeout(f"no answer within {timeout} s")
+        raise self.asked._timed_out(timeout)
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # takes 35 ms: only an `await` pays for it
@@ -214,10 +212,7 @@ class Answer(OwnFuture[T], Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Do what `concurrent.futures.Future.result` does. Raises TypeError if the timeout is no number."""
-        timeout = checked_timeout(timeout)
-        self._refuse_deadlock(timeout)
-        if not self._wait(STEP if timeout is None or timeout > STEP else timeout):
-            self._wait_after_step(timeout)
+        self._wait_for(checked_timeout(timeout))
         self._decode_in_time()
         error = self._exception
         if error is not None:  # `Future.result` asks whether it is true, and an exception may have a length of 0
@@ -249,6 +244,11 @@ class Answer(OwnFuture[T], Generic[T]):
         if not self.done():
             raise TimeoutError
         self._decode()
+
+    def _wait_for(self, timeout: float | None) -> None:
+        self._refuse_deadlock(timeout)
+        if not self._wait(STEP if timeout is None or timeout > STEP else timeout):
+            self._wait_after_step(timeout)
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait at most `seconds` (None: for ever) until the answer is there; return whether it is.

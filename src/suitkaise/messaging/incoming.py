@@ -81,7 +81,9 @@ class Incoming:
         data = payload.parts_for(self._known)
         try:
             self._writer.write(DirectAnswer(number, ok), data)
-        except OSError:
+        except OSError as error:
+            if wire.of_a_signal_handler(error):
+                raise
             self._give_up()
         self._known.note_sent(data)
 
@@ -98,7 +100,9 @@ class Incoming:
             data = message.body.data
             try:
                 self._writer.write(header, data)
-            except OSError:
+            except OSError as error:
+                if wire.of_a_signal_handler(error):
+                    raise
                 self._give_up()
         return self._sends_back
 

@@ -142,8 +142,10 @@ class Client:
                 if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
                     try:
                         self._send()
-                    except OSError:
+                    except OSError as error:
                         self._disconnect()  # the next connection sends the pending requests again
+                        if isinstance(error, TimeoutError) and wire.of_a_signal_handler(error):
+                            raise
                 if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
                     half = self._pending[len(self._pending) // 2][0]
                     self._run_until(half, self.timeout)
