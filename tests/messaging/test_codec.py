@@ -26,7 +26,10 @@ from hypothesis import strategies as st
 from suitkaise.errors import AskTimeout, NotSerializable, WorkerFailed, add_note
 from suitkaise.exits import Crashed, GaveUp, Shutdown
 from suitkaise.messaging import codec
+from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.descriptor_codec import dumps_with_descriptors
+from suitkaise.messaging.messages import Message, Payload, value_of
+from suitkaise.workers.hooks import body_of
 from tests.support import in_background
 
 PLAIN = st.recursive(
@@ -591,3 +594,60 @@ def test_threads_that_decode_the_error_of_a_crash_at_once_get_the_same_one() -> 
     reading = in_background(lambda: crashed.error)
     assert crashed.error is reading.result(10)
     assert crashed.error is reading.result(10)
+
+
+# ------------------------------------------------------------ signal handlers
+class Alarmed:
+    """A value in whose first encoding, or decoding, an alarm raises, as it may between any two bytecodes."""
+
+    def __init__(self, where: str, number: int = 0) -> None:
+        self.where = where
+        self.number = number
+        self.alarms = [1]
+
+    def _ring(self, where: str) -> None:
+        if self.where == where and self.alarms:
+            self.alarms.pop()
+            raise TimeoutError("of an alarm")
+
+    def __getstate__(self) -> Any:
+        self._ring("encoding")
+        return self.where, self.number
+
+    def __setstate__(self, state: Any) -> None:
+        self.where, self.number = state
+        self.alarms = _alarms_of_decoding
+        self._ring("decoding")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alarmed) and self.number == other.number
+
+
+_alarms_of_decoding: list[int] = []
+
+
+@pytest.mark.parametrize("encode", [codec.dumps, codec.dumps_apart, codec.dumps_in_pieces])
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_an_alarm_raises_while_a_value_is_encoded_is_raised(encode: Any, deep: bool) -> None:
+    alarmed = Alarmed("encoding", 7)
+    value = {"key": (alarmed, lambda: None)} if deep else alarmed
+    with pytest.raises(TimeoutError, match="of an alarm"):
+        encode(value)
+    decoded = codec.loads(codec.dumps(value))
+    assert (decoded["key"][0] if deep else decoded) == alarmed
+
+
+def test_what_an_alarm_raises_while_an_answer_or_a_message_is_decoded_is_raised_and_the_value_is_not_lost() -> None:
+    data = codec.dumps(Alarmed("decoding", 7))
+    answer: Answer[Any] = Answer()
+    answer.settle(True, Payload(data=data))
+    message = Message("message", Payload(data=data))
+    for decode in (
+        lambda: value_of(True, Payload(data=data)),
+        lambda: answer.get(0.0),
+        lambda: body_of(message, "app/worker"),
+    ):
+        _alarms_of_decoding.append(1)
+        with pytest.raises(TimeoutError, match="of an alarm"):
+            decode()
+        assert decode() == Alarmed("decoding", 7)

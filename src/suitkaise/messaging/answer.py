@@ -17,7 +17,7 @@ from suitkaise.messaging.identity import (
     own_thread_of,
     reads_answers,
 )
-from suitkaise.messaging.messages import Payload, undecodable
+from suitkaise.messaging.messages import Payload, fails_again, undecodable
 from suitkaise.platform.callbacks import run_callback
 from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.threads import DaemonThread
@@ -306,6 +306,8 @@ class Answer(OwnFuture[T], Generic[T]):
         try:
             value = undecoded.payload.value
         except Exception as error:
+            if not fails_again(undecoded.payload):
+                raise
             ok, value = False, undecodable("the answer", undecoded.payload, error)
         with self._condition:
             if undecoded is self._exception or undecoded is self._result:

@@ -85,7 +85,9 @@ def dumps(value: object, *, root: str = "value") -> bytes:
     try:
         pickler.dump(value)
         failed = False
-    except Exception:  # either a part has to be sent by value, or it cannot be sent: cloudpickle finds out
+    except Exception as error:  # either a part has to be sent by value, or it cannot be sent: cloudpickle finds out
+        if _has_interrupted(error, value):
+            raise
         failed = True
     if failed:  # the error is handled no longer: another one would be printed together with it
         return _dumps_by_value(value, root)
@@ -132,7 +134,9 @@ def _dump_apart(value: object, root: str, known: Known | None) -> tuple[bytes, l
     try:
         pickler.dump(value)
         failed = False
-    except Exception:
+    except Exception as error:
+        if _has_interrupted(error, value):
+            raise
         failed = True
     if failed:
         return _dumps_by_value(value, root), [], {}
@@ -309,6 +313,17 @@ _SMALLEST_APART = 1 << 12  # bytes
 _SMALLEST_IN_PIECES = 1 << 16  # bytes; below, one copy more costs nothing
 
 _SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *REDUCERS}) - {types.BuiltinMethodType}
+
+
+def _has_interrupted(error: Exception, value: object) -> bool:
+    """Return whether a signal handler has raised this error: what cannot be encoded fails alike a second time."""
+    if isinstance(error, _NeedsValue):
+        return False
+    try:
+        _ByName(io.BytesIO(), PROTOCOL, buffer_callback=lambda buffer: False).dump(value)
+    except Exception as second:
+        return type(second) is not type(error)
+    return True
 
 
 def _dumps_by_value(value: object, root: str) -> bytes:

@@ -25,6 +25,7 @@ __all__ = [
     "ReplyCallback",
     "Result",
     "Returned",
+    "fails_again",
     "payload_of",
     "undecodable",
     "value_of",
@@ -202,10 +203,21 @@ def value_of(ok: bool, payload: Payload) -> Any:
     try:
         value = payload.value
     except Exception as error:
+        if not fails_again(payload):
+            raise
         raise undecodable("the answer", payload, error) from error
     if ok:
         return value
     raise value
+
+
+def fails_again(payload: Payload) -> bool:
+    """Return whether a value that could not be decoded cannot be decoded now; else a signal handler has raised."""
+    try:
+        payload.value  # noqa: B018
+    except Exception:
+        return True
+    return False
 
 
 def undecodable(what: str, payload: Payload, error: Exception) -> WorkerFailed:

@@ -8,7 +8,7 @@ from typing import Any
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.messaging.identity import set_worker
-from suitkaise.messaging.messages import Message, undecodable
+from suitkaise.messaging.messages import Message, fails_again, undecodable
 from suitkaise.specs.recipe import Recipe
 from suitkaise.specs.signatures import is_async_function, signature_of
 from suitkaise.specs.spellings import HOOKS
@@ -100,6 +100,8 @@ def body_of(message: Message, path: str) -> Any:
     try:
         return message.body.value
     except Exception as error:
+        if not fails_again(message.body):
+            raise
         raise NoHandler(undecodable(f"in {path!r}, the message", message.body, error)) from error
 
 
