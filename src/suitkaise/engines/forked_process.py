@@ -23,6 +23,7 @@ from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
 from suitkaise.platform.processes import children, has_ended
+from suitkaise.platform.sockets import socket_pair
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
 
@@ -172,7 +173,7 @@ class ForkedProcess:
 
         All that is sent waits until the process has got its first frame and has announced itself.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket_pair()
         ours.setblocking(False)
         buffer = SendBuffer(self._context.reactor, ours, self._path, self._on_readable)
         with self._lock:

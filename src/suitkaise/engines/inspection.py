@@ -18,7 +18,7 @@ from suitkaise.engines.worker_signals import DUMP, PROFILE
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.processes import has_default_action
 from suitkaise.platform.runtime_directory import profile_socket, stack_file
-from suitkaise.platform.sockets import bind_unix, is_trusted, peer_of
+from suitkaise.platform.sockets import bind_unix, blocking, is_trusted, peer_of
 
 __all__ = ["PATIENCE", "Inspection", "inspect", "own_first", "profile_of", "send_signal", "send_to_worker", "stacks_of"]
 
@@ -150,7 +150,7 @@ def _connection(directory: str, pid: int, pidfd: int) -> socket.socket:
     """Have the worker connect to a socket here, and return its connection."""
     path = profile_socket(directory, pid)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener = stack.enter_context(blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
         try:
             turn = os.open(stack_file(directory, pid), os.O_RDONLY | os.O_CLOEXEC)  # a file that the worker has anyway
             stack.callback(os.close, turn)
@@ -170,7 +170,7 @@ def _connection(directory: str, pid: int, pidfd: int) -> socket.socket:
                 "thread is in C code that does not return to Python; `suitkaise stack` shows where it is, and py-spy "
                 "works nevertheless"
             )
-        worker = listener.accept()[0]
+        worker = blocking(listener.accept()[0])
         if not is_trusted(peer_of(worker)[1]):
             worker.close()
             raise SuitkaiseError(f"process {pid} does not run as this user")

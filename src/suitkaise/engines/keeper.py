@@ -64,6 +64,7 @@ from suitkaise.platform.processes import (
     set_process_name,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, hold, remove_when_unused
+from suitkaise.platform.sockets import blocking, socket_pair
 from suitkaise.records import dataclass
 
 __all__ = ["Keeper", "main"]
@@ -269,7 +270,7 @@ class Keeper:
 
     def _fork_in_reserve(self) -> Standby | None:
         try:
-            ours, theirs = socket.socketpair()
+            ours, theirs = socket_pair()
         except OSError:
             return None
         try:
@@ -413,7 +414,7 @@ def main(descriptor: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     set_process_name("keeper")
     _prepare()
-    hub = socket.socket(fileno=descriptor)
+    hub = blocking(socket.socket(fileno=descriptor))
     hub.set_inheritable(False)
     data, descriptors = receive_descriptors(hub, MAX_DATAGRAM, 1)
     if not data or not descriptors:  # the hub is gone, or starts no tree

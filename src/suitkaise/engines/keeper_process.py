@@ -25,6 +25,7 @@ from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.descriptors import above_streams
 from suitkaise.platform.inheritance import Inheritance, inheritance
 from suitkaise.platform.processes import GROUP_SIGNALS
+from suitkaise.platform.sockets import blocking, socket_pair
 
 __all__ = ["Launched", "become_keeper", "launched_early", "search_path", "start_keeper"]
 
@@ -124,8 +125,8 @@ def start_keeper(
 def _launch(*, for_commands: bool) -> Launched:
     command = _command()
     inherited = inheritance()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs = socket.socket(fileno=above_streams(theirs.detach()))
+    ours, theirs = socket_pair(socket.SOCK_SEQPACKET)
+    theirs = blocking(socket.socket(fileno=above_streams(theirs.detach())))
     with theirs:
         # The keeper inherits the mask, and so survives a signal to the whole group before it ignores such signals.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -81,6 +80,7 @@ from suitkaise.platform.preload import preload
 from suitkaise.platform.processes import kill_marked, kill_where
 from suitkaise.platform.reactor import TimerHandle
 from suitkaise.platform.runtime_directory import stack_file, tail_file
+from suitkaise.platform.sockets import socket_pair
 from suitkaise.platform.tail import Printed, TailReader, last_lines
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.workers.incarnation import Outcome
@@ -195,7 +195,7 @@ class ProcessHandle:
             if self._ends or not self.ready.done() or self.launch.child.kind != "process":
                 return None
             try:
-                ours, theirs = socket.socketpair()
+                ours, theirs = socket_pair()
             except OSError:  # no descriptor is left
                 return None
             with theirs:

@@ -73,6 +73,7 @@ from suitkaise.platform.log_levels import apply_levels
 from suitkaise.platform.preload import listeners, preload, wanted
 from suitkaise.platform.processes import after_fork_in_child, set_process_name
 from suitkaise.platform.runtime_directory import HUB_SOCKET, tail_file
+from suitkaise.platform.sockets import blocking, socket_pair
 from suitkaise.platform.tail import Tail
 from suitkaise.records import compile_now
 from suitkaise.specs.recipe import Recipe
@@ -141,7 +142,7 @@ def _run(process: WorkerProcess, control: int, lock: int, watch: _HubWatch | Non
         if watch is None:  # it was not in reserve
             process.prepare()
             watch = _HubWatch()
-        process.connect(socket.socket(fileno=control))
+        process.connect(blocking(socket.socket(fileno=control)))
         code = process.run(watch)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -628,7 +629,7 @@ def warm_up(board: Board) -> None:
     worker writes to are copied here, while no start waits for it. Those of a worker's end are not: nothing waits for
     an end, and a worker that is killed needs none of them.
     """
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket_pair()
     with ours, theirs:
         ours.sendall(_FIRST_FRAME)
         process = WorkerProcess("", board, 0.0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from suitkaise.platform.runtime_directory import profile_socket
 from suitkaise.platform.sampler import sample
-from suitkaise.platform.sockets import connect_own
+from suitkaise.platform.sockets import blocking, connect_own
 
 __all__ = ["serve_profile"]
 
@@ -25,7 +25,7 @@ _LONGEST_WISH = 1_000
 
 def serve_profile(directory: str, pid: int) -> None:
     """Make the profile that an observer of this process waits for; without one, do nothing. Blocks until it is made."""
-    with contextlib.suppress(Exception), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as observer:
+    with contextlib.suppress(Exception), blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as observer:
         connect_own(observer, profile_socket(directory, pid))
         wish = json.loads(observer.makefile("rb").readline(_LONGEST_WISH))
         observer.sendall(json.dumps(_sample(observer, wish)).encode() + b"\n")

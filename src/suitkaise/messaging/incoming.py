@@ -13,6 +13,7 @@ from suitkaise.messaging.bundle_tables import Known
 from suitkaise.messaging.connection import FrameWriter
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.protocol import DirectAnswer, DirectReturn, decode_direct, decode_several
+from suitkaise.platform.sockets import blocking
 
 __all__ = ["PATIENCE", "DirectReply", "Incoming"]
 
@@ -32,7 +33,7 @@ class Incoming:
     def __init__(self, descriptor: int, sender: str = "", *, counted: bool = False) -> None:
         self.counted = counted
         self._sender = sender
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor))
         self._parser = wire.Parser(decode=decode_direct, lends=True)
         self._writer = FrameWriter(self._sock, PATIENCE)
         self._known = Known()

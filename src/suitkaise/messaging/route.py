@@ -29,6 +29,7 @@ from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKin
 from suitkaise.messaging.tracing import Carrier
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
+from suitkaise.platform.sockets import blocking
 
 __all__ = ["BURST", "HELD", "PATIENCE", "Connection", "Hub", "Route"]
 
@@ -123,7 +124,7 @@ class Route:
         self.path = path
         self.serial: int = made.serial
         self._bell = bell
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor)
+        self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor))
         self._outbox = Outbox(self._sock, path)
         self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
         self._poll = select.poll()

@@ -43,7 +43,7 @@ from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
-from suitkaise.platform.sockets import UntrustedServer, connect_own
+from suitkaise.platform.sockets import UntrustedServer, blocking, connect_own
 from suitkaise.platform.threads import DaemonThread
 
 __all__ = ["FLUSH_TIME", "HubClient", "Router", "await_room", "deadline", "flush", "in_worker_process", "router",
@@ -437,7 +437,7 @@ class _HubConnection:
         self._numbers = itertools.count(1)
         self._expected: dict[int, ReplyCallback] = {}
         self.known: Known = Known()
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             connect_own(self._sock, path)
         except OSError as error:

@@ -21,11 +21,13 @@ __all__ = [
     "UntrustedServer",
     "accept_own",
     "bind_unix",
+    "blocking",
     "connect_own",
     "connect_unix",
     "is_trusted",
     "listen_unix",
     "peer_of",
+    "socket_pair",
 ]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.sockets")
@@ -66,6 +68,18 @@ class Peers:
         self._connections[pid] -= 1
         if not self._connections[pid]:
             del self._connections[pid]
+
+
+def blocking(sock: socket.socket) -> socket.socket:
+    """Return the socket in blocking mode: `socket.setdefaulttimeout` of the program is for sockets of its own."""
+    sock.settimeout(None)
+    return sock
+
+
+def socket_pair(kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
+    """Return a pair of Unix sockets in blocking mode, also for a process that gets one of them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    return blocking(ours), blocking(theirs)
 
 
 def accept_own(listener: socket.socket, peers: Peers, at_once: int = 64) -> Iterator[tuple[socket.socket, int]]:

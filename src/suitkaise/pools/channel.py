@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from suitkaise.messaging.connection import when_there_is_memory
 from suitkaise.messaging.wire import MSG_NOSIGNAL
+from suitkaise.platform.sockets import blocking
 
 __all__ = ["ANSWER", "CHUNK", "ERROR", "MIXED", "TASK", "Channel", "Data", "PayloadLost"]
 
@@ -46,7 +47,7 @@ class Channel:
     """One end of the connection; one thread sends and one receives."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._sock = blocking(sock)
         self._buffer = bytearray(_HEADER.size + _LARGEST)
         self._view = memoryview(self._buffer)
 

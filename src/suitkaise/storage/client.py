@@ -30,7 +30,7 @@ from suitkaise.messaging.held_back import send_held
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
-from suitkaise.platform.sockets import UntrustedServer, connect_own
+from suitkaise.platform.sockets import UntrustedServer, blocking, connect_own
 from suitkaise.storage import pipeline
 from suitkaise.storage.pipeline import record_background_error
 from suitkaise.storage.protocol import (
@@ -548,7 +548,7 @@ def open_socket(directory: str, timeout: float) -> socket.socket:
         StorageError: another user listens there; or this process may not connect.
         OSError: the connection failed; `BlockingIOError`: not in time.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         microseconds = int(min(timeout, threading.TIMEOUT_MAX) * 1e6)
         limit = _TIMEVAL.pack(*divmod(max(1, microseconds), 1_000_000))  # 0 would mean no timeout
