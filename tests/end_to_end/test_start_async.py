@@ -97,6 +97,7 @@ async def main():
 asyncio.run(main())
 """
     small = {"suitkaise.runtime", "suitkaise.runtime.start", "suitkaise.platform", "suitkaise.platform.flag"}
+    small |= {"suitkaise.messaging", "suitkaise.messaging.held_back"}
     assert set(run_program(program).check().stdout.split()) <= small
 
 

@@ -43,8 +43,8 @@ class Selector:
     >>> selector.select(None) == [(reader, print)]
     True
     >>> selector.close()
-    ... os.close(reader)
-    ... os.close(writer)
+    >>> os.close(reader)
+    >>> os.close(writer)
     """
 
     def __init__(self) -> None:
