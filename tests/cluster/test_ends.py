@@ -39,7 +39,7 @@ def tell_when_up():
     from suitkaise import SuitkaiseError, whereis
     while True:
         with contextlib.suppress(SuitkaiseError):  # before the start of the tree
-            if whereis("app/member-1").is_alive():
+            if whereis("app/member-1").status == "running":
                 break
         time.sleep(0.05)
     print("up", flush=True)
