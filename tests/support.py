@@ -152,14 +152,16 @@ class Interrupted(BaseException):
     """What the signal handler of `interrupted_at_each_call` raises, as Ctrl-C raises KeyboardInterrupt."""
 
 
-def interrupted_at_each_call(call: Callable[[], object]) -> Iterator[None]:
+def interrupted_at_each_call(
+    call: Callable[[], object], error: Callable[[], BaseException] = Interrupted
+) -> Iterator[bool]:
     """Call `call` again and again; each time a signal handler raises at the next call of a function of Python in it.
 
-    Yields after each, but for the last one, which is not interrupted.
+    Yields after each whether `call` has raised that, but for the last one, which is not interrupted.
     """
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise raised
 
     place = count = 0  # the number of a call
 
@@ -172,16 +174,18 @@ def interrupted_at_each_call(call: Callable[[], object]) -> Iterator[None]:
     tracing, before = sys.gettrace(), signal.signal(signal.SIGUSR2, interrupt)
     try:
         while count >= place:
-            count, place = 0, place + 1
+            count, place, raised, is_raised = 0, place + 1, error(), False
             sys.settrace(trace)
             try:
                 call()
-            except Interrupted:
-                pass
+            except BaseException as caught:
+                if caught is not raised:
+                    raise
+                is_raised = True
             finally:
                 sys.settrace(tracing)
             if count >= place:
-                yield
+                yield is_raised
     finally:
         signal.signal(signal.SIGUSR2, before)
 

@@ -31,7 +31,7 @@ from suitkaise.storage.protocol import WINDOW
 from suitkaise.storage.tree import Tree
 from suitkaise.storage.watch import MOST_WATCHES
 from tests.storage.support import Storage
-from tests.support import GRACE, ROOT, alarms, eventually, in_background, run_program
+from tests.support import GRACE, ROOT, alarms, eventually, in_background, interrupted_at_each_call, run_program
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,55 @@ def test_an_exception_from_a_signal_handler_leaves_the_connection_in_order(stora
             interrupted += 1
     # Each interrupted increment may have been carried out, once.
     assert done <= tree.increment("n", 0, path="p") <= done + interrupted
+
+
+def _select(tree: Tree) -> None:
+    assert list(tree.select_all_with({"kind": "x"}, "p"))
+
+
+@pytest.mark.parametrize("error", [TimeoutError, BlockingIOError, ConnectionResetError, ValueError, KeyError])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda tree: tree.add("a", {"n": 1}, path="p"),
+        lambda tree: tree.increment("n", path="p"),
+        lambda tree: tree.update("a", lambda value: value, path="p"),
+        lambda tree: tree.add("posted", 1, path="p", wait=False),
+        lambda tree: tree.get("a", path="p"),
+        lambda tree: tree.get("n", path="p"),
+        _select,
+    ],
+    ids=["add", "increment", "update", "add without waiting", "get", "get a number", "select"],
+)
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # see above
+def test_what_a_signal_handler_raises_in_a_call_is_raised_whatever_it_is(
+    storage: Storage, use: Callable[[Tree], object], error: type[Exception]
+) -> None:
+    tree = storage.tree
+    tree.add("a", {"n": 1}, path="p", metadata={"kind": "x"})
+    tree.increment("n", path="p")
+    use(tree)  # and so open what is opened once
+    assert all(interrupted_at_each_call(lambda: use(tree), error))
+    tree.flush()
+    tree.add("a", {"n": 2}, path="p")
+    assert tree.get("a", path="p") == {"n": 2}
+
+
+def test_an_alarm_ends_the_wait_for_a_storage_that_does_not_answer(storage: Storage) -> None:
+    tree = storage.tree
+    tree.add("n", 1, path="p")
+
+    def out_of_time(*_: object) -> None:
+        raise TimeoutError("of the alarm")
+
+    rescue = threading.Timer(GRACE, storage.server.send_signal, (signal.SIGCONT,))  # type: ignore[union-attr]
+    with stopped(storage), alarms(out_of_time, 600.0, first=0.1):
+        rescue.start()
+        with pytest.raises(TimeoutError, match="of the alarm"):
+            tree.increment("n", path="p")
+        rescue.cancel()
+    rescue.join()
+    assert tree.increment("n", path="p") in (2, 3)
 
 
 def test_a_signal_handler_may_write_while_its_thread_sends_in_a_flush(

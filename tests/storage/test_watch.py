@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -474,6 +474,25 @@ def test_the_changes_of_one_batch_are_merged_only_above_the_limit(tree: Tree) ->
                 tree.add(f"n{number}", 1, "w")
         assert len(kinds_of(watch, count)) == count
         assert watch.revision == tree.revision(f"n{count - 1}", "w")
+
+
+@pytest.mark.parametrize(
+    "read", [next, lambda watch: watch.get(), lambda watch: watch.get(SOON)], ids=["next", "get", "get with a time-out"]
+)
+def test_an_alarm_ends_the_wait_for_a_change_and_the_watch_goes_on(tree: Tree, read: Callable[[Watch], Change]) -> None:
+    def out_of_time(*_: object) -> None:
+        raise TimeoutError("of the alarm")
+
+    rescue = threading.Timer(GRACE, tree.add, ("late", 1, "p"))
+    with tree.watch("p") as watch:
+        with alarms(out_of_time, 600.0, first=0.05):
+            rescue.start()
+            with pytest.raises(TimeoutError, match="of the alarm"):
+                read(watch)
+        rescue.cancel()
+        rescue.join()
+        tree.add("n", 1, path="p")
+        assert read(watch).name == "n"
 
 
 def test_a_signal_handler_that_reads_the_watch_that_its_thread_reads_is_refused(tree: Tree) -> None:

@@ -94,12 +94,12 @@ class PeerClosed(ConnectionError):
     """The other side closed the connection."""
 
 
-def of_a_signal_handler(error: OSError) -> bool:
+def of_a_signal_handler(error: Exception) -> bool:
     """Return whether a signal handler has raised this in the midst of a call of a socket, as an alarm's TimeoutError.
 
-    The errors of the system have a number, and `PeerClosed` is our own.
+    The errors of the system have a number, and those that are no `OSError`, and `PeerClosed`, are our own.
     """
-    return error.errno is None and not isinstance(error, PeerClosed)
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, PeerClosed)
 
 
 def check_length(what: str, length: int, limit: int | None = None) -> None:

@@ -11,6 +11,7 @@ Writes with `wait=False` are collected and sent many at a time; the thread of `p
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import select
@@ -20,7 +21,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,10 @@ class Client:
         self.directory: str = directory
         self.timeout: float = timeout
         self.lock: RLock = RLock()
+        lock: Any = self.lock
+        self.is_interrupted: Callable[[], bool] = lock._is_owned
+        """Returns whether this thread is using it: then the caller of a further use is a signal handler."""
         self.scheduled: bool = False
-        self.user: int | None = None  # the thread that uses it now, which a signal handler may interrupt
         self._id = os.urandom(16)
         self._number = 0
         self._acknowledged = 0
@@ -115,7 +118,6 @@ class Client:
             StorageError: no reply within the timeout; the request may or may not be carried out.
         """
         with self.lock:
-            self.user = threading.get_ident()
             try:
                 number = self._add(request, payload, quiet=False)
                 self._awaited, self._answer = number, None
@@ -125,8 +127,6 @@ class Client:
                     self._pending_bytes -= self._pending.pop()[1]
                     self._disconnect()  # the next connection sends what is pending, and not this one
                 raise
-            finally:
-                self.user = None
             return self._answer or Reply(number)
 
     def post(self, request: Request, payload: bytes = b"") -> None:
@@ -136,7 +136,6 @@ class Client:
             StorageError: too many requests are under way, and none was acknowledged within the timeout.
         """
         with self.lock:
-            self.user = threading.get_ident()
             try:
                 self._add(request, payload, quiet=True)
                 if self._sock is not None and (len(self._unsent) >= _SEND_AT_ONCE or self._unsent_bytes >= _SEND_BYTES):
@@ -144,16 +143,13 @@ class Client:
                         self._send()
                     except OSError as error:
                         self._disconnect()  # the next connection sends the pending requests again
-                        if isinstance(error, TimeoutError) and wire.of_a_signal_handler(error):
+                        if wire.of_a_signal_handler(error):
                             raise
                 if len(self._pending) >= WINDOW or self._pending_bytes >= _MAX_PENDING_BYTES:
                     half = self._pending[len(self._pending) // 2][0]
                     self._run_until(half, self.timeout)
             finally:
-                try:
-                    self._schedule()
-                finally:
-                    self.user = None
+                self._schedule()
 
     def _schedule(self) -> None:
         """Have the thread of `pipeline` send what is posted; without that thread, wait for it here."""
@@ -161,40 +157,34 @@ class Client:
             try:
                 pipeline.schedule(self)
                 self.scheduled = True
-            except (OSError, RuntimeError):  # no thread or descriptor is left; or the program ends (Python 3.12)
+            except (OSError, RuntimeError) as error:
+                if wire.of_a_signal_handler(error):
+                    raise
+                # No thread or descriptor is left; or the program ends (Python 3.12).
                 self._run_until(self._number, self.timeout)
 
     def drain(self, timeout: float) -> None:
         """Wait until everything that was posted is stored; after `timeout` seconds, record an error instead."""
         began = time.monotonic()
-        if not self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            record_background_error(self.directory, self._no_answer(timeout))
+        if self.is_interrupted():
+            text = "flush in a signal handler cannot wait for the write that the signal has interrupted"
+            record_background_error(self.directory, StorageError(text))
             return
         try:
-            if self.user is not None:
-                text = "flush in a signal handler cannot wait for the write that the signal has interrupted"
-                record_background_error(self.directory, StorageError(text))
+            if not self._has_turn(timeout):
+                record_background_error(self.directory, self._no_answer(timeout))
             elif self._pending:
-                last = self._pending[-1][0]
-                self.user = threading.get_ident()
-                try:
-                    self._run_until(last, timeout - (time.monotonic() - began))
-                finally:
-                    self.user = None
+                self._run_until(self._pending[-1][0], timeout - (time.monotonic() - began))
         except StorageError:
             pass  # the error is recorded
         finally:
-            self.lock.release()
+            self._end_turn()
 
     def ping(self) -> None:
         """Wait until the actor answers; by then it has opened the store."""
         with self.lock:
-            self.user = threading.get_ident()
-            try:
-                self._disconnect()
-                self._run_until(0, self.timeout)
-            finally:
-                self.user = None
+            self._disconnect()
+            self._run_until(0, self.timeout)
 
     def pump(self) -> bool:
         """Send the posted requests and process the replies that have arrived, waiting 50 ms at most.
@@ -238,13 +228,21 @@ class Client:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it is not connected, and neither in use nor about to be: another client would do as well."""
-        return self._sock is None and not self._pending and self.user is None
+        """Whether it is not connected, and neither in use here nor about to be: another client would do as well."""
+        return self._sock is None and not self._pending and not self.is_interrupted()
 
     def close(self) -> None:
         """Close the connection. The next use connects again."""
         with self.lock:
             self._disconnect()
+
+    def _has_turn(self, timeout: float) -> bool:
+        """Wait until no other thread uses it; return False if that takes longer. Call `_end_turn` in any case."""
+        return self.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+
+    def _end_turn(self) -> None:
+        if self.is_interrupted():  # else a signal handler has raised before `_has_turn` has got the lock
+            self.lock.release()
 
     def _give_up_posted(self, error: StorageError) -> None:
         logger.warning("%d writes with wait=False are given up: %s", len(self._pending), error)
@@ -287,17 +285,19 @@ class Client:
                     await_ready(self._poll, deadline)
                     self._receive()
                 continue
-            except BlockingIOError:  # nothing has come in time
-                pass
-            except CONNECTION_LOST:
-                self._disconnect()
-                attempts += 1
-                if attempts > 3:  # the actor accepts connections and drops them: no event announces a better moment
-                    time.sleep(pipeline.RETRY_AFTER)
+            except CONNECTION_LOST as error:
+                if wire.of_a_signal_handler(error):
+                    self._disconnect()  # a frame may have been read in part
+                    raise
+                if not isinstance(error, BlockingIOError):  # else nothing has come in time
+                    self._disconnect()
+                    attempts += 1
+                    if attempts > 3:  # the actor accepts connections and drops them: no event announces a better moment
+                        time.sleep(pipeline.RETRY_AFTER)
             except StorageError as error:
                 self._give_up(error)
                 raise
-            except BaseException:  # from a signal handler: a frame may have been read in part
+            except BaseException:  # from a signal handler, likewise
                 self._disconnect()
                 raise
             if time.monotonic() >= deadline:
@@ -344,7 +344,9 @@ class Client:
                     self._send_rest(memoryview(part)[sent:])
         except BlockingIOError as error:
             self._disconnect()
-            raise ConnectionError("the storage actor does not read") from error
+            if wire.of_a_signal_handler(error):
+                raise
+            raise wire.PeerClosed("the storage actor does not read") from error
         except BaseException:
             self._disconnect()
             raise
@@ -435,12 +437,12 @@ class _SharedClient(Client):
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        if not self.lock.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)):
-            raise self._no_answer(self.timeout)
         try:
+            if not self._has_turn(self.timeout):
+                raise self._no_answer(self.timeout)
             yield
         finally:
-            self.lock.release()
+            self._end_turn()
 
 
 def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
@@ -457,7 +459,7 @@ def client_of(directory: str, timeout: float, depth: int = 0) -> Client:
         client = _made(directory, timeout, depth)
         _of_thread.clients = {place: one for place, one in list(_of_thread.clients.items()) if not one.is_at_rest}
         _of_thread.clients[directory, timeout, depth] = client
-    return client_of(directory, timeout, depth + 1) if client.user == threading.get_ident() else client
+    return client_of(directory, timeout, depth + 1) if client.is_interrupted() else client
 
 
 def _made(directory: str, timeout: float, depth: int) -> Client:
@@ -582,7 +584,9 @@ def _send_now(sock: socket.socket, data: wire.Data) -> int:
     """Send what the socket takes without waiting; return how many bytes that are."""
     try:
         return sock.send(data, _SENDING)
-    except BlockingIOError:
+    except BlockingIOError as error:
+        if wire.of_a_signal_handler(error):
+            raise
         return 0
 
 
@@ -607,4 +611,4 @@ def await_ready(poll: select.poll, deadline: float | None) -> None:
         if poll.poll(left * 1000):
             return
         if deadline is not None and time.monotonic() >= deadline:
-            raise BlockingIOError("not in time")
+            raise BlockingIOError(errno.EAGAIN, "not in time")

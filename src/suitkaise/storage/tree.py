@@ -146,8 +146,9 @@ class Tree:
         word = 1
         transaction = self._slot.current
         if transaction is None or not transaction.is_here:
+            words = self._words
             try:
-                word = self._words[0]
+                word = words[0]
                 cached = self._cache.get((path, name))
                 if cached is not None:
                     if cached[0] == word:
@@ -156,6 +157,8 @@ class Tree:
                         return self._get_large(name, path, default)
             except (TypeError, ValueError):  # the word is not mapped; or the name is not hashable
                 checked_path(path, name)
+                if _is_mapped(words):  # a signal handler has raised it
+                    raise
                 word = self._map_words()
             record = self._direct.get(path, name)
         else:
@@ -902,6 +905,15 @@ class Tree:
     def _refuse_in_transaction(self, what: str) -> None:
         if self._transaction() is not None:
             raise StorageError(f"{what} cannot be part of a transaction")
+
+
+def _is_mapped(words: Any) -> bool:
+    """Return whether the page of the revision word can be read: it was mapped, and is not unmapped again."""
+    try:
+        words[0]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _number(what: str, value: Any, path: str, name: str) -> Any:

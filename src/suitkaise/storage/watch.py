@@ -243,13 +243,16 @@ class Watch:
             assert self._sock is not None
             await_input(self._sock, deadline)
             self._take(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            if deadline is not None and time.monotonic() >= deadline:
+        except CONNECTION_LOST as error:
+            if wire.of_a_signal_handler(error):
+                self._lose_connection()  # a frame may have been read in part
+                raise
+            if not isinstance(error, BlockingIOError):
+                if not self._lose_connection():
+                    time.sleep(RETRY_AFTER)
+            elif deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"nothing at or below {self.path!r} changed in time") from None
-        except CONNECTION_LOST:
-            if not self._lose_connection():
-                time.sleep(RETRY_AFTER)
-        except BaseException:  # from a signal handler: a frame may have been read in part
+        except BaseException:  # from a signal handler, likewise
             self._lose_connection()
             raise
 
@@ -269,10 +272,11 @@ class Watch:
             finally:
                 loop.remove_reader(sock)
             self._take(self._parser.receive(sock, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            pass
-        except CONNECTION_LOST:
-            if not self._lose_connection():
+        except CONNECTION_LOST as error:
+            if wire.of_a_signal_handler(error):
+                self._lose_connection()
+                raise
+            if not isinstance(error, BlockingIOError) and not self._lose_connection():
                 await asyncio.sleep(RETRY_AFTER)
 
     def _connect(self, timeout: float) -> None:
