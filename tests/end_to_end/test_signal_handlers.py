@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish
+from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish, whereis
 from suitkaise.specs.bounded import OnFull
-from tests.support import eventually, in_background, run_program
+from tests.support import eventually, in_background, interrupted_at_each_call, run_program
 
 
 class Collector(Process):
@@ -249,6 +249,28 @@ FIRST = "the code that this signal handler interrupts is starting the first tree
 )
 def test_a_signal_handler_does_not_wait_for_the_code_that_it_interrupts(act: str, told: list[str]) -> None:
     assert run_program(INTERRUPTED, act).check().stdout.splitlines() == told
+
+
+@pytest.mark.parametrize("error", [TimeoutError, ValueError, KeyError])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda running: running["member"].status,
+        lambda running: running["member"].tell("m"),
+        lambda running: running["member"].ask("m"),
+        lambda running: whereis("tree/member"),
+        lambda running: running.which_children(),
+        lambda running: running.count_children(),
+    ],
+    ids=["status", "tell", "ask", "whereis", "which_children", "count_children"],
+)
+def test_what_a_signal_handler_raises_in_a_call_is_raised(
+    act: Callable[[Any], object], error: Callable[[], BaseException]
+) -> None:
+    with Supervisor("tree", Child(Collector, id="member")).start() as running:
+        act(running)  # and so make what is made once
+        assert all(interrupted_at_each_call(lambda: act(running), error))
+        assert isinstance(running["member"].ask("all"), list)
 
 
 def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:

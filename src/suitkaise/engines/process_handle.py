@@ -175,12 +175,12 @@ class ProcessHandle:
                 if self._tracer is not None:
                     order.sender = message.asker or current_path()
                 self._send(order, payload, force=accepted)
+                self.inbox.delivered += 1
                 self.known.note_sent(payload)
             except BaseException:
                 if number is not None:
-                    del self._asked[number]
+                    self._asked.pop(number, None)  # a signal handler may have raised when the answer has come already
                 raise
-            self.inbox.delivered += 1
 
     def trace(self, report: TraceReport | None) -> None:
         """Have each message reported that the worker handles from now on; None: no more."""

@@ -310,6 +310,8 @@ class Registry:
                 case _:
                     assert_never(kind)
         except Exception as error:
+            if answer.done():  # a signal handler has raised it
+                raise
             answer.set_exception(error)
         return answer
 

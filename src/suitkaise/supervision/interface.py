@@ -201,6 +201,8 @@ class SupervisorInterface:
                 case _:
                     assert_never(action)
         except Exception as error:
+            if answer.done():  # a signal handler has raised it
+                raise
             answer.set_exception(error)
         return answer
 
