@@ -216,7 +216,7 @@ def test_a_file_that_is_damaged_after_the_client_has_verified_it_changes_nothing
 def test_a_missing_file_or_a_folder_is_an_os_error_and_a_pipe_is_no_snapshot(tree: Tree, file: Path) -> None:
     with pytest.raises(FileNotFoundError):
         tree.restore(file)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"/nowhere'$"):
         tree.snapshot(file / "nowhere")
     open_before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(IsADirectoryError, match=str(file.parent)):

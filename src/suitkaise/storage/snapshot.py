@@ -103,7 +103,12 @@ def replaced(target: Path) -> Iterator[BinaryIO]:
     _check_replaceable(target)
     new = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undone:
-        file = os.fdopen(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b", _BUFFER)
+        try:
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            error.filename = str(target)  # the file that the caller has named
+            raise
+        file = os.fdopen(descriptor, "w+b", _BUFFER)
         undone.callback(new.unlink)
         with file:
             yield file
