@@ -22,6 +22,7 @@ from suitkaise import (
     AskTimeout,
     Child,
     ChildNotFound,
+    Command,
     DynamicSupervisor,
     Killed,
     MaxChildren,
@@ -274,10 +275,20 @@ def test_a_task_after_the_supervisor_of_the_tasks_was_deleted_gets_a_new_one(run
 class Worker(Process): ...
 
 
-@pytest.mark.parametrize("what", [Worker, Worker(), Supervisor("x"), None, 3])
-def test_what_is_no_function_is_no_task(running: RunningTree, what: Any) -> None:
-    with pytest.raises(SpecError):
-        running.task(what)
+def names(**given: int) -> list[str]:
+    return sorted(given)
+
+
+@pytest.mark.parametrize("args", [(), (1,)])
+@pytest.mark.parametrize(
+    "what",
+    [Worker, Worker(), Supervisor("x"), None, 3, "ls", Command("sleep", "5"), Process.of(names), Child(names)],
+)
+def test_what_is_no_function_is_no_task_and_the_error_offers_nothing_but_a_function(
+    running: RunningTree, what: Any, args: tuple[int, ...]
+) -> None:
+    with pytest.raises(SpecError, match=r"^a task is a function that is called once, not"):
+        running.task(what, *args)
 
 
 def test_a_coroutine_is_no_task_and_the_error_asks_for_its_function(running: RunningTree) -> None:
@@ -292,10 +303,6 @@ def test_a_class_is_no_task_and_the_error_tells_how_to_call_it(running: RunningT
         running.task(Fraction, 3)
     with pytest.raises(SpecError, match="not the class Fraction"):
         list(running.stream(Fraction, [3]))
-
-
-def names(**given: int) -> list[str]:
-    return sorted(given)
 
 
 def test_an_argument_of_the_function_may_have_any_name(running: RunningTree) -> None:

@@ -32,7 +32,7 @@ from suitkaise.messaging.supervisor_ref import Administration
 from suitkaise.platform.locks import RLock
 from suitkaise.specs import Child
 from suitkaise.specs.options import is_whole
-from suitkaise.specs.recipe import Recipe, Startable, snapshot
+from suitkaise.specs.recipe import Recipe, Startable, if_called, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.workers.once import once
 
@@ -150,9 +150,9 @@ class Tasks:
             raise SpecError(
                 f"a task is a function that is called once, not the class {name}; give it lambda: {name}(...)"
             )
+        if not callable(function) or isinstance(function, (type, Startable)):
+            raise SpecError(f"a task is a function that is called once, not {function!r}{if_called(function)}")
         plain = Child(function, args=args, kwargs=kwargs)  # which checks the function and its arguments
-        if plain.kind != "process" or not isinstance(plain.what, Recipe) or isinstance(plain.what.target, type):
-            raise SpecError(f"a task is a function that is called once, not {function!r}")
         added = self._supervise()
         id = f"{plain.id}-{next(self._numbers)}"
         worker = Recipe(once(function), (function, snapshot(args), snapshot(kwargs)))
