@@ -72,6 +72,7 @@ class Administration(ABC):
             MaxChildren: a dynamic supervisor has as many children as it may (rule 53).
             ChildStartFailed: the start failed; the declaration is discarded (rule 10).
             ChildNotFound: there is no running supervisor at `under`.
+            WorkerDead: the supervisor is stopping, or has ended.
             DeadlockError: a worker asks a supervisor above it while it is being started.
         """
         child = what if isinstance(what, Child) else Child(what)
@@ -92,6 +93,7 @@ class Administration(ABC):
         Raises:
             SpecError: `drain` is no such time.
             ChildNotFound: there is no such child.
+            WorkerDead: the supervisor is stopping, and so its children, or has ended.
             DeadlockError: the child is the calling worker, or above it; call `self.rejoin()` instead.
         """
         self._change_child(AdminAction.TERMINATE_CHILD, id, checked_drain(drain))
@@ -101,6 +103,7 @@ class Administration(ABC):
 
         Raises:
             ChildNotFound: there is no such child.
+            WorkerDead: the supervisor is stopping, or has ended.
             DeadlockError: the child is the calling worker, or above it.
         """
         self._change_child(AdminAction.KILL_CHILD, id)
@@ -111,12 +114,18 @@ class Administration(ABC):
         Raises:
             ChildNotFound, ChildRunning, ChildRestarting: there is no stopped child of that id.
             ChildStartFailed: the start failed; the child stays stopped.
+            WorkerDead: the supervisor is stopping, or has ended.
         """
         ref: WorkerRef = self._change_child(AdminAction.RESTART_CHILD, id)
         return ref
 
     def delete_child(self, id: str | WorkerRef) -> None:
-        """Forget a stopped child (rule 19). Raises ChildNotFound, ChildRunning or ChildRestarting."""
+        """Forget a stopped child (rule 19).
+
+        Raises:
+            ChildNotFound, ChildRunning, ChildRestarting: there is no stopped child of that id.
+            WorkerDead: the supervisor is stopping, or has ended.
+        """
         self._change_child(AdminAction.DELETE_CHILD, id)
 
     def suspend(self, path: str | WorkerRef) -> None:
@@ -222,8 +231,9 @@ def ref_to(path: str, kind: str) -> WorkerRef:
 def whereis(path: str) -> WorkerRef:
     """Return the ref of the worker or supervisor at `path`, from any process of the program.
 
-    For a supervisor it is a `SupervisorRef`, which can administer the supervisor's children. A path with wildcards
-    gives the list that `whereis_all` returns; in typed code, call that.
+    For a supervisor it is a `SupervisorRef`, which can administer the supervisor's children; type checkers know that
+    after `assert isinstance(ref, SupervisorRef)`. A path with wildcards gives the list that `whereis_all` returns; in
+    typed code, call that.
 
     Raises:
         ChildNotFound: there is no such worker.

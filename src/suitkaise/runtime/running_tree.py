@@ -106,7 +106,11 @@ class RunningTree(Administration):
         return self._root.spec
 
     def __getitem__(self, path: str) -> WorkerRef:
-        """Return the ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError)."""
+        """Return the ref of the worker or supervisor at `path`. Raises ChildNotFound (a LookupError).
+
+        For a supervisor it is a `SupervisorRef`. Type checkers know a `WorkerRef`; for them, administer its children
+        from here, by their paths: `running.start_child(child, under="jobs")`, `running.terminate_child("jobs/one")`.
+        """
         if not isinstance(path, str):
             raise TypeError(f"running[...] takes the path of a worker below {self.name!r}, a str, not {path!r}")
         path = str.__str__(path)  # of a member of an enum
