@@ -297,8 +297,10 @@ class WorkerRef:
 
         The result of a worker that is no child any more (`restart="temporary"`, or below a dynamic supervisor) is kept
         for a while: up to 256 MiB of such results that were not fetched yet, and 16 MiB of those that were, the newest.
+        The results of a tree that has ended are kept until the program starts a tree while none runs.
 
         Raises:
+            ChildNotFound: there is no such worker, or it was of such an earlier tree.
             WorkerFailed: the worker ended without a result, and the error holds the reason and the remote traceback; or
                 its result was dropped, since newer ones needed the room.
             AskTimeout: the worker still lives.
