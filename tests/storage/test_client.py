@@ -61,7 +61,8 @@ def test_writes_succeed_across_kills_and_restarts_of_the_server(storage: Storage
         assert tree.increment("n", path="p") == 11 * (round_ + 1)
 
 
-def test_what_a_thread_holds_back_of_its_messages_is_sent_before_what_it_writes(storage: Storage) -> None:
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_a_thread_holds_back_of_its_messages_is_sent_before_what_it_writes(wait: bool, storage: Storage) -> None:
     seen: list[Any] = []
 
     class Holds:
@@ -69,7 +70,7 @@ def test_what_a_thread_holds_back_of_its_messages_is_sent_before_what_it_writes(
             seen.append(storage.tree.get("key", default=None))
 
     holders[threading.get_ident()] = Holds()
-    storage.tree.add("key", 1)
+    storage.tree.add("key", 1, wait=wait)
     assert seen == [None]
     assert not holders
 

@@ -135,6 +135,7 @@ class Client:
         Raises:
             StorageError: too many requests are under way, and none was acknowledged within the timeout.
         """
+        send_held()  # here: the thread of `pipeline` may be the one that sends the request
         with self.lock:
             try:
                 self._add(request, payload, quiet=True)
