@@ -5,6 +5,8 @@ In most tests the I/O threads send nothing of it, so that only the thread itself
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, flush, whereis
+from suitkaise import Child, Process, Reject, Supervisor, Thread, WorkerRef, current_worker, flush, whereis
 from suitkaise.messaging import route
 from suitkaise.pools import ProcessPool, ThreadPool
 from suitkaise.runtime.running_tree import RunningTree
-from tests.support import GRACE, eventually, run_program
+from tests.support import GRACE, eventually, in_background, run_program
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -81,10 +83,18 @@ class _Sends:
         if act == "store a checkpoint":
             self.checkpoint(act)  # type: ignore[attr-defined]
             over.wait(LATER)
-        if act in ACTS:
-            ACTS[act]()
+        if act in ACTS or act in ACTS_OF_WORKERS:
+            (ACTS | ACTS_OF_WORKERS)[act]()
             over.wait(LATER)
         return "answer"
+
+
+def fork() -> None:
+    """Fork, as `multiprocessing` does it: the copy may use refs."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 ACTS: dict[str, Callable[[], Any]] = {
@@ -93,6 +103,17 @@ ACTS: dict[str, Callable[[], Any]] = {
     "ask a thread": lambda: WorkerRef("tree/answers").ask("asked"),
     "look for a worker": lambda: whereis("tree/other"),
     "flush": flush,
+    "fork": fork,
+}
+
+
+def worker() -> Any:
+    return current_worker()
+
+
+ACTS_OF_WORKERS: dict[str, Callable[[], Any]] = {
+    "set a timer": lambda: worker().send_after(0.0, "due", to=WorkerRef("tree/other")),
+    "start a thread": lambda: worker().start_thread(Answers),
 }
 
 
@@ -118,7 +139,7 @@ KINDS = {"waits": Waits, "async": Async, "loops": Loops, "thread": InThread}
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningTree]:
     monkeypatch.setattr(route, "_SOON", LATER)
     monkeypatch.setattr(route, "_MOMENT", LATER)
-    notes = [Child(Notes, args=(tmp_path / id,), id=id, shutdown=GRACE) for id in ("to", "other")]
+    notes = [Child(Notes, args=(tmp_path / id,), id=id, shutdown=GRACE, drain=1.0) for id in ("to", "other")]
     senders = [Child(cls, id=id, shutdown=0.1) for id, cls in KINDS.items()]
     with Supervisor("tree", *notes, Child(Answers, id="answers"), *senders).start() as running:
         over.clear()
@@ -153,7 +174,7 @@ def test_what_a_worker_has_told_is_there_while_it_waits_in_a_hook(
 
 
 @pytest.mark.parametrize("kind", ["waits", "thread"])
-@pytest.mark.parametrize("act", [*ACTS, "store a checkpoint"])
+@pytest.mark.parametrize("act", [*ACTS, *ACTS_OF_WORKERS, "store a checkpoint"])
 def test_what_a_worker_has_told_is_on_its_way_before_anything_else_that_it_sends(
     act: str, kind: str, running: RunningTree, tmp_path: Path
 ) -> None:
@@ -168,6 +189,27 @@ def test_what_the_program_has_told_is_on_its_way_before_anything_else_that_it_se
     burst()
     ACTS[act]()
     eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
+def test_what_other_threads_of_the_program_have_told_is_on_its_way_after_a_flush(
+    running: RunningTree, tmp_path: Path
+) -> None:
+    over = threading.Event()
+    told = threading.Event()
+
+    def tell() -> None:
+        burst()
+        told.set()
+        over.wait(LATER)
+
+    telling = in_background(tell)
+    try:
+        assert told.wait(GRACE)
+        flush()
+        assert running["to"].ask("all") == ALL
+    finally:
+        over.set()
+        telling.result(GRACE)
 
 
 class Computes(Process):
@@ -219,6 +261,17 @@ def test_what_the_program_has_told_is_there_before_a_task_of_a_pool_that_it_subm
         assert executor.submit(received).result(GRACE) == ALL
 
 
+@pytest.mark.parametrize("pool", [ProcessPool, ThreadPool])
+def test_what_the_program_has_told_is_on_its_way_before_a_pool_that_it_ends_next(
+    pool: Any, running: RunningTree, tmp_path: Path
+) -> None:
+    with pool(1) as executor:
+        assert executor.submit(abs, -1).result(GRACE) == 1
+        burst()
+        executor.kill_workers() if isinstance(executor, ProcessPool) else executor.shutdown(wait=False)
+        eventually(lambda: (tmp_path / "to").exists() and (tmp_path / "to").read_text() == ALL)
+
+
 class Starts(Thread):
     def on_start(self) -> None:
         self.received = received()
@@ -249,6 +302,17 @@ def test_what_the_program_has_told_a_worker_is_there_before_an_order_to_stop(
     ORDERS[order](running)
     if order == "rejoin":
         ref.join(GRACE)
+    assert (tmp_path / "to").read_text() == ALL
+
+
+def test_what_an_event_loop_has_told_is_there_before_it_leaves_the_block_of_a_tree(
+    running: RunningTree, tmp_path: Path
+) -> None:
+    async def leave() -> None:
+        async with running:
+            burst()
+
+    asyncio.run(leave())
     assert (tmp_path / "to").read_text() == ALL
 
 

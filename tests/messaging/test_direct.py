@@ -900,15 +900,19 @@ def test_what_is_held_back_is_dropped_and_counted_with_the_rest_at_the_end(hub: 
 def test_a_forked_child_sends_nothing_of_what_its_parent_holds_back(hub: Hub) -> None:
     route = hub.route()
     bodies = burst(route, 5)
-    child = os.fork()
-    if child == 0:
-        try:
-            assert not holders
-            send_held()
-            route.send_held()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0:
+            try:
+                assert not holders
+                send_held()
+                route.send_held()
+            finally:
+                os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert in_background(fork).result(SOON) == 0
     assert arrived(hub.incoming[0]) == bodies[:BURST]
     send_held()
     assert arrived(hub.incoming[0]) == bodies[BURST:]
@@ -932,7 +936,7 @@ def test_a_forked_child_sends_nothing_where_another_thread_has_a_connection(hub:
             os._exit(0)
         over.set()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert arrived(hub.incoming[1]) == bodies[:BURST]
+    assert arrived(hub.incoming[1]) == bodies  # once: the parent has sent the last of them before
 
 
 @pytest.mark.usefixtures("late")

@@ -176,6 +176,11 @@ class Routes:
         send_held()  # first: what a thread sends in between may need another connection's lock
         return sum(route.flush(until) for route in self._open())
 
+    def send_held(self) -> None:
+        """Send what all threads hold back."""
+        for route in self._open():
+            route.send_held()
+
     def finish(self, seconds: float) -> None:
         """Wait until all messages have left this process; after `seconds`, drop the others and log how many."""
         if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in self._open())):
@@ -352,6 +357,7 @@ def _close_after_fork() -> None:
 
 
 after_fork_in_child(_close_after_fork)
+os.register_at_fork(before=send_held)
 
 
 def _forget_unconnected(routes: dict[str, Route | float]) -> None:

@@ -2,11 +2,11 @@
 
 Where a thread tells a worker many small messages, each right after the one before, the later ones of this burst are
 held back. They are sent when they are enough, and before the thread does anything that others could notice: it sends
-another message, a request or an answer, submits a task or returns its result, stores a value or a checkpoint, logs in a
-worker's process, starts or stops a tree, waits for its next message, or ends. And the I/O thread sends them a
-millisecond later. So only a thread that computes, prints or waits elsewhere right after its burst can be ahead of its
-last messages, until the I/O thread gets the interpreter; and they are lost if the process is killed, or calls
-`os._exit`, before that.
+another message, a request or an answer, submits a task or returns its result, stores a value or a checkpoint, sets a
+timer, logs in a worker's process, starts or stops a tree, a pool or a thread of a worker, forks, waits for its next
+message, or ends. And the I/O thread sends them a millisecond later. So only a thread that computes, prints or waits
+elsewhere right after its burst can be ahead of its last messages, until the I/O thread gets the interpreter; and they
+are lost if the process is killed, or calls `os._exit`, before that.
 """
 
 from __future__ import annotations

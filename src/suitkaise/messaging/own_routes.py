@@ -85,6 +85,10 @@ class OwnRoutes:
         """Send a message over this thread's connection to the incarnation `owner`; see `Routes.send_to`."""
         return self._routes.send_to(owner, message, most)
 
+    def send_held(self) -> None:
+        """Send what all threads hold back."""
+        self._routes.send_held()
+
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""
         if not supervises() and not in_io_thread():

@@ -191,8 +191,10 @@ class Registry:
         return True
 
     def flush(self, until: float) -> int:
-        """Send what this thread holds back; return 0: what was sent here is accepted."""
-        send_held()
+        """Send what the threads of this program hold back; return 0: what was sent here is accepted."""
+        send_held()  # first: what a thread sends in between may need another connection's lock
+        if self._routes is not None:
+            self._routes.send_held()
         return 0
 
     def in_use(self) -> list[str]:

@@ -155,6 +155,7 @@ class Scheduler:
         """Take no more tasks; end when those that there are have finished, or with `cancel` the running ones."""
         if os.getpid() != self._process:
             return
+        send_held()
         with self.lock:
             self._closing = True
             waiting: list[Task] = []

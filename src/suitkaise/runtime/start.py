@@ -85,7 +85,6 @@ class AsyncStart:
     async def __aenter__(self) -> RunningTree:
         import asyncio  # 35 ms
 
-        send_held()
         starting = in_thread(start, self._tree, self._wait)
         try:
             self._running = await asyncio.shield(starting)
@@ -145,11 +144,12 @@ class _GivenUp(Exception):
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
     """Call a function in a thread of its own: those of the loop's default executor may all wait for workers to end.
 
-    The future is no task: `asyncio.run` does not cancel it at its end.
+    The future is no task: `asyncio.run` does not cancel it at its end. What this thread holds back is sent first.
     """
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
+    send_held()
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     executor = ThreadPoolExecutor(1, thread_name_prefix="suitkaise-async")
     try:

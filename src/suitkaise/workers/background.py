@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from suitkaise.errors import SpecError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, origin
+from suitkaise.messaging.held_back import send_held
 from suitkaise.platform.locks import RLock
 from suitkaise.specs import Child, SupervisorSpec
 from suitkaise.specs.recipe import Recipe, Startable, with_arguments, without_parameters
@@ -90,6 +91,7 @@ class Background:
             ChildAlreadyStarted: a thread of that id runs.
             WorkerDead: the worker ends, or the supervisor of the threads has given up.
         """
+        send_held()
         with self._lock:
             self._names[child.id] += 1
             number = self._names[child.id]

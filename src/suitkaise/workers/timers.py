@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from suitkaise.errors import SuitkaiseError, WorkerDead
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.refs import WorkerRef
@@ -66,6 +67,7 @@ class Timers:
             WorkerDead: the worker has ended.
         """
         _check(seconds, to, repeats=repeats)
+        send_held()  # the thread for timers sends its message
         with self.lock:
             if self._closed:
                 raise WorkerDead.just_ended(self.path)
