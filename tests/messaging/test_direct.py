@@ -1040,6 +1040,27 @@ def test_a_signal_handler_may_raise_at_any_moment_of_a_burst(hub: Hub) -> None:
     assert interruptions > 100
 
 
+@pytest.mark.usefixtures("late")
+def test_a_signal_handler_that_raises_leaves_no_message_of_a_burst_behind_what_the_thread_sends_next(hub: Hub) -> None:
+    route = hub.route()
+    others = []
+    for path in ("tree/other", "tree/third"):
+        assert hub.routes.find(path) is None
+        others.append(hub.routes.find(path))
+    other, third = others
+    assert other is not None and third is not None
+    burst(route, 5)
+    arrived(hub.incoming[0])
+    number = 0
+    for _ in interrupted_at_each_call(lambda: other.send(tell("interrupted"))):
+        assert third.send(tell("next"))
+        assert len(received(hub.incoming[0], 5)) == 5  # the I/O thread may have the last bytes to send
+        number += 1
+        burst(route, 5)
+        arrived(hub.incoming[0])
+    assert number > 10
+
+
 def test_bytes_that_are_no_frames_end_the_connection() -> None:
     ours, theirs = socket.socketpair()
     with ours:

@@ -38,6 +38,9 @@ def send_held() -> None:
     """Send what this thread holds back, since it does something else now: its burst is over."""
     if not holders:
         return
-    holder = holders.pop(threading.get_ident(), None)
+    thread = threading.get_ident()
+    holder = holders.get(thread)
     if holder is not None:
         holder.end_burst()
+        if holders.get(thread) is holder:  # not earlier: a signal handler may raise, or send something, before that
+            holders.pop(thread, None)
