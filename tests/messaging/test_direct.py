@@ -1048,7 +1048,8 @@ def test_a_signal_handler_that_raises_leaves_no_message_of_a_burst_behind_what_t
         assert hub.routes.find(path) is None
         others.append(hub.routes.find(path))
     other, third = others
-    assert other is not None and third is not None
+    assert other is not None
+    assert third is not None
     burst(route, 5)
     arrived(hub.incoming[0])
     number = 0
