@@ -280,6 +280,22 @@ class Starts(Thread):
         return self.received
 
 
+class Introduces(Thread):
+    """Tells a burst when it starts, and never waits for a message."""
+
+    def on_start(self) -> None:
+        burst()
+
+    def loop(self) -> None:
+        over.wait(LATER)
+
+
+def test_what_a_thread_has_told_in_its_start_is_there_before_its_next_sibling_starts(running: RunningTree) -> None:
+    siblings = Child(Introduces, id="first", shutdown=0.1), Child(Starts, id="starts")
+    with Supervisor("next", *siblings).start() as following:
+        assert following["starts"].ask("received") == ALL
+
+
 def test_what_the_program_has_told_is_there_before_a_tree_that_it_starts_next(running: RunningTree) -> None:
     burst()
     with Supervisor("next", Child(Starts, id="starts")).start() as following:

@@ -62,6 +62,7 @@ class WorkerActor(Actor):
         """Run the worker's own `on_start`; Pykka calls this in the actor's thread."""
         self.lifecycle.start()
         if self.lifecycle.outcome is None:
+            send_held()  # its siblings may start now
             self.on_ready()
         self._end_if_over()
 
