@@ -280,6 +280,32 @@ class Starts(Thread):
         return self.received
 
 
+class StartsLate(Thread):
+    """Starts when it may."""
+
+    may_start = threading.Event()
+
+    def on_start(self) -> None:
+        self.may_start.wait(LATER)
+
+
+def test_what_the_program_has_told_is_there_before_a_task_that_waits_for_a_supervisor_that_is_busy(
+    running: RunningTree,
+) -> None:
+    StartsLate.may_start.clear()
+    starting = in_background(lambda: running.start_child(Child(StartsLate, id="late")))
+    eventually(lambda: "late" in str(running.status()))
+    try:
+        first = running.task(abs, -1)
+        burst()
+        second = running.task(received)
+    finally:
+        StartsLate.may_start.set()
+    starting.result(GRACE)
+    assert first.result(GRACE) == 1
+    assert second.result(GRACE) == ALL
+
+
 class Introduces(Thread):
     """Tells a burst when it starts, and never waits for a message."""
 

@@ -86,8 +86,9 @@ class OwnRoutes:
         return self._routes.send_to(owner, message, most)
 
     def send_held(self) -> None:
-        """Send what all threads hold back."""
-        self._routes.send_held()
+        """Send what all threads hold back, unless this one must not wait for the others."""
+        if not supervises() and not in_io_thread():
+            self._routes.send_held()
 
     def leave(self, path: str) -> None:
         """Send nothing more directly to the worker at `path`, which is being killed; see `Routes.leave`."""

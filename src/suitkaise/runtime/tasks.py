@@ -25,6 +25,7 @@ from suitkaise.errors import (
 )
 from suitkaise.exits import Crashed, Normal
 from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer, checked_timeout
+from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.protocol import AdminAction, RequestKind
 from suitkaise.messaging.router import router
@@ -153,6 +154,7 @@ class Tasks:
         if not callable(function) or isinstance(function, (type, Startable)):
             raise SpecError(f"a task is a function that is called once, not {function!r}{if_called(function)}")
         plain = Child(function, args=args, kwargs=kwargs)  # which checks the function and its arguments
+        send_held()  # here: another thread may begin it
         added = self._supervise()
         id = f"{plain.id}-{next(self._numbers)}"
         worker = Recipe(once(function), (function, snapshot(args), snapshot(kwargs)))
