@@ -158,7 +158,7 @@ def interrupted_at_each_call(
 ) -> Iterator[bool]:
     """Call `call` again and again; each time a signal handler raises at the next call of a function of Python in it.
 
-    What is raised where an object is destroyed, or a generator closed, Python only reports: so these calls are left out.
+    What is raised where an object is destroyed, or a generator closed, Python only reports: these calls are left out.
     Yields after each whether `call` has raised what the handler has raised, but for the last, which is not interrupted.
     """
 

@@ -117,6 +117,7 @@ class Client:
             StorageGone: the listening socket is gone.
             StorageError: no reply within the timeout; the request may or may not be carried out.
         """
+        send_held()
         with self.lock:
             try:
                 number = self._add(request, payload, quiet=False)
@@ -335,7 +336,6 @@ class Client:
 
     def _send(self) -> None:
         assert self._sock is not None
-        send_held()
         try:
             parts = self._unsent
             if len(parts) > 1 and max(map(len, parts)) < _SENT_BY_ITSELF:
