@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
-import inspect
 import json
 import os
 import select
@@ -158,23 +157,30 @@ def interrupted_at_each_call(
 ) -> Iterator[bool]:
     """Call `call` again and again; each time a signal handler raises at the next call of a function of Python in it.
 
-    What is raised where an object is destroyed, or a generator closed, Python only reports: these calls are left out.
     Yields after each whether `call` has raised what the handler has raised, but for the last, which is not interrupted.
+    What is raised where an object is destroyed, or a generator closed, Python reports in its place: that counts, too.
     """
 
     def interrupt(*_: object) -> None:
         raise raised
 
+    def report(unraisable: Any) -> None:
+        nonlocal is_raised
+        if unraisable.exc_value is raised:
+            is_raised = True
+        else:
+            reporting(unraisable)
+
     place = count = 0  # the number of a call
 
     def trace(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal count
-        if not frame.f_code.co_flags & inspect.CO_GENERATOR and frame.f_code.co_name not in ("__del__", "_remove"):
-            count += 1
-            if count == place:
-                signal.raise_signal(signal.SIGUSR2)
+        count += 1
+        if count == place:
+            signal.raise_signal(signal.SIGUSR2)
 
     tracing, before = sys.gettrace(), signal.signal(signal.SIGUSR2, interrupt)
+    reporting, sys.unraisablehook = sys.unraisablehook, report
     try:
         while count >= place:
             count, place, raised, is_raised = 0, place + 1, error(), False
@@ -190,6 +196,7 @@ def interrupted_at_each_call(
             if count >= place:
                 yield is_raised
     finally:
+        sys.unraisablehook = reporting
         signal.signal(signal.SIGUSR2, before)
 
 

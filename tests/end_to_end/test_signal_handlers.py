@@ -12,9 +12,22 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Bounded, Child, MailboxFull, Process, Supervisor, Thread, group, publish, whereis
+from suitkaise import (
+    Bounded,
+    Child,
+    ChildNotFound,
+    MailboxFull,
+    Process,
+    Supervisor,
+    Thread,
+    group,
+    publish,
+    whereis,
+)
+from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.specs.bounded import OnFull
-from tests.support import eventually, in_background, interrupted_at_each_call, run_program
+from suitkaise.supervision.interface import SupervisorInterface
+from tests.support import Interrupted, eventually, in_background, interrupted_at_each_call, run_program
 
 
 class Collector(Process):
@@ -271,6 +284,24 @@ def test_what_a_signal_handler_raises_in_a_call_is_raised(
         act(running)  # and so make what is made once
         assert all(interrupted_at_each_call(lambda: act(running), error))
         assert isinstance(running["member"].ask("all"), list)
+
+
+@pytest.mark.parametrize("of, method", [(SupervisorInterface, "begin"), (RunningTree, "__init__")])
+def test_an_exception_of_a_signal_handler_beside_the_start_of_a_tree_leaves_no_tree_behind(
+    of: type, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    tree = Supervisor("tree", CollectorThread)
+    with Supervisor("other", CollectorThread).start():  # so the runtime goes on
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(of, method, interrupt)
+            tree.start()
+        with pytest.raises(ChildNotFound):
+            whereis("tree")
+        with tree.start() as running:
+            assert running["collector_thread"].ask("all") == []
 
 
 def test_an_exception_of_a_signal_handler_corrupts_no_message() -> None:

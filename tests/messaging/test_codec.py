@@ -626,7 +626,7 @@ class Alarmed:
 _alarms_of_decoding: list[int] = []
 
 
-@pytest.mark.parametrize("encode", [codec.dumps, codec.dumps_apart, codec.dumps_in_pieces])
+@pytest.mark.parametrize("encode", [codec.dumps, codec.dumps_apart, codec.dumps_in_pieces, dumps_with_descriptors])
 @pytest.mark.parametrize("deep", [False, True])
 def test_what_an_alarm_raises_while_a_value_is_encoded_is_raised(encode: Any, deep: bool) -> None:
     alarmed = Alarmed("encoding", 7)

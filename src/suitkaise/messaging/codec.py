@@ -316,14 +316,20 @@ _SENT_BY_CLOUDPICKLE = frozenset({*cloudpickle.Pickler.dispatch_table.maps[0], *
 
 
 def _has_interrupted(error: Exception, value: object) -> bool:
-    """Return whether a signal handler has raised this error: what cannot be encoded fails alike a second time."""
+    """Return whether a signal handler has raised this error, and not what encodes `value` by name."""
     if isinstance(error, _NeedsValue):
         return False
+    attempt = _ByName(io.BytesIO(), PROTOCOL, buffer_callback=lambda buffer: False).dump
+    return not _fails_alike(value, error, attempt)
+
+
+def _fails_alike(value: object, error: Exception, attempt: Callable[[object], object]) -> bool:
+    """Return whether encoding `value` fails a second time, too; else a signal handler has raised the first error."""
     try:
-        _ByName(io.BytesIO(), PROTOCOL, buffer_callback=lambda buffer: False).dump(value)
+        attempt(value)
     except Exception as second:
-        return type(second) is not type(error)
-    return True
+        return type(second) is type(error)
+    return False
 
 
 def _dumps_by_value(value: object, root: str) -> bytes:
@@ -336,7 +342,12 @@ def _dumps_by_value(value: object, root: str) -> bytes:
 
 
 def refuse(value: object, root: str, error: Exception, attempt: Callable[[object], object]) -> NoReturn:
-    """Raise `NotSerializable` with the path to the part for which `attempt` fails, as `error` for the whole value."""
+    """Raise `NotSerializable` with the path to the part for which `attempt` fails, as `error` for the whole value.
+
+    Raise `error` itself if a signal handler has raised it.
+    """
+    if not _fails_alike(value, error, attempt):
+        raise error
     from suitkaise.messaging.unpicklable import find_culprit
 
     culprit = find_culprit(value, root, error, attempt)

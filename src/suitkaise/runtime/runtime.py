@@ -240,9 +240,9 @@ class Runtime:
             if tree.log_dir is not None:
                 files = self._log_files[tree.name] = LogFiles(tree.log_dir, tree.log_max_bytes, tree.log_backups)
                 self._log_rings.files[tree.name] = files.write
-            root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface
-        self._logs.begin(tree.name)
-        self.crashes.begin(tree.name)
+            self._logs.begin(tree.name)
+            self.crashes.begin(tree.name)
+            root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface  # last: the caller removes it
         return root
 
     def end_logs(self, tree: str) -> None:

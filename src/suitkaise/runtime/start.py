@@ -47,14 +47,15 @@ def added(tree: SupervisorSpec, *, processes: bool | None = None) -> Iterator[tu
 
         stop_former(tree.name)
         runtime = runtimes.enter()
-        name = None
+        supervisor = None
         try:
             supervisor = runtime.add(tree, processes=processes)
-            name = tree.name
-            choices.started.add(name)
+            choices.started.add(tree.name)
             yield runtime, supervisor
         except BaseException:
-            runtimes.leave(name)
+            if supervisor is not None and not supervisor.exited.done():  # a signal handler has raised beside `begin`
+                supervisor.interrupt()
+            runtimes.leave(None if supervisor is None else tree.name)
             raise
 
 

@@ -101,11 +101,15 @@ class SupervisorInterface:
         try:
             wait(up)
         except BaseException:
-            self.tell(StopAll(Shutdown("its start was interrupted")))
-            self.exited.result()
+            self.interrupt()
             raise
         if not self.ready.done():
             raise _start_error(self.exited.result().reason)
+
+    def interrupt(self) -> None:
+        """Stop the tree, whose starter never gets it, and wait for its end."""
+        self.tell(StopAll(Shutdown("its start was interrupted")))
+        self.exited.result()
 
     def stop(self, drain: float | None = None, why: str | None = None) -> None:
         """Stop the children in reverse start order, then end; workers handle messages first for `drain` seconds."""
