@@ -393,7 +393,7 @@ class Asks(Process):
 
 Supervisor("tree", Child(Asks, restart="temporary", significant=True), auto_shutdown="any_significant").run()
 """)
-    lines = run_program(source).check().stdout.splitlines()
+    lines = run_program(source, env={"NO_COLOR": "1"}).check().stdout.splitlines()
     assert "hello world" in lines
     assert "42" in lines  # the debugger's answer
 
