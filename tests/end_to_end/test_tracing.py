@@ -10,7 +10,7 @@ import pytest
 from suitkaise import Child, DynamicSupervisor, Process, Supervisor, Thread, WorkerRef, whereis
 from suitkaise.messaging import tracing
 from suitkaise.pools import Pool, ProcessPool, ThreadPool
-from tests.support import eventually, run_program
+from tests.support import eventually, interrupted_at_each_call, run_program
 
 trace: Any
 try:
@@ -165,3 +165,23 @@ def test_without_opentelemetry_nothing_is_imported_and_messages_have_no_carrier(
 def test_a_carrier_of_a_process_without_opentelemetry_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
     assert tracing.continued({"traceparent": "00-0-0-00"}, "app/a", lambda: 3)() == 3
+
+
+@NEEDED
+def test_what_a_signal_handler_raises_while_a_message_notes_its_trace_is_raised(tracer: Any) -> None:
+    with tracer.start_as_current_span("span"):
+        assert tracing.carrier() is not None
+        assert all(interrupted_at_each_call(tracing.carrier, TimeoutError))
+
+
+@NEEDED
+def test_a_propagator_that_fails_costs_no_message(tracer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("of the propagator")
+
+    with tracer.start_as_current_span("span"):
+        carrier = tracing.carrier()
+    for name in ("inject", "extract"):
+        monkeypatch.setattr(f"opentelemetry.propagate.{name}", fail)
+    assert tracing.carrier() is None
+    tracing.enter(carrier)()

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 __all__ = ["Carrier", "Spans", "Traced", "carrier", "continued", "enter", "spans"]
+
+T = TypeVar("T")
 
 Carrier: TypeAlias = "dict[str, str]"
 """A tracing context as texts, such as `traceparent`."""
@@ -49,20 +51,43 @@ def carrier() -> Carrier | None:
 
 
 def _inject() -> Carrier | None:
-    found: Carrier = {}
-    with contextlib.suppress(Exception):  # a propagator of the user's, or half an installation: no message fails for it
+    def inject() -> Carrier:
+        found: Carrier = {}
         importlib.import_module("opentelemetry.propagate").inject(found)
-    return {str(name): str(value) for name, value in found.items()} or None
+        return {str(name): str(value) for name, value in found.items()}
+
+    return _unless_it_fails(inject) or None
 
 
 def enter(context: Carrier | None) -> Callable[[], None]:
     """Make it the tracing context from here on; return the function that leaves it, in the same context variables."""
-    if context is not None:
-        with contextlib.suppress(Exception):  # as above; this process may not even have it
+
+    def extract() -> Any:
+        return importlib.import_module("opentelemetry.propagate").extract(context)
+
+    extracted = None if context is None else _unless_it_fails(extract)  # this process may not even have it
+    if extracted is not None:
+        with contextlib.suppress(Exception):
             contexts = importlib.import_module("opentelemetry.context")
-            token = contexts.attach(importlib.import_module("opentelemetry.propagate").extract(context))
+            token = contexts.attach(extracted)
             return lambda: contexts.detach(token)
     return lambda: None
+
+
+def _unless_it_fails(call: Callable[[], T]) -> T | None:
+    """Return what `call` returns; None if it raises: no message fails for a propagator, or half an installation.
+
+    What a signal handler raises in it is raised: another error is raised a second time, too.
+    """
+    try:
+        return call()
+    except Exception as error:
+        try:
+            call()
+        except Exception as second:
+            if type(second) is type(error):
+                return None
+        raise
 
 
 class Traced:

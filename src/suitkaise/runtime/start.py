@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def added(tree: SupervisorSpec, *, processes: bool | None = None) -> Iterator[tuple[Runtime, SupervisorInterface]]:
-    """Enter the runtime and add the tree to it, for the block that starts it; leave again if the block fails.
+    """Enter the runtime and add the tree to it, for the block that starts it; if the block fails, end it and leave.
 
     `processes` tells whether its workers are processes (default None: its declaration tells it).
     """
@@ -53,9 +53,11 @@ def added(tree: SupervisorSpec, *, processes: bool | None = None) -> Iterator[tu
             choices.started.add(tree.name)
             yield runtime, supervisor
         except BaseException:
-            if supervisor is not None and not supervisor.exited.done():  # a signal handler has raised beside `begin`
-                supervisor.interrupt()
-            runtimes.leave(None if supervisor is None else tree.name)
+            try:
+                if supervisor is not None:
+                    supervisor.end_interrupted()
+            finally:
+                runtimes.leave(None if supervisor is None else tree.name)
             raise
 
 

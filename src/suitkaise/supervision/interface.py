@@ -89,7 +89,7 @@ class SupervisorInterface:
             self._suspend(id, on)
 
     def begin(self, wait: Callable[[Flag], object] = Flag.wait) -> None:
-        """Start the children, and `wait` until they are up.
+        """Start the children, and `wait` until they are up; what `wait` raises leaves the tree as it is.
 
         Raises:
             ChildStartFailed: the start of a child failed; everything is stopped again.
@@ -98,18 +98,15 @@ class SupervisorInterface:
         self.ready.add_done_callback(lambda done: up.set())
         self.exited.add_done_callback(lambda done: up.set())
         self.tell(Begin())
-        try:
-            wait(up)
-        except BaseException:
-            self.interrupt()
-            raise
+        wait(up)
         if not self.ready.done():
             raise _start_error(self.exited.result().reason)
 
-    def interrupt(self) -> None:
-        """Stop the tree, whose starter never gets it, and wait for its end."""
-        self.tell(StopAll(Shutdown("its start was interrupted")))
-        self.exited.result()
+    def end_interrupted(self) -> None:
+        """Stop the tree, unless it has ended, and wait for its end: its start was interrupted, at whatever moment."""
+        if not self.exited.done():
+            self.tell(StopAll(Shutdown("its start was interrupted")))
+            self.exited.result()
 
     def stop(self, drain: float | None = None, why: str | None = None) -> None:
         """Stop the children in reverse start order, then end; workers handle messages first for `drain` seconds."""
