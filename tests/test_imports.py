@@ -91,7 +91,8 @@ def loaded(code: str) -> set[str]:
     ],
 )
 def test_an_import_loads_no_module_that_the_program_may_never_use(code: str, unwanted: str) -> None:
-    assert sorted(loaded(code) & set(unwanted.split())) == []
+    of_python = {"pathlib"} if sys.version_info >= (3, 15) else set()  # `traceback` imports it
+    assert sorted(loaded(code) & set(unwanted.split()) - of_python) == []
 
 
 def test_the_import_loads_one_module_of_suitkaise_and_a_name_loads_its_own() -> None:

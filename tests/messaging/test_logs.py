@@ -479,6 +479,13 @@ def test_a_forwarded_record_of_any_other_object_has_its_text(caplog: pytest.LogC
     assert caplog.messages == [str(message)]
 
 
+def _error_of(text: str, arguments: tuple[object, ...]) -> str:
+    """Return the error of formatting, in the words of this Python."""
+    with pytest.raises(TypeError) as caught:
+        _ = text % arguments
+    return f"TypeError: {caught.value}"
+
+
 class Broken:
     def __repr__(self) -> str:
         raise ValueError("no words")
@@ -491,7 +498,7 @@ class Broken:
         (lambda log: log.info(Broken()), "app/count: (Broken, without a text: ValueError)"),
         (
             lambda log: log.info("%d of %d", "two", 3),
-            "app/count: %d of %d ('two', 3) (TypeError: %d format: a real number is required, not str)",
+            f"app/count: %d of %d ('two', 3) ({_error_of('%d of %d', ('two', 3))})",
         ),
         (
             lambda log: log.info("got %s", Broken()),

@@ -51,10 +51,12 @@ def sleep():
     time.sleep(3600)
 
 running = Supervisor("app", Child(sleep, shutdown=0.1)).start()
+print("started", flush=True)
 while True:
     time.sleep(0.1)  # a longer wait: Python would not notice a signal that arrives just before
 """) as program:
         program.expect("sleeps")
+        program.expect("started")
         program.send_signal(signal.SIGINT)
         assert program.wait() == -signal.SIGINT
     assert "did not stop cleanly" in program.stderr

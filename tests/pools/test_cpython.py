@@ -61,6 +61,7 @@ NOT_APPLICABLE = {
     "test_thread_names_assigned": "an option of ThreadPoolExecutor; ours are named after the pool",
     "test_thread_names_default": "an option of ThreadPoolExecutor; ours are named after the pool",
     "test_pending_calls_race": INTERNALS,
+    "test_traceback_when_child_process_terminates_abruptly": "the cause of its error; ours tells the exit code itself",
     "FailingInitializerMixin.test_initializer": f"{INTERNALS}; test_futures.py has the same with ours",
 }
 

@@ -16,6 +16,7 @@ import itertools
 import re
 import sys
 import types
+import typing
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -319,9 +320,16 @@ def _quietly(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any
 
 
 def _first_before(base: type) -> Any:
-    """Make a base that adds to instances what `base` adds, which Python asks of a base that is taken out again."""
-    while base.__base__ is not None and _layout(base) == _layout(base.__base__):
+    """Make a base that adds to instances what `base` adds, which Python asks of a base that is taken out again.
+
+    From Python 3.15 on only a subclass of `Generic` can stand before it. What it does with one, Python's own code, it
+    does not refuse there, since `__orig_bases__` does not name it.
+    """
+    while base is not typing.Generic and base.__base__ is not None and _layout(base) == _layout(base.__base__):
         base = base.__base__
+    if base is typing.Generic:
+        body = {"__slots__": (), "__orig_bases__": (), "__init_subclass__": classmethod(_ignore)}
+        return type("_First", (base,), body)
     slots = [name for name in ("__dict__", "__weakref__") if name in vars(base)]
     parent = base.__base__ or object
     return _quietly(type(parent), "_First", (parent,), {"__slots__": slots, "__init_subclass__": classmethod(_ignore)})

@@ -6,6 +6,7 @@ those of `__main__` are rebuilt, as one object in each process (see `definitions
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import contextvars
 import copyreg
@@ -249,11 +250,21 @@ def _reduce_mark_of_dataclasses(value: Any) -> Any:
     return _attribute, ("dataclasses", _MARKS[type(value)])
 
 
+_SENTINEL: Any = vars(builtins).get("sentinel")
+"""The type of sentinels, from Python 3.15 on."""
+
 _MARKS = {
     type(vars(dataclasses)[name]): name
     for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
-    if name in vars(dataclasses)
+    if name in vars(dataclasses) and type(vars(dataclasses)[name]) is not _SENTINEL
 }
+
+
+def _reduce_sentinel(value: Any) -> Any:
+    """Send it by its name, as Python does, or make it once in each process, if that name leads nowhere there."""
+    if not is_named_by_value(value):
+        return NotImplemented
+    return _named(value, functools.partial(_SENTINEL, value.__name__, repr=repr(value)))
 
 
 def _reduce_code(code: types.CodeType) -> Any:
@@ -296,6 +307,8 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
 
 if sys.version_info >= (3, 12):
     REDUCERS[typing.TypeAliasType] = _reduce_type_alias
+if _SENTINEL is not None:
+    REDUCERS[_SENTINEL] = _reduce_sentinel
 
 
 # ------------------------------------------------------------ exceptions
