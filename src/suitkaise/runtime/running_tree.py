@@ -222,7 +222,7 @@ class RunningTree(Administration):
         >>> from suitkaise import Supervisor
         >>> with Supervisor("app").start() as running:
         ...     task = running.task(divmod, 17, 5)
-        ...     print(task.path, task.get())
+        ...     print(task.path, task.result())
         app/tasks/divmod-1 (3, 2)
         """
         self._check_hub()
