@@ -584,12 +584,12 @@ ACTS: dict[str, Callable[[DynamicPolicy], object]] = {
 @pytest.mark.parametrize("act", ACTS)
 def test_s54_a_decision_costs_the_same_among_few_and_among_many_children(act: str) -> None:
     costs = []
-    for number in (10, 1000):
+    for number in (10, 10, 1000):  # the first time makes what is made once in a process
         special = [child("transient", "transient"), child("patient", backoff=Backoff(1.0))]
         tree = pool([*special, *(child(f"w{one}") for one in range(number))])
         costs.append(calls_during(functools.partial(ACTS[act], tree.policy)))
 
-    assert costs[0] == costs[1]
+    assert costs[2] == costs[1]
 
 
 def test_s54_stopping_all_costs_the_same_for_each_child() -> None:

@@ -103,9 +103,9 @@ ACTS: dict[str, Callable[[StaticPolicy], object]] = {
 @pytest.mark.parametrize("act", ACTS)
 def test_s54_a_decision_under_one_for_one_costs_the_same_among_few_and_among_many_children(act: str) -> None:
     costs = []
-    for number in (4, 400):
+    for number in (4, 4, 400):  # the first time makes what is made once in a process
         spec = supervisor(child("transient", "transient"), child("temporary", "temporary"), child("w", copies=number))
         tree = begun(spec.children)
         costs.append(calls_during(functools.partial(ACTS[act], tree.policy)))
 
-    assert costs[0] == costs[1]
+    assert costs[2] == costs[1]
