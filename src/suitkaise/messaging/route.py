@@ -365,7 +365,7 @@ class Route:
         except BlockingIOError:
             frames = []
         except (wire.WireError, OSError) as error:
-            if isinstance(error, OSError) and wire.of_a_signal_handler(error):
+            if wire.of_a_signal_handler(error):
                 raise
             self._reading = False
             return False

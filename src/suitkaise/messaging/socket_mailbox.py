@@ -190,7 +190,7 @@ class SocketMailbox(Mailbox):
         except NoMemory:  # likewise
             raise
         except (OSError, WireError) as error:
-            if isinstance(error, OSError) and of_a_signal_handler(error):
+            if of_a_signal_handler(error):
                 raise
             if isinstance(error, WireError):
                 logger.error("invalid data from another worker: %s", error)

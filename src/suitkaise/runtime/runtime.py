@@ -242,7 +242,7 @@ class Runtime:
                 self._log_rings.files[tree.name] = files.write
             self._logs.begin(tree.name)
             self.crashes.begin(tree.name)
-            root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface  # last: the caller removes it
+            root = _trees[tree.name] = Executor(tree, tree.name, self.env).interface  # last: then the name is taken
         return root
 
     def end_logs(self, tree: str) -> None:
