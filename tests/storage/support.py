@@ -136,3 +136,8 @@ def put_entry(name: str, value: Any, path: str = "p", owner: str | None = None) 
 def values_in(reader: Reader, path: str = "p") -> list[Any]:
     """Return the values in a container."""
     return [value_of(record) for _, record in reader.container(path)]
+
+
+def with_last_byte_changed(data: bytes) -> bytes:
+    """Return the data with another last byte, whichever that is."""
+    return data[:-1] + bytes([data[-1] ^ 0xFF])

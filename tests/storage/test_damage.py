@@ -21,6 +21,7 @@ from suitkaise.storage.backends.reader import NotThereYet, Reader
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.backends.tables import scan
 from suitkaise.storage.records import intact, pack_record, value_of
+from tests.storage.support import with_last_byte_changed
 from tests.support import run_program
 
 ENGINES = ("lmdb", "sqlite")
@@ -260,7 +261,7 @@ def test_an_entry_that_is_damaged_while_the_store_is_open_is_named_and_the_other
             rows = connection.execute("SELECT key, value FROM entries").fetchall()
             [(key, record)] = [row for row in rows if b"spoilt" in row[0]]
             assert value_of(record) == "some text"
-            connection.execute("UPDATE entries SET value = ? WHERE key = ?", (record[:-3] + b"X" + record[-2:], key))
+            connection.execute("UPDATE entries SET value = ? WHERE key = ?", (with_last_byte_changed(record), key))
         connection.close()
         assert tree.get("sound", path="a/path") == "some text"
         for attempt in (

@@ -16,7 +16,7 @@ from suitkaise.storage import operations, snapshot
 from suitkaise.storage.backends.store import Store
 from suitkaise.storage.protocol import Restore
 from suitkaise.storage.tree import Tree
-from tests.storage.support import Storage
+from tests.storage.support import Storage, with_last_byte_changed
 from tests.support import eventually, in_background
 
 LONG = "p" * 300
@@ -203,7 +203,9 @@ def test_a_file_that_is_damaged_after_the_client_has_verified_it_changes_nothing
     tree.snapshot(file)
     tree.remove("list", "a")
     before = contents(tree)
-    monkeypatch.setattr(snapshot.Snapshot, "verify", lambda snapshot: file.write_bytes(file.read_bytes()[:-1] + b"x"))
+    monkeypatch.setattr(
+        snapshot.Snapshot, "verify", lambda snapshot: file.write_bytes(with_last_byte_changed(file.read_bytes()))
+    )
     with pytest.raises(SnapshotError, match="its checksum is wrong"):
         tree.restore(file)
     monkeypatch.setattr(snapshot.Snapshot, "verify", lambda snapshot: file.unlink())
