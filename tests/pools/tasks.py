@@ -53,6 +53,11 @@ def wait_for(path: str) -> str:
     return path
 
 
+def note_and_wait_for(began: str, path: str) -> str:
+    append_pid(began)
+    return wait_for(path)
+
+
 def append_pid(path: str) -> None:
     """Write down that it ran, and where."""
     with Path(path).open("a") as file:

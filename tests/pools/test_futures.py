@@ -139,17 +139,19 @@ def test_in_a_chunk_only_the_items_that_cannot_be_sent_fail(pool: ProcessPool) -
 def test_a_task_that_has_not_begun_can_be_cancelled_even_if_its_worker_has_it(
     one_runtime_for_all: None, tmp_path: Path
 ) -> None:
-    go, ran = str(tmp_path / "go"), str(tmp_path / "ran")
+    began, go, ran = (str(tmp_path / name) for name in ("began", "go", "ran"))
     with ProcessPool(1) as pool:
         pool.submit(os.getpid).result(30)
-        running = pool.submit(tasks.wait_for, go)
+        running = pool.submit(tasks.note_and_wait_for, began, go)
         waiting = [pool.submit(tasks.append_pid, ran) for _ in range(20)]
-        eventually(running.running)
-        assert not running.cancel()
-        assert waiting[1].cancel()
-        assert waiting[15].cancel()
-        assert waiting[1].cancelled()
-        Path(go).touch()
+        try:
+            eventually(lambda: os.path.exists(began))  # `running` tells that its worker has it
+            assert not running.cancel()
+            assert waiting[1].cancel()
+            assert waiting[15].cancel()
+            assert waiting[1].cancelled()
+        finally:
+            Path(go).touch()
         assert running.result(30) == go
     assert len(Path(ran).read_text().split()) == 18
 
