@@ -222,9 +222,18 @@ class Injecting(Process):
         raise ValueError("cannot parse:\nMAINPID=1\n" + "x" * 100_000)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 def test_the_error_that_ends_a_tree_is_one_short_line_of_the_status(
-    one_manager: Manager, monkeypatch: pytest.MonkeyPatch
+    one_manager: Manager, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
+    if at_once:
+        watch = ServiceManager.watch
+
+        def watch_late(manager: ServiceManager, running: RunningTree) -> None:
+            assert running._ended.wait(20)
+            watch(manager, running)
+
+        monkeypatch.setattr(ServiceManager, "watch", watch_late)
     monkeypatch.setenv("NOTIFY_SOCKET", one_manager.address)
     with pytest.raises(TreeFailed):
         Supervisor("app", Injecting, max_restarts=0).run()

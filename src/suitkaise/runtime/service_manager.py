@@ -144,9 +144,13 @@ class ServiceManager:
             logger.error("the watchdog of the service manager is not told that %r is alive: %s", running.name, what)
 
     def _tell_stopping(self) -> None:
-        if not self._told_stopping:
-            self._told_stopping = True
-            self._send("STOPPING=1", *([] if self._stopping is None else [_line(f"stopping: {self._stopping.why}")]))
+        if self._told_stopping:
+            return
+        self._told_stopping = True
+        why = "" if self._stopping is None else self._stopping.why
+        if not why and self._running is not None:
+            why = str(self._running._reason or "")  # the tree had ended before `watch`
+        self._send("STOPPING=1", *([_line(f"stopping: {why}")] if why else []))
 
     def _status(self, running: RunningTree) -> str:
         workers = [one for one in _below(running.status()) if one.kind != "supervisor"]
