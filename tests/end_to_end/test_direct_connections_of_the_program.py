@@ -32,6 +32,7 @@ from suitkaise import (
 from suitkaise.events import ChildExited, ChildRestarting, ChildStopped, DeadLetter
 from suitkaise.messaging import direct
 from suitkaise.messaging.identity import supervises
+from suitkaise.platform import connection_counts
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
 from tests.end_to_end import test_direct_connections as senders
@@ -178,6 +179,20 @@ def test_messages_that_a_busy_worker_has_not_read_yet_are_counted(running: Runni
     await_file(tmp_path / "blocked")
     with pytest.raises(AskTimeout, match="1 message waits for it"):
         TO.ask("late", timeout=0.01)
+
+
+def test_a_worker_with_as_many_connections_as_it_may_have_is_reached_through_the_hub(
+    running: RunningTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_counts, "CONNECTIONS", 1)
+
+    def ask_three_times() -> bool:
+        assert [TO.ask(b"x") for _ in range(3)] == [b"x"] * 3
+        return is_direct()
+
+    connect()
+    assert not in_background(ask_three_times).result(30)
+    assert is_direct()
 
 
 def test_s72_a_kill_counts_the_messages_that_came_directly(running: RunningTree, tmp_path: Path) -> None:

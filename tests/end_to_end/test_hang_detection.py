@@ -17,7 +17,7 @@ import pytest
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
 from suitkaise.engines.inspection import stacks_of
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
-from suitkaise.platform.board import DIRECT_BELL, PID, Phase, Slot
+from suitkaise.platform.board import PID, Phase, Slot
 from suitkaise.platform.runtime_directory import stack_file
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
@@ -175,19 +175,6 @@ def test_s55_a_worker_that_does_not_read_a_message_of_another_worker_is_replaced
         running["passes_on"].tell((how, "hello"))
         assert is_hung(next_event(events, ChildExited).reason, "waiting")
         assert running["w"].ask("hello", timeout=10) == "hello"
-
-
-@pytest.mark.one_machine("it reads the status board of the program")
-def test_s55_a_bell_that_was_heard_already_is_no_message() -> None:
-    child = Child(TakesAnything, id="w", receive_timeout=LIMIT)
-    with Supervisor("tree", child).start() as running:
-        pid = running["w"].pid
-        assert pid is not None
-        with slot_of(pid) as slot:
-            slot.bytes[DIRECT_BELL] = 1  # as by a sender that was slow to set it
-            eventually(lambda: slot.bytes[DIRECT_BELL] == 0, what="the worker has looked")
-        assert running["w"].ask("hello", timeout=10) == "hello"
-        assert running["w"].pid == pid
 
 
 def test_s80_a_recall_whose_start_fails_is_followed_by_a_restart(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from suitkaise import Bounded, Child, Hung, Process, Shutdown, Supervisor, Thread, WorkerRef
-from suitkaise.events import ChildExited
+from suitkaise.events import ChildExited, DeadLetter
 from suitkaise.workers.worker import Worker
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually
@@ -130,6 +130,19 @@ def test_a_timer_tells_another_worker(kind: str) -> None:
             running["a"].ask(("to", running[other], "tick"))
         for other in ("p", "t"):
             eventually(lambda other=other: running[other].ask("how many?") == 1)  # type: ignore[misc]
+
+
+@every_kind
+def test_the_message_of_a_timer_to_a_worker_that_is_over_is_a_dead_letter(kind: str) -> None:
+    children = [Child(CLASSES[kind], id="a"), Child(TicksProcess, id="p", restart="temporary")]
+    with Supervisor("tree", *children).start() as running, running.events() as events:
+        over = running["p"]
+        over.kill()
+        next_event(events, ChildExited)
+        running["a"].ask(("to", over, "tick"))
+        letter = next_event(events, DeadLetter)
+        assert (letter.path, letter.count) == ("tree/p", 1)
+        assert letter.why.startswith("sent by a timer of 'tree/a': ")
 
 
 def test_a_callback_of_an_answer_that_blocks_delays_no_message_of_a_timer() -> None:

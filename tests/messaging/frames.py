@@ -1,4 +1,4 @@
-"""Reading frames in tests: one connection, one thread, a deadline."""
+"""Reading frames in tests: one connection, one thread, a deadline; and counts of connections that are on no board."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from suitkaise.messaging import wire
+from suitkaise.platform.connection_counts import COUNTS_BYTES, ConnectionCounts
 
 
 class FrameReader:
@@ -48,3 +49,11 @@ class WithoutMemory:
         if self.left:
             self.left -= 1
             raise OSError(self._error, os.strerror(self._error))
+
+
+def counts_on_no_board() -> ConnectionCounts:
+    return ConnectionCounts(memoryview(bytearray(COUNTS_BYTES)))
+
+
+def uncounted() -> memoryview[int]:
+    return counts_on_no_board().sent(0)

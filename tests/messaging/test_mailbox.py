@@ -18,8 +18,10 @@ from suitkaise.exits import Normal, Shutdown
 from suitkaise.messaging import mailbox, wire
 from suitkaise.messaging.mailbox import ITERATE, STOP, Mailbox, ThreadMailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.protocol import DirectMessage
 from suitkaise.messaging.socket_mailbox import SocketMailbox
-from suitkaise.platform.board import BELL, LOOKED, Board, Slot
+from suitkaise.platform.board import BELL, DIRECT, LOOKED, Board, Slot
+from tests.messaging.frames import counts_on_no_board
 from tests.support import eventually, in_background
 
 SOON = 10.0
@@ -35,7 +37,7 @@ class Inbox:
         self._hub: socket.socket | None = None
         if through_socket:
             self._hub, self._theirs = socket.socketpair()
-            self.box = SocketMailbox(slot, self._theirs, self._on_frame)
+            self.box = SocketMailbox(slot, counts_on_no_board(), self._theirs, self._on_frame)
         else:
             self.box = ThreadMailbox(slot)
         self.box.owner = threading.get_ident()
@@ -365,7 +367,12 @@ def test_a_sender_that_is_as_quick_as_the_worker_does_not_starve_its_loops(board
     with ours, theirs:
         ours.sendall(b"!")  # so that `poll`, too, sees something
         slot = board.take("tree/worker")
-        box = SocketMailbox(slot, Endless(theirs), lambda frame: box.put(Message("message", Payload(frame[0][1]))))  # type: ignore[arg-type]
+        box = SocketMailbox(
+            slot,
+            board.new_counts(slot.index),
+            Endless(theirs),  # type: ignore[arg-type]
+            lambda frame: box.put(Message("message", Payload(frame[0][1]))),
+        )
         box.owner, box.looping = threading.get_ident(), looping
         box.bell[0] = 1
         got = [box.get().message for _ in range(500)]
@@ -393,6 +400,36 @@ def test_invalid_data_from_the_hub_counts_as_its_end(board: Board, caplog: pytes
     assert lifeline.poll(0)
     assert "invalid data from the hub" in caplog.text
     inbox.close()
+    slot.release()
+
+
+@pytest.mark.parametrize("how", ["the_sender_closes_it", "it_has_invalid_data", "no_descriptor_is_left"])
+def test_a_direct_connection_that_is_over_is_not_counted_any_more_and_its_number_is_free(
+    board: Board, how: str
+) -> None:
+    slot, (ours, theirs) = board.take("tree/worker"), socket.socketpair()
+    counts = board.new_counts(slot.index)
+    number = counts.add()
+    assert number == 0
+    with ours, theirs:
+        box = SocketMailbox(slot, counts, theirs, lambda frame: None)
+        box.owner = threading.get_ident()
+        sends, receives = socket.socketpair()
+        with sends, receives:
+            box._descriptors.append(-1 if how == "no_descriptor_is_left" else receives.detach())
+            box.accept("tree/from", number)
+            counts.sent(number)[0] = 2 * 2  # another one is on its way
+            sends.sendall(wire.encode(DirectMessage("message", None), Payload("one").data))
+            if how != "no_descriptor_is_left":
+                assert (box.take_in(), counts.messages, slot.words[DIRECT]) == (1, 2, 0)
+            if how == "it_has_invalid_data":
+                sends.sendall(b"\xff" * 64)
+            else:
+                sends.close()
+            box.take_in()
+        assert (counts.messages, slot.words[DIRECT]) == (0, int(how != "no_descriptor_is_left"))
+        assert counts.add() == number
+        box.close()
     slot.release()
 
 

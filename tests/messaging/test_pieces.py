@@ -15,6 +15,7 @@ from suitkaise.messaging import codec, pieces, wire
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
+from tests.messaging.frames import uncounted
 
 numpy = pytest.importorskip("numpy")
 
@@ -119,7 +120,7 @@ def test_a_message_that_waits_to_be_sent_does_not_change_with_the_array() -> Non
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        outbox = Outbox(ours, "tree/one")
+        outbox = Outbox(ours, "tree/one", uncounted())
         for number in range(3):
             array[:] = number
             assert outbox.put((number,), Payload(array).parts)
@@ -138,7 +139,7 @@ def test_what_was_not_sent_is_taken_back_as_bytes() -> None:
     array = numpy.ones(1_000_000, dtype=numpy.uint8)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    outbox = Outbox(ours, "tree/one")
+    outbox = Outbox(ours, "tree/one", uncounted())
     with ours:
         with theirs:
             outbox.put(("first",), Payload(array).parts, copies=False)

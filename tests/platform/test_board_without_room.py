@@ -51,6 +51,23 @@ print([board.take(name).index for name in ("a", "b")])
     )
 
 
+def test_a_worker_for_whose_direct_connections_the_board_has_no_room_has_none_until_there_is_some(full: Path) -> None:
+    (full / "crumb").unlink()
+    code = f"""
+import os
+from suitkaise.platform.board import Board
+board = Board.create({str(full / "board")!r})
+slot = board.take("tree/one")
+try:
+    board.new_counts(slot.index)
+except OSError as error:
+    print(error.strerror)
+os.unlink({str(full / "ballast")!r})
+print(board.new_counts(slot.index).add())
+"""
+    assert run(code) == "No space left on device\n0\n"
+
+
 def test_s10_a_tree_whose_directory_is_full_refuses_new_workers_and_goes_on(full: Path) -> None:
     (full / "ballast").unlink()
     code = f"""

@@ -46,8 +46,6 @@ class Watched:
         self.looping = False
         self.started: float | None = 0.0  # when it gets its process
         self.queued: list[float] = []  # when a message comes
-        self.rung: list[float] = []  # when another worker has rung its bell
-        self.sleeps = True  # it looks when it is woken
         self.suspension: tuple[float, float] = (0.0, 0.0)  # from when to when
         self.timers: list[TimerHandle] = []
         watch(Child(Works, **limits), self, self.clock, self.at)  # type: ignore[arg-type]
@@ -70,12 +68,7 @@ class Watched:
         self.looks.append(self.clock.now)
         since, phase = [one for one in self.phases if one[0] <= self.clock.now][-1]
         queued = sum(at <= self.clock.now for at in self.queued)
-        rung = any(at <= self.clock.now for at in self.rung)
-        return SlotView(1, phase, since, 0, 0.0, 0.0, 0, queued, self.looping, self.started, rung=rung)
-
-    def wake(self) -> None:
-        if self.sleeps:
-            self.rung.clear()
+        return SlotView(1, phase, since, 0, 0.0, 0.0, 0, queued, self.looping, self.started)
 
     def kill_hung(self, hung: Hung) -> None:
         assert self.hung is None
@@ -172,24 +165,6 @@ def test_s55_a_worker_that_leaves_a_message_unread_is_judged_by_its_receive_time
     watched.queued = [50.2]
     watched.clock.run(until=100.0)
     assert watched.hung == (51.0, Hung("waiting", 0.5))  # seen at 50.5
-
-
-def test_s55_a_worker_that_leaves_a_message_of_another_worker_unread_is_judged_by_its_receive_timeout() -> None:
-    watched = Watched((0.0, Phase.WAITING), receive_timeout=2.0)
-    watched.rung, watched.sleeps = [7.0], False
-    watched.clock.run(until=100.0)
-    assert watched.hung is not None
-    when, hung = watched.hung
-    assert 9.0 <= when <= 11.0
-    assert hung.phase == "waiting"
-
-
-def test_s55_a_worker_whose_bell_rings_for_a_message_that_it_has_read_is_woken_and_does_not_hang() -> None:
-    watched = Watched((0.0, Phase.WAITING), receive_timeout=2.0)
-    watched.rung = [7.0]
-    watched.clock.run(until=100.0)
-    assert watched.hung is None
-    assert watched.rung == []
 
 
 def test_s55_a_message_that_comes_after_a_long_rest_has_all_of_its_time() -> None:

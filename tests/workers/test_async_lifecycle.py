@@ -312,7 +312,8 @@ def test_a_flood_of_messages_is_received_during_a_wait_async_and_stays_in_the_so
 
     with contextlib.ExitStack() as closing:
         hub, ours = (closing.enter_context(end) for end in socket.socketpair())
-        mailbox = SocketMailbox(slot, ours, lambda frame: mailbox.put(Message("message", Payload(frame[1]))))
+        counts = board.new_counts(slot.index)
+        mailbox = SocketMailbox(slot, counts, ours, lambda frame: mailbox.put(Message("message", Payload(frame[1]))))
         lifecycle = lifecycle_of(Slow().__recipe__, Incarnation("tree/worker", 1), mailbox, slot)
         thread = threading.Thread(target=WorkerActor(lifecycle, mailbox).run_here, daemon=True)
         thread.start()

@@ -19,7 +19,16 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.bundle_tables import NOTHING, Known
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.pieces import Pieces
-from suitkaise.messaging.protocol import Ask, Connect, HubAnswer, HubRequest, RequestKind, WorkerFrame, decode_request
+from suitkaise.messaging.protocol import (
+    Ask,
+    Connect,
+    HubAnswer,
+    HubRequest,
+    RequestKind,
+    Tell,
+    WorkerFrame,
+    decode_request,
+)
 from suitkaise.messaging.send_buffer import SendBuffer
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
@@ -144,6 +153,8 @@ class _Connection:
         try:
             self._relay.send(RequestOfWorker(self.number, self._relay.path_of(self.pid), frame), payload)
         except MailboxFull as error:
+            if isinstance(frame, Tell) and not frame.awaited:
+                logger.warning("a message for %r is dropped: %s", frame.path, error)
             self._answer_locally(frame.number, False, Payload(error))
 
     def _answer_locally(self, number: int, ok: bool, payload: Payload) -> None:

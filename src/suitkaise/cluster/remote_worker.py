@@ -266,9 +266,6 @@ class RemoteWorker:
         """Return the worker's slot on the status board of its node, as it was last told; None after its end."""
         return None if self._over else self._seen()
 
-    def wake(self) -> None:
-        """Do nothing: its node does, which judges whether it hangs."""
-
     def resume_reading(self) -> None:
         """Do nothing: one worker does not hold up the others of its node."""
 

@@ -221,10 +221,6 @@ class WorkerHandle(Handle, Protocol):
         """Read the worker's slot on the status board; None after the worker's end, or where there is no slot."""
         ...
 
-    def wake(self) -> None:
-        """Have the worker look for messages, if it sleeps; never blocks."""
-        ...
-
     def kill_hung(self, hung: Hung) -> None:
         """End the incarnation for that reason, with the stack of the hanging worker added to the reason."""
         ...

@@ -25,7 +25,6 @@ from suitkaise.engines.protocol import (
     EndOfMessages,
     ExitReport,
     LogReport,
-    LookForMessages,
     MessageAnswered,
     MessageTraced,
     OutputReport,
@@ -72,6 +71,7 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.connection_counts import ConnectionCounts
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_levels import levels
 from suitkaise.platform.log_queue import QueuedLogger
@@ -99,6 +99,12 @@ DUMP_TIME = 0.25
 """Seconds that a process that hangs, or has not stopped in time, gets to write its stacks to a file."""
 
 
+_COUNTING = 0.1
+"""Seconds for which an exit waits at most until others have counted what they have sent directly."""
+
+_A_MOMENT = 0.0002
+"""Seconds between two looks whether they have."""
+
 _LONGEST_STACK = 1 << 20
 _CORE_DUMPED = 0x80
 
@@ -124,6 +130,7 @@ class ProcessHandle:
         self._asked: dict[int, Message] = {}
         self.known: Known = Known()
         self.inbox: Inbox = Inbox(self._slot)
+        self._counts: ConnectionCounts | None = None  # once it has direct connections
         self.on_room: Callable[[int], None] = lambda dropped: None
         self.on_checkpoint: Callable[[Payload], None] = lambda checkpoint: None
         self._returned: list[Message] = []
@@ -132,6 +139,7 @@ class ProcessHandle:
         self._kill_reason: ExitReason | None = None
         self._tracer: TraceReport | None = None
         self._exit_code: int | None = None
+        self._end_by = 0.0  # monotonic
         self._over = False
         self.deaths: DeathWatch | None = None
         """Tells the end of the process early; None: the child is not restarted early."""
@@ -189,26 +197,26 @@ class ProcessHandle:
             if not self._over:
                 self._send(TraceMessages(report is not None), force=True)
 
-    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
+    def connect(self, sender: str) -> Connected | None:
         """Make a connection for another worker, or a thread of this program; see `Connectable`."""
         with self._lock:
             if self._ends or not self.ready.done() or self.launch.child.kind != "process":
                 return None
             try:
+                if self._counts is None:
+                    self._counts = self._context.board.new_counts(self._slot.index)
                 ours, theirs = socket_pair()
-            except OSError:  # no descriptor is left
+            except OSError:  # no room is left on the board, or no descriptor
                 return None
             with theirs:
-                if self.process.pass_on(wire.encode(AcceptConnection(sender, counts)), theirs.fileno()):
-                    self._bell[0] = self._ring
-                    return Connected(ours, self._slot.index, self.launch.incarnation.serial, self._note_sent)
+                number = self._counts.add()
+                if number is not None:
+                    if self.process.pass_on(wire.encode(AcceptConnection(sender, number)), theirs.fileno()):
+                        self._bell[0] = self._ring
+                        return Connected(ours, self._slot.index, self.launch.incarnation.serial, number)
+                    self._counts.close(number)
             ours.close()
             return None
-
-    def _note_sent(self, number: int) -> None:
-        """Count messages that were sent over a connection of this program's own."""
-        with self._lock:
-            self.inbox.delivered += number
 
     def catch_up(self) -> None:
         """Handle what the process has reported so far (reactor's thread)."""
@@ -284,14 +292,8 @@ class ProcessHandle:
     @property
     def _unhandled(self) -> int:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
-        words = self._slot.words
-        return max(0, self.inbox.delivered + words[DIRECT] + words[OWN] - words[MESSAGES])
-
-    def wake(self) -> None:
-        """Send a frame that only has the worker look at its inbox."""
-        with self._lock:
-            if not (self._over or self.process.dead):
-                self._send(LookForMessages(), force=True)
+        words, direct = self._slot.words, 0 if self._counts is None else self._counts.messages
+        return max(0, self.inbox.delivered + direct + words[DIRECT] + words[OWN] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -466,6 +468,12 @@ class ProcessHandle:
             clean_up()
 
     def _end(self) -> None:
+        """Report the exit, as soon as no sender counts any more what it has sent to the worker."""
+        now = time.monotonic()
+        self._end_by = self._end_by or now + _COUNTING
+        if self._counts is not None and self._counts.is_sent_to and now < self._end_by:
+            self._context.reactor.call_at(now + _A_MOMENT, self._end)
+            return
         reason = self._reason()
         if self._outcome is None or not reason.clean:
             self._finish(Exit(reason))
@@ -507,6 +515,9 @@ class ProcessHandle:
         if self.deaths is not None:
             self.deaths.remove(self._context.board.lock_address(self._slot.index))
         self._bell.release()
+        if self._counts is not None:
+            self._counts.release()
+            self._counts = None
         self._slot.release()
         self._context.board.give_back(self._slot)
         for message in asked:

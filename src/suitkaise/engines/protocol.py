@@ -37,7 +37,6 @@ __all__ = [
     "KeeperRequest",
     "KeeperWarning",
     "LogReport",
-    "LookForMessages",
     "MessageAnswered",
     "MessageTraced",
     "OutputReport",
@@ -248,18 +247,14 @@ class AcceptConnection(msgspec.Struct, array_like=True, tag=7, gc=False):
     No answer.
     """
 
-    sender: str = ""  # its path
-    counts: bool = False  # the sender counts the messages, not the receiver
+    sender: str  # its path
+    connection: int  # its number, see `ConnectionCounts`
 
 
 class TraceMessages(msgspec.Struct, array_like=True, tag=15, gc=False):
     """Report each message that is handled from now on (`on`) with `MessageTraced`, or no more. No other answer."""
 
     on: bool
-
-
-class LookForMessages(msgspec.Struct, array_like=True, tag=8, gc=False):
-    """Look at the inbox: the bell has rung, perhaps for a message that was read already. No answer."""
 
 
 class EndOfMessages(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -377,7 +372,6 @@ WorkerOrder: TypeAlias = (
     | SetLogLevels
     | AcceptConnection
     | TraceMessages
-    | LookForMessages
 )
 WorkerReport: TypeAlias = (
     Announce

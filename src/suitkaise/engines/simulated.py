@@ -210,9 +210,6 @@ class SimulatedHandle:
         looping = hanging_since is not None and hangs_in == "between_loops"
         return SlotView(0, phase, since, 0, 0.0, 0.0, 0, unread, looping, started=self.began)
 
-    def wake(self) -> None:
-        """Do nothing: a script gets no messages."""
-
     def kill_hung(self, hung: Hung) -> None:
         """End now, for that reason."""
         self._clock.soon(lambda: self._end(Exit(hung)))

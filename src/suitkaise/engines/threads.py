@@ -184,10 +184,6 @@ class ThreadHandle:
         with self._lock:
             return None if self.mailbox.is_shut else self._slot.read(self.mailbox.queued)
 
-    def wake(self) -> None:
-        """Ring the worker's bell."""
-        self.mailbox.ring()
-
     def tasks(self) -> str:
         """Return where the tasks of an async worker await, which the stack of its thread does not show."""
         return self._lifecycle.stacks()

@@ -23,7 +23,6 @@ from suitkaise.engines.protocol import (
     EndOfMessages,
     ExitReport,
     LogReport,
-    LookForMessages,
     MessageAnswered,
     MessageTraced,
     OutputReport,
@@ -67,6 +66,7 @@ from suitkaise.messaging.router import FLUSH_TIME, HubClient, set_router
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.tracing import enter
 from suitkaise.platform.board import LISTENING, PHASE, SLOT_BYTES, Board, Phase, Slot
+from suitkaise.platform.connection_counts import COUNTS_BYTES, ConnectionCounts
 from suitkaise.platform.descriptors import receive_descriptors
 from suitkaise.platform.inheritance import apply
 from suitkaise.platform.log_levels import apply_levels
@@ -242,7 +242,8 @@ class WorkerProcess:
 
             death_lock.hold(self._board.lock_address(order.slot))
         self._tail.listening = listening = slot.bytes[LISTENING : LISTENING + 1]
-        self._mailbox = mailbox = SocketMailbox(slot, self._sock, self.handle)
+        counts = self._board.counts(order.slot)
+        self._mailbox = mailbox = SocketMailbox(slot, counts, self._sock, self.handle)
         signals = self._signals
         signals.finish_with(mailbox, ignore_sigterm=order.stops_last)
         after_fork_in_child(self._close_after_fork, signals=lambda: HANDLED)
@@ -405,12 +406,10 @@ class WorkerProcess:
                 self._mailbox.suspend(on)
             case SetLogLevels(levels):
                 apply_levels(levels)
-            case AcceptConnection(sender, counts):
-                self._mailbox.accept(sender, counted=counts)
+            case AcceptConnection(sender, connection):
+                self._mailbox.accept(sender, connection)
             case TraceMessages(on):
                 self._trace(on)
-            case LookForMessages():
-                pass  # that it has come is enough
             case EndOfMessages():
                 self._has_all_messages = True
 
@@ -638,7 +637,8 @@ def warm_up(board: Board) -> None:
             order, recipe_data, _ = received
             assert isinstance(order, StartWorker)
             slot = Slot(memoryview(bytearray(SLOT_BYTES)))
-            mailbox = SocketMailbox(slot, theirs, process.handle)
+            counts = ConnectionCounts(memoryview(bytearray(COUNTS_BYTES)))
+            mailbox = SocketMailbox(slot, counts, theirs, process.handle)
             incarnation = codec.loads(order.incarnation)
             codec.loads(order.context)
             lifecycle = Lifecycle(loads_with_descriptors(recipe_data, []), incarnation, mailbox, slot)

@@ -77,27 +77,23 @@ class ThreadInbox(Protocol):
 class Connected(NamedTuple):
     """One end of a new connection, and the incarnation at the other end: its slot of the status board and its number.
 
-    `note_sent`: takes how many messages were sent over it, if the sender counts them and not the receiver.
+    `number`: that of the connection, see `ConnectionCounts`.
     """
 
     end: socket.socket
     slot: int
     serial: int
-    note_sent: Callable[[int], None]
+    number: int
 
 
 @runtime_checkable
 class Connectable(Protocol):
     """A receiver to which others can have connections: a process."""
 
-    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
-        """Make a new connection to it. None if that is not possible now.
+    def connect(self, sender: str) -> Connected | None:
+        """Make a new connection to it, for the worker at the path `sender`. None if that is not possible now.
 
         The other end goes to it behind all messages that were delivered before.
-
-        Args:
-            sender: the path of the worker that gets the returned end.
-            counts: whether the sender counts the messages.
         """
         ...
 
@@ -341,7 +337,7 @@ class Address:
                 receiver.trace(report)
 
     # ------------------------------------------------------------ direct connections
-    def connect(self, sender: str, *, counts: bool = False) -> Connected | None:
+    def connect(self, sender: str) -> Connected | None:
         """Make a direct connection to the incarnation that answers here, if that is possible now; see `Connectable`."""
         with self._lock:
             receiver: Any = self._receiver
@@ -349,7 +345,7 @@ class Address:
                 return None
             if not isinstance(receiver, Connectable) or self._pending:
                 return None
-            return receiver.connect(sender, counts=counts)
+            return receiver.connect(sender)
 
     def await_end(self, serial: int, answer: Answer[Any]) -> None:
         """Set the answer to the exit reason of the incarnation of that number, when it has ended.

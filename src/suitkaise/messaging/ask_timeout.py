@@ -64,7 +64,7 @@ def doing(status: Status, pid: int | None, view: SlotView | None, kept: int, bou
     if view is None or status not in _WITH_A_PHASE:
         return Doing(status, pid, queued=kept, room=room)
     in_phase = max(0.0, time.monotonic() - view.since) if view.since else None
-    return Doing(status, pid or view.pid or None, view.phase.hook, in_phase, kept + (view.queued or view.rung), room)
+    return Doing(status, pid or view.pid or None, view.phase.hook, in_phase, kept + view.queued, room)
 
 
 def limited(timeout: float | None) -> float | None:

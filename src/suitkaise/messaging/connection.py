@@ -227,10 +227,17 @@ class Outbox:
     Small messages can be held back, to be sent as one frame; any other frame goes out behind them. What was not sent
     as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers: a frame that a handler
     puts in the midst of another one goes out behind that one.
+
+    Args:
+        sock: the socket.
+        path: that of the receiver, which errors tell.
+        counted: the word in which the messages are counted that were sent as a whole, see `ConnectionCounts`.
     """
 
-    def __init__(self, sock: socket.socket, path: str) -> None:
+    def __init__(self, sock: socket.socket, path: str, counted: memoryview[int]) -> None:
         self.ended: bool = False
+        self.counted = counted
+        self._sent = 0  # twice the number of messages
         self._sock = sock
         self._send = sock.send
         self._path = path
@@ -261,6 +268,7 @@ class Outbox:
             return self._queue(header, payload, copies=copies)
         self._writing = True  # without a call since that look, so no signal handler has come in between
         try:
+            self.counted[0] = self._sent + 1
             sent.extend(map(self._send, (data,), _NOT_WAITING))  # `send_and_record`, without that call
         except OSError as error:
             if wire.of_a_signal_handler(error):
@@ -278,6 +286,9 @@ class Outbox:
                 frame.sent += sent
                 self.waiting.appendleft((frame, header, payload))  # ahead of those of a signal handler
                 self._bytes += len(payload)
+            elif kept:
+                self._sent += 2
+            self.counted[0] = self._sent
         if self.waiting:
             self.flush()
         return kept
@@ -285,8 +296,7 @@ class Outbox:
     @property
     def unsent(self) -> int:
         """How many messages were not sent yet, or not as a whole."""
-        several = [decode_several(bytes(data)) for _, header, data in self.waiting if header is _SEVERAL]
-        return len(self.waiting) - len(several) + sum(map(len, several)) + len(self.held)
+        return sum(frame.messages for frame, _, _ in self.waiting) + len(self.held)
 
     def send_held(self) -> None:
         """Send the messages that are held back, as one frame; what the socket does not take of it waits."""
@@ -300,7 +310,7 @@ class Outbox:
             count = len(self.held)
             if count:
                 payload = encode_several(self.held[:count])
-                entry = _PendingFrame((wire.encode(_SEVERAL, payload),)), _SEVERAL, payload
+                entry = _PendingFrame((wire.encode(_SEVERAL, payload),), count), _SEVERAL, payload
                 waits.extend(map(self.waiting.insert, (ahead,), (entry,)))  # ahead of those of a signal handler
         finally:
             if waits:  # whatever a signal handler has raised behind that
@@ -355,11 +365,12 @@ class Outbox:
         """Send what waits, as much of it as the socket takes."""
         self._writing = True
         try:
+            self.counted[0] = self._sent + 1
             while self.waiting and not self.ended:
                 first = self.waiting[0][0]
                 if first.sent or first.size > _SMALL or len(self.waiting) == 1:
                     first.write_to(self._sock, _NOT_WAITING)
-                    self._bytes -= len(self.waiting.popleft()[2])
+                    self._remove_first()
                 else:
                     self._send_several()
         except OSError as error:
@@ -367,6 +378,7 @@ class Outbox:
                 raise
             self.ended = not takes_more_later(error)
         finally:
+            self.counted[0] = self._sent
             self._writing = False
 
     def _send_several(self) -> None:
@@ -389,7 +401,13 @@ class Outbox:
                         frame.sent.append(count)
                     break
                 count -= frame.size
-                self._bytes -= len(self.waiting.popleft()[2])
+                self._remove_first()
+
+    def _remove_first(self) -> None:
+        """Keep the first frame that waits no longer: it was sent as a whole."""
+        frame, _, payload = self.waiting.popleft()
+        self._bytes -= len(payload)
+        self._sent += 2 * frame.messages
 
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
         """Remove and return the headers and payloads of all messages that were not sent as a whole."""
@@ -407,11 +425,12 @@ def _messages_in(header: wire.Header, payload: bytes | Pieces) -> list[tuple[wir
 
 
 class _PendingFrame:
-    """One frame, and how many bytes of it were sent."""
+    """One frame of so many messages, and how many bytes of it were sent."""
 
-    __slots__ = ("_parts", "sent", "size")
+    __slots__ = ("_parts", "messages", "sent", "size")
 
-    def __init__(self, parts: tuple[Data, ...]) -> None:
+    def __init__(self, parts: tuple[Data, ...], messages: int = 1) -> None:
+        self.messages = messages
         self.sent: list[int] = []
         self._parts = parts
         self.size: int = sum(map(len, parts))

@@ -39,6 +39,7 @@ from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.identity import set_reads_answers, split_owner
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.route import PATIENCE, Hub, Route
+from suitkaise.platform.board import SenderMarks
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -113,13 +114,13 @@ class Routes:
 
     Args:
         hub: makes the connections.
-        bell_of: returns the bell that a sender to the worker in this slot of the status board sets.
+        marks_of: returns what a sender writes of the status board, for a slot and the number of a connection.
         may_wait: returns whether the calling thread may wait until the hub has made a connection.
     """
 
-    def __init__(self, hub: Hub, bell_of: Callable[[int], memoryview[Any]], may_wait: Callable[[], bool]) -> None:
+    def __init__(self, hub: Hub, marks_of: Callable[[int, int], SenderMarks], may_wait: Callable[[], bool]) -> None:
         self.hub = hub
-        self._bell_of = bell_of
+        self._marks_of = marks_of
         self._may_wait = may_wait
         self._begin()
         _in_this_process.add(self)
@@ -342,7 +343,7 @@ class Routes:
             os.close(made.descriptor)
             return None
         self._ends.sends = _AtThreadEnd()
-        route = Route(self, path, made, self._bell_of(made.slot))
+        route = Route(self, path, made, self._marks_of(made.slot, made.number))
         self._all[weakref.ref(route, self._forget)] = None
         return route
 

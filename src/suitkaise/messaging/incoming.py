@@ -27,11 +27,13 @@ class Incoming:
     Args:
         descriptor: the socket.
         sender: the path of the worker at the other end.
-        counted: whether the hub counts its messages.
+        number: the number of the connection, see `ConnectionCounts`.
+        taken: the word in which its messages are counted.
     """
 
-    def __init__(self, descriptor: int, sender: str = "", *, counted: bool = False) -> None:
-        self.counted = counted
+    def __init__(self, descriptor: int, sender: str, number: int, taken: memoryview[int]) -> None:
+        self.number = number
+        self.taken = taken
         self._sender = sender
         self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor))
         self._parser = wire.Parser(decode=decode_direct, lends=True)
@@ -113,6 +115,7 @@ class Incoming:
 
     def close(self) -> None:
         """Close the connection."""
+        self.taken.release()
         self._sock.close()
 
     def __del__(self) -> None:

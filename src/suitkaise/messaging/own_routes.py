@@ -22,7 +22,7 @@ from suitkaise.messaging.identity import current_path, supervises
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.route import PATIENCE, Connection, Route
-from suitkaise.platform.board import DIRECT_BELL, Board
+from suitkaise.platform.board import Board
 from suitkaise.platform.reactor import Reactor, in_io_thread
 
 __all__ = ["OwnRoutes"]
@@ -59,11 +59,7 @@ class OwnRoutes:
         self._registry = registry
         self._reactor = reactor
         self._closed = False
-        self._routes = Routes(
-            self,
-            lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1],
-            lambda: not supervises() and not in_io_thread(),
-        )
+        self._routes = Routes(self, board.marks, lambda: not supervises() and not in_io_thread())
         self.find: Callable[[str], Route | None] = self._routes.find  # itself, since every ask passes here
         """Return this thread's connection to the worker at a path, if there is one or one can be made."""
         self.holds_back: Callable[[str, Any], bool] = self._routes.holds_back
@@ -105,9 +101,7 @@ class OwnRoutes:
         """Make a connection to the worker at `path`; None if that is not possible now."""
         answer: Answer[Connection | None] = Answer()
         made = None if self._closed else self._registry.connect(path, current_path(), self._routes.close_ended)
-        answer.set_result(
-            None if made is None else Connection(made.end.detach(), made.slot, made.serial, made.note_sent)
-        )
+        answer.set_result(None if made is None else Connection(made.end.detach(), *made[1:]))
         return answer
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:

@@ -152,6 +152,7 @@ class Tell(msgspec.Struct, array_like=True, tag=0, gc=False):
     path: str
     carrier: dict[str, str] | None = None  # the sender's tracing context
     waits: bool = True  # while the mailbox of the worker has no room; `Withdraw` ends that
+    awaited: bool = True  # by the sender, who learns of a refusal; else it is a dead letter
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -203,9 +204,10 @@ class Withdraw(msgspec.Struct, array_like=True, tag=4, gc=False):
 class Connect(msgspec.Struct, array_like=True, tag=5, gc=False):
     """Worker -> hub: connect this process directly with the worker at `path`.
 
-    Answered with None if that is not possible now; else with the index of the worker's slot on the status board and
-    the serial number of its incarnation, and with the answer goes one end of a connection. The other end goes to the
-    worker (`AcceptConnection`), behind all messages that the hub has accepted for it.
+    Answered with None if that is not possible now; else with the index of the worker's slot on the status board, the
+    serial number of its incarnation and the number of the connection (see `ConnectionCounts`), and with the answer
+    goes one end of a connection. The other end goes to the worker (`AcceptConnection`), behind all messages that the
+    hub has accepted for it.
     """
 
     number: int

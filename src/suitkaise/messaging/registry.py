@@ -220,7 +220,7 @@ class Registry:
             return None
         if on_detached is not None:
             address.on_detached = on_detached
-        return address.connect(sender, counts=on_detached is not None)
+        return address.connect(sender)
 
     def connect_directly(self, board: Board, reactor: Reactor) -> None:
         """Let threads of this program have direct connections to workers in processes.

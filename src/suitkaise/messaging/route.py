@@ -10,7 +10,6 @@ import socket
 import termios
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from suitkaise.errors import AskTimeout, MailboxFull, WorkerDead
@@ -27,6 +26,7 @@ from suitkaise.messaging.messages import Message, Outcome, Payload, ReplyCallbac
 from suitkaise.messaging.pieces import Pieces
 from suitkaise.messaging.protocol import DirectMessage, DirectReturn, RequestKind, decode_direct_answer
 from suitkaise.messaging.tracing import Carrier
+from suitkaise.platform.board import SenderMarks
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.sockets import blocking
@@ -65,15 +65,12 @@ LAST_WORDS = 5.0
 
 
 class Connection(NamedTuple):
-    """What the hub answers to `Connect`.
-
-    `note_sent` takes how many messages were sent over it, if the hub counts them.
-    """
+    """What the hub answers to `Connect`."""
 
     descriptor: int
     slot: int
     serial: int
-    note_sent: Callable[[int], None] | None = None
+    number: int
 
 
 class Hub(Protocol):
@@ -88,7 +85,7 @@ class Hub(Protocol):
         ...
 
     def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
-        """Send a message through the hub; log it if a tell is refused; return its answer."""
+        """Send a message through the hub, where a tell that is refused is a dead letter; return its answer."""
         ...
 
 
@@ -114,18 +111,17 @@ def _ignore(ok: bool, payload: Payload) -> None:
 class Route:
     """One connection. One thread sends; that thread and the I/O thread of the process read."""
 
-    def __init__(self, routes: Owner, path: str, made: Connection, bell: memoryview[Any]) -> None:
+    def __init__(self, routes: Owner, path: str, made: Connection, marks: SenderMarks) -> None:
         self.broken: bool = False
         self.closed: bool = False
         self.used: bool = True  # lately
         self._sender = current_path()
-        self._note_sent = made.note_sent
         self._routes = routes
         self.path = path
         self.serial: int = made.serial
-        self._bell = bell
+        self._bell = marks.bell
         self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor))
-        self._outbox = Outbox(self._sock, path)
+        self._outbox = Outbox(self._sock, path, marks.sent)
         self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
@@ -222,8 +218,6 @@ class Route:
                 held.append(payload)
                 holders[self._thread] = self  # each time: a signal handler may have sent what was held back before
                 self.used = True
-                if self._note_sent is not None:
-                    self._note_sent(1)
                 if len(held) >= HELD:
                     self.send_held()
             finally:
@@ -291,8 +285,6 @@ class Route:
             return False
         self.used = True
         self._known.note_sent(payload)
-        if self._note_sent is not None:
-            self._note_sent(1)
         if not self._asking and (number is not None or self._outbox.waiting):
             self._watch()
         return True
@@ -576,8 +568,6 @@ class Route:
             self.broken = True
             over = self._read_rest()
             unsent = self._outbox.take_back()
-            if self._note_sent is not None:
-                self._note_sent(-len(unsent))
             again = [self._again(header, payload) for header, payload in (*self._returned, *unsent)]
             hub = self._routes.hub
             try:
@@ -631,7 +621,7 @@ class Route:
             return
         self.closed = True
         self._forget_held()
-        self._bell = memoryview(bytearray(1))  # the status board may be unmapped from now on
+        self._leave_board()
         self._routes.forget(self)
         self._refuse_expected()
         if not self._watched:
@@ -707,9 +697,14 @@ class Route:
         with self._lock:
             self.closed = True
             self._forget_held()
-            self._bell = memoryview(bytearray(1))
+            self._leave_board()
             if not self._asking:
                 self._sock.close()
+
+    def _leave_board(self) -> None:
+        """Write nothing more to the status board, which may be unmapped from now on."""
+        marks = SenderMarks.of_no_board()
+        self._bell, self._outbox.counted = marks.bell, marks.sent
 
     def close_after_fork(self) -> None:
         """In a forked child: the connection is the parent's."""

@@ -37,7 +37,7 @@ from suitkaise.messaging.protocol import (
 from suitkaise.messaging.route import Connection
 from suitkaise.messaging.tracing import Carrier, carrier
 from suitkaise.messaging.unawaited import Unawaited
-from suitkaise.platform.board import DIRECT_BELL, Board
+from suitkaise.platform.board import Board
 from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.exit_functions import at_exit, expect_exit
 from suitkaise.platform.locks import RLock
@@ -173,9 +173,7 @@ class HubClient:
         self._routes: Routes | None = None
         self.holds_back: Callable[[str, Any], bool] = never
         if board is not None:
-            self._routes = Routes(
-                self, lambda slot: board.slot(slot).bytes[DIRECT_BELL : DIRECT_BELL + 1], lambda: not reads_answers()
-            )
+            self._routes = Routes(self, board.marks, lambda: not reads_answers())
             self.holds_back = self._routes.holds_back
         self._connections: list[_HubConnection] = []
         self._closed = False
@@ -210,7 +208,7 @@ class HubClient:
         """Send a message directly, or have the hub deliver it; then return when the hub has accepted it.
 
         In a thread that reads answers (a `__del__` may run there) a `tell` returns at once, and a message that the hub
-        refuses is logged.
+        refuses is a dead letter.
         """
         route = None if self._routes is None else self._routes.find(path)  # such a thread has none
         if route is not None and route.send(message):
@@ -268,10 +266,11 @@ class HubClient:
         accepted = self.post(path, message, waits=not waits_for_itself(path))
         return accepted is None or await_room(path, accepted, accepted.withdraw)
 
-    def post(self, path: str, message: Message, *, waits: bool = False) -> _Accepted | None:
+    def post(self, path: str, message: Message, *, waits: bool = False, awaited: bool = True) -> _Accepted | None:
         """Send a message through the hub; return an answer that tells when a tell is accepted.
 
-        `waits`: while a bounded mailbox has no room for it; else it is refused then.
+        `waits`: while a bounded mailbox has no room for it; else it is refused then. `awaited`: the caller learns of a
+        refusal; else a tell that is refused is a dead letter.
         """
         connection = self._current()
         payload = message.body.parts_for(connection.known)
@@ -280,16 +279,16 @@ class HubClient:
             accepted = _Accepted()
             number = connection.expect(accepted.settle)
             accepted.withdraw = lambda: connection.end_wait(number)
-            connection.write(Tell(number, kind, path, message.carrier, waits), payload)
+            connection.write(Tell(number, kind, path, message.carrier, waits, awaited), payload)
             return accepted
         connection.write(Ask(connection.expect(message.reply), kind, path, message.carrier, message.deadline), payload)
         return None
 
     def post_unawaited(self, path: str, message: Message) -> Answer[bool] | None:
-        """Send a message through the hub; log it if a tell is refused; return its answer."""
-        accepted = self.post(path, message)
+        """Send a message through the hub, where a tell that is refused is a dead letter; return its answer."""
+        accepted = self.post(path, message, awaited=False)
         if accepted is not None:
-            self._unawaited.add(path, accepted)
+            self._unawaited.add(accepted)
         return accepted
 
     def connect(self, path: str) -> Answer[Connection | None]:

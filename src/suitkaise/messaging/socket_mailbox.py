@@ -14,6 +14,7 @@ from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, NoMemory, Parser, WireError, of_a_signal_handler
 from suitkaise.platform.board import DIRECT, Slot
+from suitkaise.platform.connection_counts import CONNECTIONS, ConnectionCounts
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["SocketMailbox"]
@@ -29,21 +30,22 @@ _LAST_READS = 64
 _READY = 64
 """How many sockets are asked for at once whether they have input."""
 
-MOST_SENDERS = 256
-"""Connections that other workers may have to this one; further senders go through the hub."""
-
 
 class SocketMailbox(Mailbox):
     """The inbox of a worker in a process of its own: messages come through sockets, from the hub and other workers.
 
     Args:
         slot: the worker's slot of the status board.
+        counts: those of its direct connections.
         sock: the control connection; it stays in blocking mode, but reads here never wait.
         on_frame: called with each frame; calls `put`, `order_stop` or `accept` as the frame requires.
     """
 
-    def __init__(self, slot: Slot, sock: socket.socket, on_frame: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, slot: Slot, counts: ConnectionCounts, sock: socket.socket, on_frame: Callable[[Frame], None]
+    ) -> None:
         super().__init__(slot)
+        self._counts = counts
         self._sock = sock
         self._control = sock.fileno()
         self._on_frame = on_frame
@@ -76,19 +78,20 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1
 
     # ------------------------------------------------------------ direct connections
-    def accept(self, sender: str, *, counted: bool) -> None:
+    def accept(self, sender: str, number: int) -> None:
         """Take messages from the connection that has come with the present frame; for `on_frame` only.
 
         Args:
             sender: the path of the worker at its other end.
-            counted: whether the hub counts its messages.
+            number: the number of the connection, see `ConnectionCounts`.
         """
         descriptor = self._descriptors.pop(0)
         if descriptor < 0:
             logger.error("no file descriptor is left for a connection from another worker")
+            self._counts.close(number)
             return
-        incoming = Incoming(descriptor, sender, counted=counted)
-        if self._accepts and len(self._incoming) < MOST_SENDERS:
+        incoming = Incoming(descriptor, sender, number, self._counts.taken(number))
+        if self._accepts:
             self._incoming[descriptor] = incoming
             self._poll.register(descriptor, select.EPOLLIN)
             self.bell[0] = self.bell[0] or 1  # something may have come already, and its bell was heard
@@ -100,7 +103,7 @@ class SocketMailbox(Mailbox):
 
         What a worker has sent is in the sockets when the hub tells its end.
         """
-        for descriptor, _ in self._poll.poll(0, MOST_SENDERS + 2):
+        for descriptor, _ in self._poll.poll(0, CONNECTIONS + 2):
             for _ in range(_LAST_READS):
                 if not self._collect_from(descriptor):
                     break
@@ -122,8 +125,7 @@ class SocketMailbox(Mailbox):
 
     def _take_from(self, incoming: Incoming, messages: list[Message]) -> None:
         self._waiting.extend(messages)
-        if not incoming.counted:
-            self._slot.words[DIRECT] += len(messages)
+        incoming.taken[0] += len(messages)
 
     # ------------------------------------------------------------ reading
     def wait_in(self, wait: Callable[..., None], *, for_messages: bool = True) -> bool:
@@ -196,6 +198,8 @@ class SocketMailbox(Mailbox):
                 logger.error("invalid data from another worker: %s", error)
             del self._incoming[descriptor]
             self._poll.unregister(descriptor)
+            self._slot.words[DIRECT] += incoming.taken[0]
+            self._counts.close(incoming.number)
             incoming.close()
             return False
         return True
@@ -215,5 +219,6 @@ class SocketMailbox(Mailbox):
         """Close the descriptors; the caller closes the socket."""
         super().close()
         self.disconnect()
+        self._counts.release()
         self._poll.close()
         os.close(self._bell_fd)

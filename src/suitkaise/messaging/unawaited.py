@@ -1,4 +1,4 @@
-"""Messages that were sent through the hub although nobody waits until it has accepted them: a refusal is logged."""
+"""Messages that were sent through the hub although nobody waits until it has accepted them; `flush` does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import time
 from typing import Any
 
 from suitkaise.messaging.answer import Answer
-from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["Unawaited"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 
 class Unawaited:
@@ -21,16 +18,13 @@ class Unawaited:
     def __init__(self) -> None:
         self._open: dict[Answer[bool], None] = {}
 
-    def add(self, path: str, accepted: Answer[bool]) -> None:
-        """Add the hub's answer to a message for the worker at `path`."""
+    def add(self, accepted: Answer[bool]) -> None:
+        """Add the hub's answer to a message."""
         self._open[accepted] = None
+        accepted.when_done(self._forget)
 
-        def report(done: Any) -> None:
-            self._open.pop(accepted, None)
-            if not done.cancelled() and (error := done.exception()) is not None:
-                logger.warning("a message for %r is dropped: %s", path, error)
-
-        accepted.when_done(report)
+    def _forget(self, accepted: Any) -> None:
+        self._open.pop(accepted, None)
 
     def wait(self, until: float) -> int:
         """Wait until each was answered, or for that time (monotonic); return how many were not."""

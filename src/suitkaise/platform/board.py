@@ -15,9 +15,10 @@ import mmap
 import os
 import time
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from suitkaise.errors import SuitkaiseError
+from suitkaise.platform.connection_counts import COUNTS_BYTES, ConnectionCounts
 from suitkaise.platform.descriptors import above_streams
 from suitkaise.platform.locks import RLock
 from suitkaise.records import dataclass
@@ -46,6 +47,7 @@ __all__ = [
     "WANTED",
     "Board",
     "Phase",
+    "SenderMarks",
     "Slot",
     "SlotView",
 ]
@@ -53,8 +55,11 @@ __all__ = [
 SLOT_BYTES = 256
 """Of the memory of one worker: whole lines of a processor's cache, so that no two workers write to the same one."""
 CAPACITY = 16_384
-"""How many workers a program can have at a time: 4 MiB of address space; only used pages take memory."""
+"""How many workers a program can have at a time: 36 MiB of address space; only used pages take memory."""
 _SLOTS_PER_PAGE = mmap.PAGESIZE // SLOT_BYTES
+_COUNTS = SLOT_BYTES * CAPACITY
+"""Where the counts of direct connections begin, behind the slots."""
+_SIZE = _COUNTS + COUNTS_BYTES * CAPACITY
 
 PID, PHASE, LOOPS, LAST_LOOP, TOTAL, MESSAGES, QUEUED = range(7)
 LOOPING = 8
@@ -62,7 +67,7 @@ LOOPING = 8
 STARTED = 9
 """The word with the time (seconds, monotonic) when the worker got its process or thread; 0: not yet."""
 DIRECT = 10
-"""The word that counts the messages which the worker has got from other workers, not from the hub."""
+"""The word that counts the messages which the worker has got over direct connections that are closed."""
 LOOKED = 14
 """The word with a time (seconds, monotonic) before which none of the messages has come that wait."""
 SKIPPED = 11
@@ -129,8 +134,7 @@ class SlotView:
     """The content of a slot at one moment; times in seconds, `since`, `oldest` and `started` on the monotonic clock.
 
     `oldest`: no message that waits has come before; exactly the time at which the oldest came, if the mailbox is
-    bounded. None if no message waits. `blocked`: how many messages wait for room in it. `rung`: whether another worker
-    has rung the bell since the worker looked for messages last; the message may be read already.
+    bounded. None if no message waits. `blocked`: how many messages wait for room in it.
     """
 
     pid: int
@@ -146,7 +150,18 @@ class SlotView:
     skipped: int = 0
     oldest: float | None = None
     blocked: int = 0
-    rung: bool = False
+
+
+class SenderMarks(NamedTuple):
+    """What a sender over a direct connection writes: the worker's bell, and how many messages it has sent."""
+
+    bell: memoryview[Any]
+    sent: memoryview[int]
+
+    @classmethod
+    def of_no_board(cls) -> SenderMarks:
+        """Return some that are on no board, for a connection that is closed."""
+        return cls(memoryview(bytearray(1)), memoryview(bytearray(8)).cast("Q"))
 
 
 class Slot:
@@ -176,7 +191,6 @@ class Slot:
             words[PID], Phase.of(phase), phase % _MARK, words[LOOPS], seconds[LAST_LOOP], seconds[TOTAL],
             words[MESSAGES] - words[SKIPPED], waiting, bool(words[LOOPING]), seconds[STARTED] or None, words[SKIPPED],
             seconds[LOOKED] or seconds[STARTED] if waiting else None,
-            rung=bool(self.bytes[DIRECT_BELL]),
         )  # fmt: skip
 
     def mark_started(self) -> None:
@@ -199,7 +213,7 @@ class Board:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, SLOT_BYTES * CAPACITY)
+        self._map = mmap.mmap(descriptor, _SIZE)
         self.memory: memoryview[Any] = memoryview(self._map)
         self._free: list[int] = []
         self._next = 0
@@ -215,7 +229,7 @@ class Board:
         """
         descriptor = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            os.ftruncate(descriptor, SLOT_BYTES * CAPACITY)
+            os.ftruncate(descriptor, _SIZE)
             return cls(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -236,8 +250,13 @@ class Board:
             if self._free:
                 index = self._free.pop()
             elif self._next < CAPACITY:
-                if self.descriptor >= 0 and self._next % _SLOTS_PER_PAGE == 0:
-                    self._make_room(name)
+                if self._next % _SLOTS_PER_PAGE == 0:
+                    try:
+                        self._make_room(self._next * SLOT_BYTES, mmap.PAGESIZE)
+                    except OSError as error:
+                        raise SuitkaiseError(
+                            f"{name!r}: no room is left for its slot of the status board: {error.strerror}", path=name
+                        ) from error
                 index, self._next = self._next, self._next + 1
             else:
                 raise SuitkaiseError(f"{name!r}: a program can have at most {CAPACITY} workers at a time", path=name)
@@ -245,16 +264,15 @@ class Board:
         slot.bytes[:] = bytes(SLOT_BYTES)
         return slot
 
-    def _make_room(self, name: str) -> None:
-        """Allocate the next page now; if the file system had none left later, SIGBUS would end the program."""
+    def _make_room(self, start: int, size: int) -> None:
+        """Allocate memory now; if the file system had none left later, SIGBUS would end the program."""
+        if self.descriptor < 0:
+            return
         try:
-            os.posix_fallocate(self.descriptor, self._next * SLOT_BYTES, mmap.PAGESIZE)
+            os.posix_fallocate(self.descriptor, start, size)
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:  # this file system cannot allocate in advance
-                return
-            raise SuitkaiseError(
-                f"{name!r}: no room is left for its slot of the status board: {error.strerror}", path=name
-            ) from error
+            if error.errno != errno.EOPNOTSUPP:  # else this file system cannot allocate in advance
+                raise
 
     def give_back(self, slot: Slot) -> None:
         """Make a slot free again after its worker is gone and no reader uses it any more."""
@@ -266,6 +284,26 @@ class Board:
     def slot(self, index: int) -> Slot:
         """Return the slot with this number."""
         return Slot(self.memory, index)
+
+    def new_counts(self, index: int) -> ConnectionCounts:
+        """Return the counts of the direct connections of the worker in this slot, which has none yet.
+
+        Raises:
+            OSError: the file system is full.
+        """
+        start = _COUNTS + index * COUNTS_BYTES
+        self._make_room(start, COUNTS_BYTES)
+        self.memory[start : start + COUNTS_BYTES] = bytes(COUNTS_BYTES)
+        return self.counts(index)
+
+    def counts(self, index: int) -> ConnectionCounts:
+        """Return the counts of the direct connections of the worker in this slot."""
+        start = _COUNTS + index * COUNTS_BYTES
+        return ConnectionCounts(self.memory[start : start + COUNTS_BYTES])
+
+    def marks(self, index: int, number: int) -> SenderMarks:
+        """Return what a sender writes, over the direct connection of this number to the worker in this slot."""
+        return SenderMarks(self.slot(index).bytes[DIRECT_BELL : DIRECT_BELL + 1], self.counts(index).sent(number))
 
     def lock_address(self, index: int) -> int:
         """Return the address of the lock in the slot with this number, valid until the board is closed."""

@@ -127,7 +127,7 @@ class _WorkerConnection:
         made = self._server.registry.connect(path, self._server.path_of(self.pid))
         if made is not None:
             with made.end:
-                answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps((made.slot, made.serial)))
+                answer = wire.encode(HubAnswer(number, True, connected=True), codec.dumps(made[1:]))
                 if self._out.pass_on(answer, made.end.fileno()):
                     return
         self._answer(HubAnswer(number, True), codec.dumps(None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, assert_never
 
-from suitkaise.errors import NotSerializable
+from suitkaise.errors import NotSerializable, SuitkaiseError
 from suitkaise.messaging import codec
 from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.bundle_tables import NOTHING, Known
@@ -74,7 +74,7 @@ class Requests:
                     self._registry.post(path, message, waits=False)
                 case Tell(number, kind, path, carrier, waits):
                     told = Message(kind, Payload(data=payload), None, sender, carrier)
-                    room = self._registry.post(path, told, waits=waits)
+                    room = self._post(path, told, waits=waits, awaited=frame.awaited)
                     if room is None:
                         self._answer(number, True, Payload(True))
                     else:
@@ -94,6 +94,14 @@ class Requests:
                     assert_never(frame)
         except Exception as error:
             self._answer(frame.number, False, Payload(error))
+
+    def _post(self, path: str, told: Message, *, waits: bool, awaited: bool) -> Answer[bool] | None:
+        try:
+            return self._registry.post(path, told, waits=waits)
+        except SuitkaiseError as error:
+            if not awaited:
+                self._registry.dead_letters.add(path, str(error))
+            raise
 
     def _request(self, request: HubRequest, payload: bytes, asker: str) -> None:
         number = request.number

@@ -3,9 +3,7 @@
 Nothing polls, and no message is sent when a phase begins. A worker writes its phase into its slot of the status board;
 the detector looks there when the current phase would be over its limit, or when a phase that has begun since the last
 look could be. Three states are no hook: a start, whose limit runs from the fork until the worker reports that it is
-up; a worker with a loop that stands between two hooks; and a worker that leaves a message unread. What another worker
-has sent to it directly is not known here; but the bell is seen. It may have rung for a message that was read already,
-if the sender was slow to ring. So the worker is woken first: one that is well looks, and that silences the bell.
+up; a worker with a loop that stands between two hooks; and a worker that leaves a message unread.
 """
 
 from __future__ import annotations
@@ -112,16 +110,13 @@ class _Watch:
         One with a loop can always go on; one without can when a message waits for it.
         """
         limits = [self._limits.get(Phase.LOOP)] if view.looping else []
-        unread = bool(view.queued) or view.rung
-        if unread:
+        if view.queued:
             limits.append(self._limits.get(Phase.ON_RECEIVE))
         given = [limit for limit in limits if limit is not None]
         if not given or self._handle.suspended:
             self._rest = None
             return now, None
-        rest = view.since, view.messages, view.looping, unread
+        rest = view.since, view.messages, view.looping, bool(view.queued)
         if rest != self._rest:  # counted from this look: what the worker could do may have come just now
             self._rest, self._rest_seen = rest, now
-            if view.rung:
-                self._handle.wake()
         return self._rest_seen, min(given)

@@ -9,6 +9,7 @@ and again never has more than one message waiting: what a slow worker misses is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -18,18 +19,16 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.tracing import carrier
 from suitkaise.platform.board import OWN, OWN_TAKEN, Slot
 from suitkaise.platform.callbacks import run_send
 from suitkaise.platform.locks import RLock
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor, TimerHandle
 from suitkaise.specs.options import is_number
 
 __all__ = ["CANCELLED", "CallAt", "Timer", "Timers"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 CallAt = Callable[[float, Callable[[], None]], TimerHandle]
 """Calls a function at a time (seconds, monotonic), in a thread that the function must not block."""
@@ -185,8 +184,15 @@ class Timer:
 
     def _note_sent(self, error: BaseException | None) -> None:
         self._on_its_way = False
-        if error is not None:
-            logger.warning("%r: the message of a timer was not delivered: %s", self._timers.path, error)
+        to = self._to
+        if error is not None and to is not None:
+            why = f"sent by a timer of {self._timers.path!r}: {error}"
+
+            def report() -> None:
+                with contextlib.suppress(SuitkaiseError):  # the program is gone
+                    to._router.request(RequestKind.DEAD_LETTER, to.path, why)
+
+            run_send(report)
 
     def __repr__(self) -> str:
         kind = "send_after" if self._interval is None else f"every {self._interval:g} s"
