@@ -153,7 +153,8 @@ def run(running: RunningTree, function: Callable[..., Any], *arguments: Any) -> 
 TO = WorkerRef("tree/to")
 
 
-def is_direct(path: str = TO.path) -> bool:
+def own_route(path: str = TO.path) -> Route | None:
+    """Return the direct connection of this thread, if there is one that can be used."""
     hub = router()
     if isinstance(hub, HubClient):
         routes = hub._routes
@@ -163,7 +164,11 @@ def is_direct(path: str = TO.path) -> bool:
         routes = hub._routes._routes
     assert routes is not None
     known = routes._of_thread.__dict__.get(path)
-    return type(known) is Route and not known.broken
+    return known if isinstance(known, Route) and not known.broken else None
+
+
+def is_direct(path: str = TO.path) -> bool:
+    return own_route(path) is not None
 
 
 def connect() -> None:

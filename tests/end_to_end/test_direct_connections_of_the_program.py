@@ -29,9 +29,12 @@ from suitkaise import (
     flush,
     preload,
 )
+from suitkaise.engines import process_handle
 from suitkaise.events import ChildExited, ChildRestarting, ChildStopped, DeadLetter
 from suitkaise.messaging import direct
 from suitkaise.messaging.identity import supervises
+from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.router import router
 from suitkaise.platform import connection_counts
 from suitkaise.runtime.running_tree import RunningTree
 from suitkaise.runtime.runtime import current
@@ -45,6 +48,7 @@ from tests.end_to_end.test_direct_connections import (
     connect,
     handled,
     is_direct,
+    own_route,
     receivers,
 )
 from tests.support import descriptors_of, eventually, in_background
@@ -205,6 +209,32 @@ def test_s72_a_kill_counts_the_messages_that_came_directly(running: RunningTree,
         running["to"].kill()
         assert next_event(happened, ChildExited).unhandled == 7
     assert handled(tmp_path) == []
+
+
+def receiver_at(path: str) -> Any:
+    hub = router()
+    assert isinstance(hub, Registry)
+    return hub.find(path).receiver
+
+
+def test_s72_the_exit_waits_for_a_sender_that_has_not_counted_yet_what_it_has_sent(
+    running: RunningTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_handle, "_COUNTING", 60.0)
+    connect()
+    route = own_route()
+    assert route is not None
+    word = route._outbox.counted
+    before = word[0]
+    with running.events() as happened:
+        word[0] = before + 1  # as by a thread that is in a system call, or has lost the interpreter right after it
+        pid = running["to"].pid
+        assert pid is not None
+        handle = receiver_at(TO.path)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: handle._end_by, what="the program knows of the end")
+        word[0] = before + 2 * 3
+        assert next_event(happened, ChildExited).unhandled == 3
 
 
 def test_s72_a_stop_counts_the_messages_that_came_directly(running: RunningTree, tmp_path: Path) -> None:

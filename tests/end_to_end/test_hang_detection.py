@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from suitkaise import Backoff, Child, ChildStartFailed, Hung, Killed, Shutdown, Supervisor, Thread, WorkerDead
+from suitkaise.engines import keeper_liveness
 from suitkaise.engines.inspection import stacks_of
 from suitkaise.events import ChildExited, ChildStarted, ChildStartFailure, ChildStopError
 from suitkaise.platform.board import PID, Phase, Slot
@@ -125,7 +126,8 @@ def test_s55_a_process_that_stops_while_it_boots_is_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.one_machine("a process of the keeper of this program is stopped")
-def test_s55_a_process_that_stops_before_it_has_announced_itself_is_replaced() -> None:
+def test_s55_a_process_that_stops_before_it_has_announced_itself_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_liveness, "PATIENCE", 60.0)  # else the keeper is replaced, if the looks come too late
     child = Child(TakesAnything, id="w", start_timeout=START_LIMIT)
     with Supervisor("tree", child, max_restarts=9).start() as running, running.events() as events:
 

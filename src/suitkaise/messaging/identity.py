@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = [
+    "Stoppable",
     "awaits_alone",
     "current_owner",
     "current_path",
@@ -29,9 +30,26 @@ __all__ = [
     "set_supervises",
     "set_worker",
     "split_owner",
+    "stoppable",
     "supervises",
     "worker_of_thread",
 ]
+
+
+class Stoppable(Protocol):
+    """A running worker, to which a thread of its own belongs."""
+
+    def wait_for_input(self, descriptor: int | None) -> bool:
+        """Wait until the descriptor is readable (None: do not wait), or earlier.
+
+        Return False once the worker is asked to stop, or its time is over.
+        """
+        ...
+
+    async def wait_for_future(self, future: Any) -> bool:
+        """Do the same with a future of the event loop that runs."""
+        ...
+
 
 _of_thread = threading.local()  # read by its `__dict__`: without the attribute, `getattr` takes 1 us
 _of_process: str | None = None
@@ -89,6 +107,12 @@ def set_worker(worker: Any) -> None:
     _of_thread.worker = worker
     if _of_process is not None and _of_thread.__dict__.get("owner") is None:
         _worker_of_process = worker
+
+
+def stoppable() -> Stoppable | None:
+    """Return what waits for input as long as the worker of the current thread is not asked to stop; None: no worker."""
+    worker = worker_of_thread()
+    return None if worker is None else worker._worker_context
 
 
 def is_starting() -> bool:

@@ -7,6 +7,7 @@ memory read. A worker without a loop blocks. An order to stop goes ahead of all 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from suitkaise.messaging.actor import Envelope, envelope
 from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import BELL, LOOKED, QUEUED, Slot
+from suitkaise.platform.descriptors import await_readable
 
 __all__ = ["IDLE", "ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "ThreadMailbox"]
 
@@ -96,6 +98,7 @@ class Mailbox(ABC):
         self._asleep = False
         self._unfinished = threading.Lock()  # released once the worker is about to finish
         self._unfinished.acquire()
+        self._bells: list[int] = []  # of the threads in `wait_for_input`
 
     # ------------------------------------------------------------ from any thread
     @abstractmethod
@@ -125,6 +128,9 @@ class Mailbox(ABC):
         self.finishing = True
         with contextlib.suppress(RuntimeError):  # the lock is released already
             self._unfinished.release()
+        for bell in tuple(self._bells):
+            with contextlib.suppress(OSError):  # its wait has just ended
+                os.eventfd_write(bell, 1)
         self.ring()
         if self.sleeper is not None:  # a wait of the event loop may go on while the inbox is awake
             self.sleeper.wake()
@@ -229,6 +235,23 @@ class Mailbox(ABC):
             with contextlib.suppress(RuntimeError):
                 self._unfinished.release()
         return over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the worker is about to finish, or its time is over."""
+        return self.finishing or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def wait_for_input(self, descriptor: int) -> None:
+        """Return when the descriptor is readable, or the worker `is_over`, or earlier; for any thread of the worker."""
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._bells.append(bell)  # first: what ends the waits from now on rings it
+            if not self.finishing:
+                await_readable(descriptor, bell, until=self.deadline)
+        finally:
+            with contextlib.suppress(ValueError):  # a signal handler has raised before it was added
+                self._bells.remove(bell)
+            os.close(bell)
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""

@@ -6,7 +6,9 @@ import contextlib
 import os
 import select
 import socket
+import threading
 from collections.abc import Callable
+from functools import partial
 
 from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.incoming import Incoming
@@ -15,6 +17,7 @@ from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, NoMemory, Parser, WireError, of_a_signal_handler
 from suitkaise.platform.board import DIRECT, Slot
 from suitkaise.platform.connection_counts import CONNECTIONS, ConnectionCounts
+from suitkaise.platform.descriptors import await_readable
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["SocketMailbox"]
@@ -141,6 +144,13 @@ class SocketMailbox(Mailbox):
         self._collect()
         self.bell[0] = 1  # look between the loops
         return self._open
+
+    def wait_for_input(self, descriptor: int) -> None:
+        """Return when the descriptor is readable, or the worker `is_over`, or earlier; for any thread of the worker."""
+        if threading.get_ident() == self.owner and self.sleeper is None:  # no other thread reads the orders
+            self.wait_in(partial(await_readable, descriptor, until=self.deadline), for_messages=False)
+        else:
+            super().wait_for_input(descriptor)
 
     def _collect(self) -> None:
         ready, self._ready = self._ready or self._poll.poll(0, _READY), []

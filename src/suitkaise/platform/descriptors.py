@@ -6,16 +6,29 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
+import time
 from array import array
 from collections.abc import Callable
 from typing import TypeVar
 
 from suitkaise.platform.locks import RLock
 
-__all__ = ["DescriptorReserve", "above_streams", "keep_to_this_process", "receive_descriptors"]
+__all__ = ["DescriptorReserve", "above_streams", "await_readable", "keep_to_this_process", "receive_descriptors"]
 
 T = TypeVar("T")
+
+_LONGEST = 1e6
+"""Seconds; `poll` counts milliseconds in 32 bits."""
+
+
+def await_readable(*descriptors: int, until: float | None = None) -> None:
+    """Return when one of the descriptors is readable, or at that time (monotonic), or earlier."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    poll.poll(None if until is None else max(0.0, min(until - time.monotonic(), _LONGEST)) * 1000)
 
 
 def above_streams(descriptor: int) -> int:

@@ -22,6 +22,7 @@ import msgspec
 from suitkaise.errors import StorageError, StorageGone
 from suitkaise.messaging import wire
 from suitkaise.messaging.answer import checked_timeout
+from suitkaise.messaging.identity import Stoppable, stoppable
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
@@ -52,7 +53,8 @@ class Watch:
     Iterate over it, with `for` or `async for`, or call `get`. While its reader keeps up, every change is an event. For
     a reader that lags behind, the changes of each entry are merged into one; if it lags too far, the changes are
     left out, and a `Change` of the kind "overflow" tells the reader to read everything anew. One thread or
-    task reads a watch. The iteration ends when the watch is closed, as `disconnect` does too.
+    task reads a watch. The iteration ends when the watch is closed, as `disconnect` does too; in a worker, also when
+    the worker is asked to stop.
     """
 
     def __init__(self, directory: str, path: str, since: int | None, timeout: float) -> None:
@@ -135,7 +137,7 @@ class Watch:
         return self
 
     def __next__(self) -> Change:
-        change = self._next(None)
+        change = self._next(None, stoppable())
         if change is None:
             raise StopIteration
         return change
@@ -152,7 +154,8 @@ class Watch:
             while not self._closed:
                 if self._ready:
                     return self._hand_out()
-                await self._receive_async()
+                if not await self._receive_async():
+                    break
             raise StopAsyncIteration
         finally:
             self._end_read()
@@ -189,7 +192,7 @@ class Watch:
 
     def _call(self, callback: Callable[[Change], object]) -> None:
         try:
-            for change in self:
+            while (change := self._next(None)) is not None:
                 try:
                     callback(change)
                 except BaseException:  # `sys.exit()` in it must not end the watch
@@ -201,8 +204,8 @@ class Watch:
         finally:
             self.close()
 
-    def _next(self, timeout: float | None) -> Change | None:
-        """Return the next change; None once the watch is closed."""
+    def _next(self, timeout: float | None, worker: Stoppable | None = None) -> Change | None:
+        """Return the next change; None once the watch is closed, or as soon as this `worker` is asked to stop."""
         self._refuse_beside_callback()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._reader == threading.get_ident():
@@ -217,6 +220,9 @@ class Watch:
             while not self._closed:
                 if self._ready:
                     return self._hand_out()
+                sock = self._sock
+                if worker is not None and not worker.wait_for_input(None if sock is None else sock.fileno()):
+                    return None
                 self._receive(deadline)
             return None
         finally:
@@ -256,9 +262,13 @@ class Watch:
             self._lose_connection()
             raise
 
-    async def _receive_async(self) -> None:
+    async def _receive_async(self) -> bool:
+        """Wait for bytes of the storage actor; return False once the worker that waits is asked to stop."""
         import asyncio
 
+        worker = stoppable()
+        if worker is not None and not worker.wait_for_input(None):
+            return False
         try:
             if self._sock is None:
                 self._connect(_MOMENT)
@@ -268,7 +278,10 @@ class Watch:
             readable = loop.create_future()
             loop.add_reader(sock, readable.cancel)
             try:
-                await asyncio.wait([readable])
+                if worker is None:
+                    await asyncio.wait([readable])
+                elif not await worker.wait_for_future(readable):
+                    return False
             finally:
                 loop.remove_reader(sock)
             self._take(self._parser.receive(sock, socket.MSG_DONTWAIT))
@@ -278,6 +291,7 @@ class Watch:
                 raise
             if not isinstance(error, BlockingIOError) and not self._lose_connection():
                 await asyncio.sleep(RETRY_AFTER)
+        return True
 
     def _connect(self, timeout: float) -> None:
         self._parser = wire.Parser(decode=decode_answer)

@@ -59,6 +59,11 @@ class AsyncContext(WorkerContext):
             raise RuntimeError("wait_async() works in the worker's own event loop only; elsewhere, use self.wait(...)")
         return self.event_loop.wait(seconds)
 
+    async def wait_for_future(self, future: Any) -> bool:
+        """Wait until the future is done; return False once the worker is asked to stop, or its time is over."""
+        inside = self.event_loop.is_inside()
+        return await (self.event_loop.wait_for_future(future) if inside else super().wait_for_future(future))
+
     def current_message(self) -> Message | None:
         """Return the message whose handler runs, in this task."""
         return CURRENT.get() or super().current_message()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, Literal, Never
 from suitkaise.errors import SpecError
 from suitkaise.exits import ExitCode, ExitReason, Normal, Signaled
 from suitkaise.platform.condition import OwnFuture
+from suitkaise.platform.descriptors import await_readable
 from suitkaise.platform.listeners import name_of
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.platform.tail import OF_COMMAND, RECORDED
@@ -198,7 +198,7 @@ class Command(Worker):
 
         opening = Probing(open_file)  # in a thread: a FIFO is open only when its other end is
         while not opened.done():
-            self._context.wait_in(partial(_wait_for, opening.descriptor), for_messages=False)
+            self._context.wait_in(partial(await_readable, opening.descriptor), for_messages=False)
             if self._context.stop_reason is not None:
                 raise ExitWith(self._context.stop_reason)
         return opened.result()
@@ -330,13 +330,6 @@ class Command(Worker):
         context.append_output(text, RECORDED if send else OF_COMMAND)
         if output is not None and send:
             output.send(context.pid, self._argv[0], runs)
-
-
-def _wait_for(*descriptors: int) -> None:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    poll.poll()
 
 
 def _reason_of(code: int) -> ExitReason:

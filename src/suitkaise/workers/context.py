@@ -150,6 +150,22 @@ class WorkerContext:
         """
         return self._mailbox.wait_in(wait, for_messages=for_messages)
 
+    def wait_for_input(self, descriptor: int | None) -> bool:
+        """Wait until the descriptor is readable (None: do not wait), or earlier.
+
+        Return False once the worker is asked to stop, or its time is over.
+        """
+        if descriptor is not None:
+            self._mailbox.wait_for_input(descriptor)
+        return not self._mailbox.is_over
+
+    async def wait_for_future(self, future: Any) -> bool:
+        """Do the same with a future of the event loop that runs."""
+        import asyncio
+
+        await asyncio.wait([future])
+        return not self._mailbox.is_over
+
     # ------------------------------------------------------------ facts
     @property
     def is_last_loop(self) -> bool:

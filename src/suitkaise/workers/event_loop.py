@@ -170,14 +170,24 @@ class EventLoop:
         """Sleep at most `seconds`; return True as soon as the worker is asked to stop, or its time is over."""
         deadline = self._mailbox.deadline
         remaining = seconds if deadline is None else deadline - time.monotonic()
+        await self._wait_for([self._stopping], min(seconds, remaining))
+        return self._mailbox.finishing or remaining < seconds
+
+    async def wait_for_future(self, future: asyncio.Future[Any]) -> bool:
+        """Wait until the future is done; return False as soon as the worker is asked to stop, or its time is over."""
+        deadline = self._mailbox.deadline
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        await self._wait_for([self._stopping, future], left)
+        return not self._mailbox.is_over
+
+    async def _wait_for(self, futures: list[asyncio.Future[Any]], seconds: float | None) -> None:
         # Awaited even after a stop request: a task that waits in a loop must let the other tasks run.
         self._waits += 1
         self._resume_reading()
         try:
-            await asyncio.wait([self._stopping], timeout=min(seconds, remaining))
+            await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waits -= 1
-        return self._mailbox.finishing or remaining < seconds
 
     def _resume_reading(self) -> None:
         descriptor = self._mailbox.descriptor
