@@ -124,7 +124,7 @@ class Leftovers:
         forked = self.forked()
         if self.own_children.are(forked):
             return []
-        adopted = [pid for pid in children() if pid not in forked and not self._is_gone(pid)]
+        adopted = self._alive(forked)
         if not adopted:
             return []
         running = self.running()
@@ -142,6 +142,14 @@ class Leftovers:
                 # its mark is lost: it ends when no worker is left that has started it
                 found.append((pid, next(iter(self._endings), 0)))
         return found
+
+    def _alive(self, forked: set[int]) -> list[int]:
+        """Reap the adopted processes that have ended; return the others."""
+        while True:
+            found = [pid for pid in children() if pid not in forked]
+            alive = [pid for pid in found if not self._is_gone(pid)]
+            if len(alive) == len(found):
+                return alive  # else one that has just ended may have left a child, which is not among those found
 
     def _is_gone(self, pid: int) -> bool:
         if not was_reaped(pid):
