@@ -661,6 +661,92 @@ def tell_renew(sender: Any) -> None:
         TO.tell(number)
 
 
+def ask_often(sender: Any, times: int) -> None:
+    connect()
+    for _ in range(times):
+        TO.ask(b"again", timeout=30)
+    assert is_direct()
+
+
+def tell_by_the_former_connection(sender: Any) -> None:
+    assert is_direct()
+    TO.tell("late")
+    TO.ask(b"last", timeout=30)
+
+
+def test_s55_a_former_sender_does_not_change_what_the_next_incarnation_is_believed_to_have_unread(
+    tmp_path: Path,
+) -> None:
+    children = Child(Waits, args=(tmp_path,), id="to"), Child(Sender, id="from"), Child(Sender, id="other")
+    with Supervisor("tree", *children, max_restarts=9).start() as running:
+        run(running, ask_often, 100)
+        first = running["to"].pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: running["to"].pid not in (None, first))
+        running["other"].ask((ask_often, 3), timeout=60)
+        run(running, tell_by_the_former_connection)
+        hub = router()
+        assert isinstance(hub, Registry)
+        handle: Any = hub.find(TO.path).receiver
+        eventually(lambda: handle.snapshot().queued == 0)
+
+
+FLOOD = 20_000
+
+
+def count_handled(folder: Path) -> int:
+    return (folder / "handled").stat().st_size
+
+
+class Heavy(Process):
+    """Counts in a file what it is told. Its memory is large, so its sockets close long after it can run no code."""
+
+    restart = "permanent"
+
+    def __init__(self, folder: Path) -> None:
+        self.memory = bytearray(b"x") * (300 << 20)
+        self.file = os.open(folder / "handled", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "told":
+            os.write(self.file, b"x")
+        return message
+
+
+def tell_heavy(sender: Any, folder: Path) -> None:
+    connect()
+    (folder / "blocked").touch()
+    for number in range(FLOOD):
+        TO.tell("told")
+        if number % 4 == 0:
+            sender.wait(0.0001)
+    flush(30)
+    TO.ask("last", timeout=30)
+
+
+def test_s72_each_message_of_a_flood_is_handled_or_counted_although_its_receiver_is_restarted_early(
+    tmp_path: Path,
+) -> None:
+    children = (
+        Child(Heavy, args=(tmp_path,), id="to", early_restart=True, spares=1),
+        Child(Sender, id="from", shutdown=20.0),
+    )
+    with Supervisor("tree", *children, max_restarts=9).start() as running, running.events() as events:
+        flooding = running["from"].ask_future((tell_heavy, tmp_path))
+        await_file(tmp_path / "blocked")
+        unhandled = 0
+        for _ in range(3):
+            pid, before = running["to"].pid, count_handled(tmp_path)
+            assert pid is not None
+            eventually(lambda before=before: count_handled(tmp_path) > before + 1000)  # type: ignore[misc]
+            os.kill(pid, signal.SIGKILL)
+            unhandled += next_event(events, ChildExited).unhandled
+            eventually(lambda pid=pid: running["to"].pid not in (None, pid))  # type: ignore[misc]
+        flooding.get(60)
+    assert count_handled(tmp_path) + unhandled == FLOOD
+
+
 def test_s72_messages_that_came_directly_wait_for_the_next_incarnation(running: RunningTree, tmp_path: Path) -> None:
     with running.events() as happened:
         run(running, tell_renew)

@@ -15,7 +15,8 @@ import pytest
 from suitkaise.errors import NotSerializable
 from suitkaise.messaging import wire
 from suitkaise.messaging.connection import FrameWriter, Outbox, when_there_is_memory
-from tests.messaging.frames import FrameReader, WithoutMemory, uncounted
+from suitkaise.platform.board import SenderMarks
+from tests.messaging.frames import FrameReader, WithoutMemory
 from tests.support import in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
@@ -261,7 +262,7 @@ def test_an_offered_frame_for_which_the_kernel_has_no_memory_waits_for_the_next_
 def test_a_peer_has_not_ended_when_the_kernel_has_no_memory_for_a_direct_message(payload: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        outbox = Outbox(WithoutMemory(ours, errno.ENOBUFS), "tree/to", uncounted())  # type: ignore[arg-type]
+        outbox = Outbox(WithoutMemory(ours, errno.ENOBUFS), "tree/to", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
         assert outbox.put(("direct",), payload)
         reader = in_background(lambda: FrameReader(theirs).receive(timeout=10))
         while outbox.waiting:

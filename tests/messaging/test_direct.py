@@ -53,6 +53,7 @@ class Hub:
         self.ended: list[tuple[str, int]] = []
         self.connects = True
         self.marks = SenderMarks.of_no_board()
+        self.marks.incarnation[0] = 7
         self.accepted: Answer[None] | None = None
         self.accept: Any = lambda message: None
         self.routes = Routes(self, lambda slot, number: self.marks, lambda: True)
@@ -1089,7 +1090,8 @@ def test_each_message_is_counted_once_it_was_sent_and_an_odd_number_tells_that_o
     ends: Any, size: int
 ) -> None:
     ours, theirs = ends
-    counted, seen = uncounted(), []
+    marks, seen = SenderMarks.of_no_board(), []
+    counted = marks.sent
 
     class Looks:
         def send(self, *arguments: Any) -> int:
@@ -1100,7 +1102,7 @@ def test_each_message_is_counted_once_it_was_sent_and_an_odd_number_tells_that_o
             seen.append(counted[0])
             return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
 
-    outbox, number = Outbox(Looks(), "x", counted), 0  # type: ignore[arg-type]
+    outbox, number = Outbox(Looks(), "x", marks, 0), 0  # type: ignore[arg-type]
     while not outbox.waiting:
         assert outbox.put(HEADER, bytes(size))
         number += 1
@@ -1114,9 +1116,52 @@ def test_each_message_is_counted_once_it_was_sent_and_an_odd_number_tells_that_o
     assert all(word % 2 for word in seen)
 
 
+@pytest.mark.parametrize("how", ["small", "large", "held back", "waiting"])
+def test_once_the_board_is_that_of_another_receiver_nothing_is_sent_or_counted_although_the_socket_is_open(
+    ends: Any, how: str
+) -> None:
+    ours, theirs = ends
+    marks = SenderMarks.of_no_board()
+    outbox, number = Outbox(ours, "x", marks, 0), 0
+    while how == "waiting" and not outbox.waiting:
+        assert outbox.put(HEADER, bytes(100_000))
+        number += 1
+    received = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            received += theirs.recv(1 << 20, socket.MSG_DONTWAIT)
+    marks.sent[0], marks.incarnation[0] = 2 * 1000, 1
+    if how == "held back":
+        outbox.held.append(b"held")
+        outbox.send_held()
+    elif how == "waiting":
+        outbox.flush()
+    else:
+        assert not outbox.put(HEADER, bytes(100_000 if how == "large" else 1))
+    assert outbox.ended
+    assert marks.sent[0] == 2 * 1000
+    assert len(outbox.take_back()) == (how in ("held back", "waiting"))
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_forked_child_in_the_midst_of_a_message_leaves_the_counts_to_its_parent(hub: Hub) -> None:
+    route = hub.route()
+    send = route._outbox._send
+
+    def fork(*arguments: Any) -> int:  # by a signal handler; this is the child
+        hub.marks.sent[0] = 2 * 5  # the parent goes on
+        route.close_after_fork()
+        return send(*arguments)
+
+    route._outbox._send = fork  # type: ignore[assignment]
+    route.send(tell("x"))
+    assert hub.marks.sent[0] == 2 * 5
+
+
 def test_a_frame_that_was_sent_as_a_whole_is_the_peers_and_any_other_is_taken_back(ends: Any) -> None:
     ours, theirs = ends
-    outbox = Outbox(ours, "x", uncounted())
+    outbox = Outbox(ours, "x", SenderMarks.of_no_board(), 0)
     assert outbox.put(HEADER, b"first")
     for _ in range(20):
         assert outbox.put(HEADER, bytes(100_000))
@@ -1146,7 +1191,7 @@ def test_what_goes_behind_others_costs_no_look_at_them(ends: Any) -> None:
             calls.append(arguments)
             return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
 
-    outbox = Outbox(Counts(), "x", uncounted())  # type: ignore[arg-type]
+    outbox = Outbox(Counts(), "x", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
     while not outbox.waiting:
         assert outbox.put(HEADER, bytes(10_000))
     calls.clear()
@@ -1161,7 +1206,7 @@ def test_what_goes_behind_others_costs_no_look_at_them(ends: Any) -> None:
 
 def test_small_frames_that_wait_go_out_together_and_whole(ends: Any) -> None:
     ours, theirs = ends
-    outbox = Outbox(ours, "x", uncounted())
+    outbox = Outbox(ours, "x", SenderMarks.of_no_board(), 0)
     number = 0
     while len(outbox.waiting) < 2000:
         assert outbox.put(HEADER, b"%d " % number * 30)
@@ -1182,7 +1227,7 @@ def test_small_frames_that_wait_go_out_together_and_whole(ends: Any) -> None:
 
 def test_messages_that_were_held_back_wait_where_the_socket_takes_no_more_of_them(ends: Any) -> None:
     ours, theirs = ends
-    outbox = Outbox(ours, "x", uncounted())
+    outbox = Outbox(ours, "x", SenderMarks.of_no_board(), 0)
     bodies = [b"%d " % number * 100 for number in range(5_000)]
     for number, body in enumerate(bodies):
         if number % 7:
@@ -1204,7 +1249,7 @@ def test_messages_that_were_held_back_wait_where_the_socket_takes_no_more_of_the
 
 def test_messages_that_were_held_back_are_taken_back_one_by_one(ends: Any) -> None:
     ours, theirs = ends
-    outbox = Outbox(ours, "x", uncounted())
+    outbox = Outbox(ours, "x", SenderMarks.of_no_board(), 0)
     theirs.shutdown(socket.SHUT_RD)
     outbox.held += [b"first", b"second"]
     outbox.send_held()
@@ -1250,7 +1295,7 @@ class Alarmed:
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_a_timeout_of_an_alarm_is_no_end_of_the_peer(ends: Any, size: int) -> None:
     ours, theirs = ends
-    outbox = Outbox(Alarmed(ours), "x", uncounted())  # type: ignore[arg-type]
+    outbox = Outbox(Alarmed(ours), "x", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
     with pytest.raises(TimeoutError, match="of an alarm"):
         outbox.put(HEADER, bytes(size))
     assert not outbox.ended
@@ -1261,7 +1306,7 @@ def test_a_timeout_of_an_alarm_is_no_end_of_the_peer(ends: Any, size: int) -> No
 
 def test_a_timeout_of_an_alarm_loses_nothing_that_is_held_back(ends: Any) -> None:
     ours, theirs = ends
-    outbox = Outbox(Alarmed(ours), "x", uncounted())  # type: ignore[arg-type]
+    outbox = Outbox(Alarmed(ours), "x", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
     outbox.held += [b"first", b"second"]
     with pytest.raises(TimeoutError, match="of an alarm"):
         outbox.send_held()
@@ -1285,7 +1330,7 @@ def test_a_frame_of_a_signal_handler_goes_out_behind_the_one_that_it_has_interru
             signal.raise_signal(signal.SIGUSR1)
             return ours.sendmsg(*arguments)  # type: ignore[no-any-return]
 
-    outbox = Outbox(Interrupted(), "x", uncounted())  # type: ignore[arg-type]
+    outbox = Outbox(Interrupted(), "x", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
     put: list[bool] = []
     main = b"main" * size
 
@@ -1360,7 +1405,7 @@ def test_an_exception_of_a_signal_handler_cuts_no_frame_of_an_outbox(ends: Any, 
                 frames = parser.receive(theirs, socket.MSG_DONTWAIT)
                 numbers.extend(int(payload.split()[0]) for _, payload in frames)
 
-    outbox = Outbox(Interrupted(), "x", uncounted())  # type: ignore[arg-type]
+    outbox = Outbox(Interrupted(), "x", SenderMarks.of_no_board(), 0)  # type: ignore[arg-type]
     parser, numbers = wire.Parser(decode=decode_direct), list[int]()
     for number in range(30):
         with contextlib.suppress(Stop):

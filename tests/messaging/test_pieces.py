@@ -15,7 +15,7 @@ from suitkaise.messaging import codec, pieces, wire
 from suitkaise.messaging.connection import Outbox
 from suitkaise.messaging.messages import Payload
 from suitkaise.messaging.pieces import Pieces, in_pieces, is_in_pieces, split
-from tests.messaging.frames import uncounted
+from suitkaise.platform.board import SenderMarks
 
 numpy = pytest.importorskip("numpy")
 
@@ -120,7 +120,7 @@ def test_a_message_that_waits_to_be_sent_does_not_change_with_the_array() -> Non
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        outbox = Outbox(ours, "tree/one", uncounted())
+        outbox = Outbox(ours, "tree/one", SenderMarks.of_no_board(), 0)
         for number in range(3):
             array[:] = number
             assert outbox.put((number,), Payload(array).parts)
@@ -139,7 +139,7 @@ def test_what_was_not_sent_is_taken_back_as_bytes() -> None:
     array = numpy.ones(1_000_000, dtype=numpy.uint8)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    outbox = Outbox(ours, "tree/one", uncounted())
+    outbox = Outbox(ours, "tree/one", SenderMarks.of_no_board(), 0)
     with ours:
         with theirs:
             outbox.put(("first",), Payload(array).parts, copies=False)

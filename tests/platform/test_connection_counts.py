@@ -44,11 +44,11 @@ def test_the_number_of_a_closed_connection_is_given_to_the_next_one_and_counts_f
 ) -> None:
     for _ in range(3):
         counts.add()
-    counts.sent(1)[0] = 2 * 5
+    counts.sent(1)[0], counts.taken(1)[0] = 2 * 5, 4
     counts.close(1)
-    assert counts.messages == 0
+    assert counts.messages == 4  # what the worker has not taken is its sender's
     assert counts.add() == 1
-    assert (counts.messages, counts.sent(1)[0], counts.taken(1)[0]) == (0, 0, 0)
+    assert (counts.messages, counts.sent(1)[0], counts.taken(1)[0]) == (4, 0, 0)
     assert counts.add() == 3
 
 

@@ -69,7 +69,7 @@ from suitkaise.messaging.logs import CommandOutput
 from suitkaise.messaging.mailbox import URGENT
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.pieces import Pieces
-from suitkaise.platform.board import BELL, DIRECT, LISTENING, MESSAGES, OWN, SlotView
+from suitkaise.platform.board import BELL, INCARNATION, LISTENING, MESSAGES, OWN, SlotView
 from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.connection_counts import ConnectionCounts
 from suitkaise.platform.locks import RLock
@@ -205,6 +205,7 @@ class ProcessHandle:
             try:
                 if self._counts is None:
                     self._counts = self._context.board.new_counts(self._slot.index)
+                    self._slot.words[INCARNATION] = self.launch.incarnation.serial
                 ours, theirs = socket_pair()
             except OSError:  # no room is left on the board, or no descriptor
                 return None
@@ -293,7 +294,7 @@ class ProcessHandle:
     def _unhandled(self) -> int:
         """How many messages wait: those that were delivered through the hub, and those that the worker has got else."""
         words, direct = self._slot.words, 0 if self._counts is None else self._counts.messages
-        return max(0, self.inbox.delivered + direct + words[DIRECT] + words[OWN] - words[MESSAGES])
+        return max(0, self.inbox.delivered + direct + words[OWN] - words[MESSAGES])
 
     def kill_hung(self, hung: Hung) -> None:
         """Have the process write its stack to a file, where it still can, and kill it.
@@ -468,7 +469,12 @@ class ProcessHandle:
             clean_up()
 
     def _end(self) -> None:
-        """Report the exit, as soon as no sender counts any more what it has sent to the worker."""
+        """Report the exit, as soon as no sender counts any more what it has sent to the worker.
+
+        The sockets of a worker that is restarted early may be open still, and take messages that nobody would count.
+        """
+        if not self._over:
+            self._slot.words[INCARNATION] = 0
         now = time.monotonic()
         self._end_by = self._end_by or now + _COUNTING
         if self._counts is not None and self._counts.is_sent_to and now < self._end_by:

@@ -27,6 +27,7 @@ from suitkaise.errors import MailboxFull
 from suitkaise.messaging import wire
 from suitkaise.messaging.pieces import Data, Pieces
 from suitkaise.messaging.protocol import DirectMessage, decode_several, encode_several
+from suitkaise.platform.board import SenderMarks
 from suitkaise.platform.locks import RLock
 
 __all__ = [
@@ -231,12 +232,15 @@ class Outbox:
     Args:
         sock: the socket.
         path: that of the receiver, which errors tell.
-        counted: the word in which the messages are counted that were sent as a whole, see `ConnectionCounts`.
+        marks: where the messages are counted that were sent as a whole, see `ConnectionCounts`.
+        serial: the number of the receiver. Once the board names another one, the peer has ended, whatever its socket
+            takes, and the memory of its counts may be that of others.
     """
 
-    def __init__(self, sock: socket.socket, path: str, counted: memoryview[int]) -> None:
+    def __init__(self, sock: socket.socket, path: str, marks: SenderMarks, serial: int) -> None:
         self.ended: bool = False
-        self.counted = counted
+        self.use(marks)
+        self._serial = serial
         self._sent = 0  # twice the number of messages
         self._sock = sock
         self._send = sock.send
@@ -247,6 +251,11 @@ class Outbox:
         """The payloads of told messages that are held back, behind what waits: append to it; call `send_held` later."""
         self._bytes = 0
         self._writing = False
+
+    def use(self, marks: SenderMarks) -> None:
+        """Use these from now on."""
+        self.counted: memoryview[int] = marks.sent
+        self._incarnation = marks.incarnation
 
     def put(self, header: wire.Header, payload: bytes | Pieces, *, copies: bool = True) -> bool:
         """Send a frame, or queue it; return False, and do not keep it, if the peer has ended without it.
@@ -266,6 +275,9 @@ class Outbox:
         kept = True
         if self.waiting or self._writing or not is_small:
             return self._queue(header, payload, copies=copies)
+        if self._incarnation[0] != self._serial:
+            self.ended = True
+            return False
         self._writing = True  # without a call since that look, so no signal handler has come in between
         try:
             self.counted[0] = self._sent + 1
@@ -363,6 +375,9 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what waits, as much of it as the socket takes."""
+        if self._incarnation[0] != self._serial:
+            self.ended = True
+            return
         self._writing = True
         try:
             self.counted[0] = self._sent + 1

@@ -121,7 +121,7 @@ class Route:
         self.serial: int = made.serial
         self._bell = marks.bell
         self._sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, made.descriptor))
-        self._outbox = Outbox(self._sock, path, marks.sent)
+        self._outbox = Outbox(self._sock, path, marks, made.serial)
         self._parser = wire.Parser(decode=decode_direct_answer, lends=True)
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN)
@@ -412,6 +412,7 @@ class Route:
         """Give up a connection whose answers cannot be read any more, once the receiver has got what was sent."""
         self.broken = self.closed = True
         self._forget_held()
+        self._leave_board()
         self._routes.forget(self)
         self._expected.clear()
         with contextlib.suppress(OSError):
@@ -704,11 +705,16 @@ class Route:
     def _leave_board(self) -> None:
         """Write nothing more to the status board, which may be unmapped from now on."""
         marks = SenderMarks.of_no_board()
-        self._bell, self._outbox.counted = marks.bell, marks.sent
+        self._bell = marks.bell
+        self._outbox.use(marks)
 
     def close_after_fork(self) -> None:
-        """In a forked child: the connection is the parent's."""
+        """In a forked child: the connection is the parent's, and so are its counts.
+
+        A signal handler may have forked in the midst of a `send`, which goes on in the child, too.
+        """
         self.broken = self.closed = True
+        self._leave_board()
         self._sock.close()
 
     def __del__(self) -> None:

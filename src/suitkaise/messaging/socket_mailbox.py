@@ -15,7 +15,7 @@ from suitkaise.messaging.incoming import Incoming
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, NoMemory, Parser, WireError, of_a_signal_handler
-from suitkaise.platform.board import DIRECT, Slot
+from suitkaise.platform.board import Slot
 from suitkaise.platform.connection_counts import CONNECTIONS, ConnectionCounts
 from suitkaise.platform.descriptors import await_readable
 from suitkaise.platform.log_queue import QueuedLogger
@@ -208,7 +208,6 @@ class SocketMailbox(Mailbox):
                 logger.error("invalid data from another worker: %s", error)
             del self._incoming[descriptor]
             self._poll.unregister(descriptor)
-            self._slot.words[DIRECT] += incoming.taken[0]
             self._counts.close(incoming.number)
             incoming.close()
             return False

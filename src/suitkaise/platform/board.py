@@ -25,9 +25,9 @@ from suitkaise.records import dataclass
 
 __all__ = [
     "BELL",
-    "DIRECT",
     "DIRECT_BELL",
     "DROPPED",
+    "INCARNATION",
     "LAST_LOOP",
     "LISTENING",
     "LOCK",
@@ -66,8 +66,8 @@ LOOPING = 8
 """The word that is 1 when the worker has a loop and is up: from then on it always has something to do."""
 STARTED = 9
 """The word with the time (seconds, monotonic) when the worker got its process or thread; 0: not yet."""
-DIRECT = 10
-"""The word that counts the messages which the worker has got over direct connections that are closed."""
+INCARNATION = 10
+"""The word with the serial number of the incarnation to which others may send directly; 0: to none, or no more."""
 LOOKED = 14
 """The word with a time (seconds, monotonic) before which none of the messages has come that wait."""
 SKIPPED = 11
@@ -153,15 +153,21 @@ class SlotView:
 
 
 class SenderMarks(NamedTuple):
-    """What a sender over a direct connection writes: the worker's bell, and how many messages it has sent."""
+    """What a sender over a direct connection has of the board.
+
+    It writes the worker's bell, and how many messages it has sent, but only while `incarnation` is the one that it is
+    connected with: after that the memory belongs to others.
+    """
 
     bell: memoryview[Any]
     sent: memoryview[int]
+    incarnation: memoryview[int]
 
     @classmethod
     def of_no_board(cls) -> SenderMarks:
         """Return some that are on no board, for a connection that is closed."""
-        return cls(memoryview(bytearray(1)), memoryview(bytearray(8)).cast("Q"))
+        words = memoryview(bytearray(24)).cast("Q")
+        return cls(words.cast("B")[:1], words[1:2], words[2:])
 
 
 class Slot:
@@ -302,8 +308,13 @@ class Board:
         return ConnectionCounts(self.memory[start : start + COUNTS_BYTES])
 
     def marks(self, index: int, number: int) -> SenderMarks:
-        """Return what a sender writes, over the direct connection of this number to the worker in this slot."""
-        return SenderMarks(self.slot(index).bytes[DIRECT_BELL : DIRECT_BELL + 1], self.counts(index).sent(number))
+        """Return what a sender has over the direct connection of this number to the worker in this slot."""
+        slot = self.slot(index)
+        return SenderMarks(
+            slot.bytes[DIRECT_BELL : DIRECT_BELL + 1],
+            self.counts(index).sent(number),
+            slot.words[INCARNATION : INCARNATION + 1],
+        )
 
     def lock_address(self, index: int) -> int:
         """Return the address of the lock in the slot with this number, valid until the board is closed."""

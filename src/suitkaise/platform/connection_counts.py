@@ -3,11 +3,13 @@
 Each connection has two words: how many messages its sender has sent, each as a whole, and how many the worker has
 taken. Each side stores its own. So the hub knows what a worker that was killed has left in its sockets, which are gone
 then. A sender counts a message after it has sent it, and may lose its processor in between; so its word is twice the
-number, and odd while it sends.
+number, and odd while it sends. The worker closes a connection by one bit beside its count: a worker that is killed, or
+a signal handler that raises, between two stores would have its messages counted twice or never.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["CONNECTIONS", "COUNTS_BYTES", "ConnectionCounts"]
@@ -18,8 +20,8 @@ CONNECTIONS = 128
 COUNTS_BYTES = CONNECTIONS * 16
 """Of the memory of one worker."""
 
-_CLOSED = 2**64 - 1
-"""The worker's count, once a connection is closed."""
+_CLOSED = 1 << 63
+"""Is added to the worker's count once a connection is closed: only what was taken counts then."""
 
 
 class ConnectionCounts:
@@ -28,11 +30,13 @@ class ConnectionCounts:
     def __init__(self, memory: memoryview[Any]) -> None:
         self._words: memoryview[int] = memory.cast("Q")
         self._used = 0  # by the hub: the numbers below this one were given to connections
+        self._former = 0  # messages of connections whose numbers were given to others
 
     def add(self) -> int | None:
         """Return the number of a new connection, with both counts at zero; None if there are too many."""
         for number in range(self._used):
-            if self._words[2 * number + 1] == _CLOSED:
+            if (taken := self._words[2 * number + 1]) & _CLOSED:
+                self._former += taken ^ _CLOSED
                 break
         else:
             if self._used == CONNECTIONS:
@@ -51,22 +55,24 @@ class ConnectionCounts:
         return self._words[2 * number + 1 : 2 * number + 2]
 
     def close(self, number: int) -> None:
-        """Let another connection have this number. The messages of the former one are not counted here any more."""
-        self._words[2 * number + 1] = _CLOSED
+        """Let another connection have this number."""
+        self._words[2 * number + 1] |= _CLOSED
 
     @property
     def messages(self) -> int:
-        """How many messages came over the connections that are open."""
-        return sum(max(sent >> 1, taken) for sent, taken in self._open())
+        """How many messages came over all connections."""
+        return self._former + sum(
+            taken ^ _CLOSED if taken & _CLOSED else max(sent >> 1, taken) for sent, taken in self._pairs()
+        )
 
     @property
     def is_sent_to(self) -> bool:
         """Whether a sender sends at this moment, and has not counted that."""
-        return any(sent & 1 for sent, _ in self._open())
+        return any(sent & 1 and not taken & _CLOSED for sent, taken in self._pairs())
 
-    def _open(self) -> list[tuple[int, int]]:
+    def _pairs(self) -> Iterator[tuple[int, int]]:
         words = self._words[: 2 * self._used].tolist()
-        return [pair for pair in zip(words[::2], words[1::2], strict=True) if pair[1] != _CLOSED]
+        return zip(words[::2], words[1::2], strict=True)
 
     def release(self) -> None:
         """Release the memory."""
