@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +14,10 @@ import pytest
 
 from suitkaise import Child, Process, Shutdown, Supervisor, Thread, sktree, whereis
 from suitkaise.events import ChildStopped
+from suitkaise.messaging.mailbox import URGENT
+from suitkaise.messaging.registry import Registry
+from suitkaise.messaging.route import _is_unread
+from suitkaise.messaging.router import router
 from suitkaise.storage.tree import Tree
 from tests.end_to_end.kinds import next_event
 from tests.support import eventually, in_background
@@ -69,6 +75,36 @@ class FollowsAsync(Process):
         sktree.connect().add("ended", value=True, path="to")
 
 
+class FollowsInPlainLoopOfAsync(Process):
+    async def on_start(self) -> None: ...
+
+    def loop(self) -> None:
+        follow()
+
+
+async def follow_async() -> None:
+    """Do the same in two tasks of an event loop; the second one notes no changes."""
+
+    async def note_nothing() -> None:
+        with sktree.connect().watch("from") as changes:
+            async for _ in changes:
+                pass
+
+    tree = sktree.connect()
+    with tree.watch("from") as changes:
+        second = asyncio.create_task(note_nothing())
+        tree.add("ready", value=True, path="to")
+        async for change in changes:
+            tree.add(change.name, change.kind, path="to")
+    await second
+    tree.add("ended", value=True, path="to")
+
+
+class RunsAnEventLoop:
+    def loop(self) -> None:
+        asyncio.run(follow_async())
+
+
 WORKERS: dict[str, Callable[[], Any]] = {
     "function in a process": lambda: Process.of(follow),
     "function in a thread": lambda: Thread.of(follow),
@@ -76,6 +112,9 @@ WORKERS: dict[str, Callable[[], Any]] = {
     "loop of a thread": lambda: type("InThread", (FollowsInLoop, Thread), {}),
     "threads of a process": lambda: FollowsInThread,
     "async loop of a process": lambda: FollowsAsync,
+    "plain loop of an async worker": lambda: FollowsInPlainLoopOfAsync,
+    "event loop in a process": lambda: type("RunsInProcess", (RunsAnEventLoop, Process), {}),
+    "event loop in a thread": lambda: type("RunsInThread", (RunsAnEventLoop, Thread), {}),
 }
 
 
@@ -90,6 +129,89 @@ def test_a_loop_over_a_watch_ends_when_its_worker_is_asked_to_stop(kind: str, tr
         assert next_event(events, ChildStopped).reason == Shutdown()
         assert tree.get("ended", path="to")
         assert running["w"].status == "stopped"
+
+
+class FollowsAlone(Process):
+    """Has no handler for messages, and reads none while it follows."""
+
+    def loop(self) -> None:
+        follow()
+
+
+@pytest.mark.parametrize("kind", [FollowsAlone, FollowsInPlainLoopOfAsync])
+def test_a_message_that_comes_meanwhile_does_not_hide_the_stop(kind: Any, tree: Tree) -> None:
+    with Supervisor("tree", Child(kind, id="w", shutdown=FOR_LONG)).start() as running:
+        eventually(lambda: tree.exists("ready", path="to"))
+        hub = router()
+        assert isinstance(hub, Registry)
+        handle: Any = hub.find("tree/w").receiver
+        running["w"].tell("a message")
+        eventually(lambda: not _is_unread(handle.process._buffer.sock), what="the worker was woken")
+        in_background(running.stop).result(30)
+        assert tree.get("ended", path="to")
+
+
+GATE = "gate"
+
+
+class FollowsSlowly(Process):
+    """Waits, for each change but the first one, until the program has ordered the stop."""
+
+    def loop(self) -> None:
+        tree = sktree.connect()
+        seen = 0
+        with tree.watch("from") as changes:
+            tree.add("ready", value=True, path="to")
+            eventually(lambda: tree.exists(GATE, path="from"))
+            for _ in changes:
+                seen += 1
+                tree.add("seen", seen, path="to")
+                eventually(lambda: self._context.stop_reason is not None or self._mailbox_rings)
+
+    @property
+    def _mailbox_rings(self) -> bool:
+        return bool(self._context._mailbox.bell[0] & 0xFF == URGENT)
+
+
+def test_the_stop_comes_before_changes_that_are_known_already(tree: Tree) -> None:
+    with Supervisor("tree", Child(FollowsSlowly, id="w", shutdown=FOR_LONG)).start() as running:
+        eventually(lambda: tree.exists("ready", path="to"))
+        for number in range(20):
+            tree.add(str(number), number, path="from")
+        tree.add(GATE, value=True, path="from")
+        eventually(lambda: tree.exists("seen", path="to"))
+        in_background(running.stop).result(30)
+        assert tree.get("seen", path="to") == 1
+
+
+def follow_in_fork() -> None:
+    try:
+        follow()
+    except BaseException as error:
+        sktree.connect().add("error", repr(error), path="to")
+
+
+class Forks(Process):
+    def on_start(self) -> None:
+        self.child = multiprocessing.get_context("fork").Process(target=follow_in_fork)
+        self.child.start()
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+    def on_finish(self) -> None:
+        self.child.kill()
+        self.child.join()
+
+
+def test_a_forked_child_of_a_worker_iterates_and_leaves_the_orders_to_its_parent(tree: Tree) -> None:
+    with Supervisor("tree", Child(Forks, id="w")).start() as running:
+        eventually(lambda: tree.exists("ready", path="to"))
+        for number in range(20):
+            assert running["w"].ask(number, timeout=30) == number
+        tree.add("a change", 1, path="from")
+        eventually(lambda: tree.exists("a change", path="to") or tree.exists("error", path="to"))
+        assert not tree.exists("error", path="to")
 
 
 def test_a_loop_over_a_watch_goes_on_after_the_storage_was_killed_and_ends_at_the_stop(tree: Tree) -> None:

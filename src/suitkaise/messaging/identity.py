@@ -39,8 +39,13 @@ __all__ = [
 class Stoppable(Protocol):
     """A running worker, to which a thread of its own belongs."""
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a process that the worker has forked."""
+        ...
+
     def wait_for_input(self, descriptor: int | None) -> bool:
-        """Wait until the descriptor is readable (None: do not wait), or earlier.
+        """Wait until the descriptor is readable (None: do not wait, but look for an order), or earlier.
 
         Return False once the worker is asked to stop, or its time is over.
         """
@@ -110,9 +115,13 @@ def set_worker(worker: Any) -> None:
 
 
 def stoppable() -> Stoppable | None:
-    """Return what waits for input as long as the worker of the current thread is not asked to stop; None: no worker."""
+    """Return what waits for input as long as the worker of the current thread is not asked to stop; None: no worker.
+
+    A child that the worker has forked is none: the orders are its parent's, which the child must not read.
+    """
     worker = worker_of_thread()
-    return None if worker is None else worker._worker_context
+    context = None if worker is None else worker._worker_context
+    return None if context is None or context.forked else context
 
 
 def is_starting() -> bool:

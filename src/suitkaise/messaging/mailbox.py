@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from suitkaise.exits import ExitReason
@@ -20,7 +20,6 @@ from suitkaise.messaging.actor import Envelope, envelope
 from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.messages import Message
 from suitkaise.platform.board import BELL, LOOKED, QUEUED, Slot
-from suitkaise.platform.descriptors import await_readable
 
 __all__ = ["IDLE", "ITERATE", "STOP", "URGENT", "Mailbox", "Sleeper", "ThreadMailbox"]
 
@@ -55,6 +54,25 @@ class Sleeper(Protocol):
 
     def wake(self) -> None:
         """End `block`, from any thread and from signal handlers."""
+
+
+class _Bell:
+    """A descriptor that is readable once it was rung.
+
+    It is closed with the last reference to it: another thread that is about to ring it must not write to a file that
+    has got its number meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        """Make the descriptor readable."""
+        os.eventfd_write(self.descriptor, 1)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 class Mailbox(ABC):
@@ -98,7 +116,7 @@ class Mailbox(ABC):
         self._asleep = False
         self._unfinished = threading.Lock()  # released once the worker is about to finish
         self._unfinished.acquire()
-        self._bells: list[int] = []  # of the threads in `wait_for_input`
+        self._bells: list[_Bell] = []  # of those that are in `woken`
 
     # ------------------------------------------------------------ from any thread
     @abstractmethod
@@ -129,8 +147,7 @@ class Mailbox(ABC):
         with contextlib.suppress(RuntimeError):  # the lock is released already
             self._unfinished.release()
         for bell in tuple(self._bells):
-            with contextlib.suppress(OSError):  # its wait has just ended
-                os.eventfd_write(bell, 1)
+            bell.ring()
         self.ring()
         if self.sleeper is not None:  # a wait of the event loop may go on while the inbox is awake
             self.sleeper.wake()
@@ -241,17 +258,26 @@ class Mailbox(ABC):
         """Whether the worker is about to finish, or its time is over."""
         return self.finishing or (self.deadline is not None and time.monotonic() >= self.deadline)
 
-    def wait_for_input(self, descriptor: int) -> None:
-        """Return when the descriptor is readable, or the worker `is_over`, or earlier; for any thread of the worker."""
-        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    def look_for_orders(self) -> None:
+        """Carry out an order that is urgent, if this thread is the worker's own, which reads them."""
+        if threading.get_ident() == self.owner and self.bell[0] & 0xFF == URGENT:
+            self.take_in()
+
+    @contextlib.contextmanager
+    def woken(self) -> Iterator[list[int]]:
+        """Yield descriptors of which one is readable when the worker is about to finish, perhaps earlier.
+
+        For a wait in any thread of the worker. The end of the worker's time, `deadline`, wakes nobody.
+        """
+        send_held()
+        bell = _Bell()
+        self._bells.append(bell)  # first: what ends the waits from now on rings it
         try:
-            self._bells.append(bell)  # first: what ends the waits from now on rings it
-            if not self.finishing:
-                await_readable(descriptor, bell, until=self.deadline)
+            if self.finishing:
+                bell.ring()
+            yield [bell.descriptor]
         finally:
-            with contextlib.suppress(ValueError):  # a signal handler has raised before it was added
-                self._bells.remove(bell)
-            os.close(bell)
+            self._bells.remove(bell)
 
     def sleep(self, seconds: float | None, *, for_messages: bool = True, until_resumed: bool = False) -> None:
         """Wait for input, at most `seconds`; with `until_resumed` also for the end of a suspension."""

@@ -7,8 +7,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 
 from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.incoming import Incoming
@@ -17,7 +16,6 @@ from suitkaise.messaging.messages import Message
 from suitkaise.messaging.wire import Frame, NoMemory, Parser, WireError, of_a_signal_handler
 from suitkaise.platform.board import Slot
 from suitkaise.platform.connection_counts import CONNECTIONS, ConnectionCounts
-from suitkaise.platform.descriptors import await_readable
 from suitkaise.platform.log_queue import QueuedLogger
 
 __all__ = ["SocketMailbox"]
@@ -145,12 +143,19 @@ class SocketMailbox(Mailbox):
         self.bell[0] = 1  # look between the loops
         return self._open
 
-    def wait_for_input(self, descriptor: int) -> None:
-        """Return when the descriptor is readable, or the worker `is_over`, or earlier; for any thread of the worker."""
-        if threading.get_ident() == self.owner and self.sleeper is None:  # no other thread reads the orders
-            self.wait_in(partial(await_readable, descriptor, until=self.deadline), for_messages=False)
-        else:
-            super().wait_for_input(descriptor)
+    @contextlib.contextmanager
+    def woken(self) -> Iterator[list[int]]:
+        """Yield descriptors as the base class does; in the worker's own thread, which reads orders, also its input."""
+        with super().woken() as descriptors:
+            if threading.get_ident() != self.owner or not self._open:
+                yield descriptors
+                return
+            orders = os.dup(self._poll.fileno())  # an event loop takes a descriptor once, and two tasks may wait there
+            try:
+                yield [*descriptors, orders]
+            finally:
+                os.close(orders)
+            self.take_in()
 
     def _collect(self) -> None:
         ready, self._ready = self._ready or self._poll.poll(0, _READY), []

@@ -152,10 +152,12 @@ class Watch:
         self._reader = threading.get_ident()
         try:
             while not self._closed:
+                worker = stoppable()
+                if worker is not None and not worker.wait_for_input(None):
+                    break
                 if self._ready:
                     return self._hand_out()
-                if not await self._receive_async():
-                    break
+                await self._receive_async(worker)
             raise StopAsyncIteration
         finally:
             self._end_read()
@@ -218,12 +220,11 @@ class Watch:
         self._reader = threading.get_ident()
         try:
             while not self._closed:
+                if worker is not None and not worker.wait_for_input(None):
+                    return None
                 if self._ready:
                     return self._hand_out()
-                sock = self._sock
-                if worker is not None and not worker.wait_for_input(None if sock is None else sock.fileno()):
-                    return None
-                self._receive(deadline)
+                self._receive(deadline, worker)
             return None
         finally:
             self._end_read()
@@ -240,14 +241,20 @@ class Watch:
         self._seen = change.revision
         return change
 
-    def _receive(self, deadline: float | None) -> None:
-        """Wait for bytes of the storage actor until `deadline`; connect first if necessary."""
+    def _receive(self, deadline: float | None, worker: Stoppable | None = None) -> None:
+        """Wait for bytes of the storage actor until `deadline`; connect first if necessary.
+
+        With a `worker`, return without any as soon as the worker has something else to do.
+        """
         try:
             if self._sock is None:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 self._connect(self._timeout if left is None else min(left, self._timeout))
             assert self._sock is not None
-            await_input(self._sock, deadline)
+            if worker is None:
+                await_input(self._sock, deadline)
+            else:
+                worker.wait_for_input(self._sock.fileno())
             self._take(self._parser.receive(self._sock, socket.MSG_DONTWAIT))
         except CONNECTION_LOST as error:
             if wire.of_a_signal_handler(error):
@@ -262,13 +269,10 @@ class Watch:
             self._lose_connection()
             raise
 
-    async def _receive_async(self) -> bool:
-        """Wait for bytes of the storage actor; return False once the worker that waits is asked to stop."""
+    async def _receive_async(self, worker: Stoppable | None) -> None:
+        """Do the same in an event loop."""
         import asyncio
 
-        worker = stoppable()
-        if worker is not None and not worker.wait_for_input(None):
-            return False
         try:
             if self._sock is None:
                 self._connect(_MOMENT)
@@ -280,8 +284,8 @@ class Watch:
             try:
                 if worker is None:
                     await asyncio.wait([readable])
-                elif not await worker.wait_for_future(readable):
-                    return False
+                else:
+                    await worker.wait_for_future(readable)
             finally:
                 loop.remove_reader(sock)
             self._take(self._parser.receive(sock, socket.MSG_DONTWAIT))
@@ -291,7 +295,6 @@ class Watch:
                 raise
             if not isinstance(error, BlockingIOError) and not self._lose_connection():
                 await asyncio.sleep(RETRY_AFTER)
-        return True
 
     def _connect(self, timeout: float) -> None:
         self._parser = wire.Parser(decode=decode_answer)

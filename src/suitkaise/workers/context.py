@@ -19,6 +19,7 @@ from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import Down, Monitor, WorkerRef
 from suitkaise.messaging.router import router
 from suitkaise.platform.board import LOOPS, PHASE, PID, TOTAL, Phase, Slot
+from suitkaise.platform.descriptors import await_readable
 from suitkaise.workers.background import Background
 from suitkaise.workers.incarnation import FORCED, ForceFinish, Incarnation, OwnRef, Recalled
 from suitkaise.workers.loop_report import LoopTimeReport, report_on
@@ -105,6 +106,7 @@ class WorkerContext:
 
         self._mailbox = mailbox
         self._slot = slot
+        self._process = os.getpid()
         self._last_checkpoint: Payload | None = None if self.recalled is None else self.recalled.kept
 
     # ------------------------------------------------------------ ways to end
@@ -150,21 +152,40 @@ class WorkerContext:
         """
         return self._mailbox.wait_in(wait, for_messages=for_messages)
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a process that the worker has forked."""
+        return os.getpid() != self._process
+
     def wait_for_input(self, descriptor: int | None) -> bool:
-        """Wait until the descriptor is readable (None: do not wait), or earlier.
+        """Wait until the descriptor is readable (None: do not wait, but look for an order), or earlier.
 
         Return False once the worker is asked to stop, or its time is over.
         """
-        if descriptor is not None:
-            self._mailbox.wait_for_input(descriptor)
-        return not self._mailbox.is_over
+        mailbox = self._mailbox
+        if descriptor is None:
+            mailbox.look_for_orders()
+        else:
+            with mailbox.woken() as descriptors:
+                await_readable(descriptor, *descriptors, until=mailbox.deadline)
+        return not mailbox.is_over
 
     async def wait_for_future(self, future: Any) -> bool:
         """Do the same with a future of the event loop that runs."""
         import asyncio
 
-        await asyncio.wait([future])
-        return not self._mailbox.is_over
+        mailbox, loop = self._mailbox, asyncio.get_running_loop()
+        left = None if mailbox.deadline is None else max(0.0, mailbox.deadline - time.monotonic())
+        woken = loop.create_future()
+        with mailbox.woken() as descriptors:
+            try:
+                for descriptor in descriptors:
+                    loop.add_reader(descriptor, woken.cancel)
+                await asyncio.wait([future, woken], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for descriptor in descriptors:
+                    loop.remove_reader(descriptor)
+        return not mailbox.is_over
 
     # ------------------------------------------------------------ facts
     @property
