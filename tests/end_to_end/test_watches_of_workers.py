@@ -184,17 +184,16 @@ def test_the_stop_comes_before_changes_that_are_known_already(tree: Tree) -> Non
         assert tree.get("seen", path="to") == 1
 
 
-def follow_in_fork() -> None:
-    try:
-        follow()
-    except BaseException as error:
-        sktree.connect().add("error", repr(error), path="to")
-
-
 class Forks(Process):
     def on_start(self) -> None:
-        self.child = multiprocessing.get_context("fork").Process(target=follow_in_fork)
+        self.child = multiprocessing.get_context("fork").Process(target=self.follow_in_fork)
         self.child.start()
+
+    def follow_in_fork(self) -> None:
+        try:
+            follow()
+        except BaseException as error:
+            sktree.connect().add("error", repr(error), path="to")
 
     def on_receive(self, message: Any) -> Any:
         return message
@@ -204,10 +203,23 @@ class Forks(Process):
         self.child.join()
 
 
-def test_a_forked_child_of_a_worker_iterates_and_leaves_the_orders_to_its_parent(tree: Tree) -> None:
-    with Supervisor("tree", Child(Forks, id="w")).start() as running:
+class WaitsInFork(Forks):
+    def follow_in_fork(self) -> None:
+        tree = sktree.connect()
+        tree.add("ready", value=True, path="to")
+        try:
+            while not tree.exists("a change", path="from"):
+                self.wait(0.001)
+            tree.add("a change", 1, path="to")
+        except BaseException as error:
+            tree.add("error", repr(error), path="to")
+
+
+@pytest.mark.parametrize("kind", [Forks, WaitsInFork])
+def test_a_forked_child_of_a_worker_waits_and_leaves_the_orders_to_its_parent(kind: Any, tree: Tree) -> None:
+    with Supervisor("tree", Child(kind, id="w")).start() as running:
         eventually(lambda: tree.exists("ready", path="to"))
-        for number in range(20):
+        for number in range(100):
             assert running["w"].ask(number, timeout=30) == number
         tree.add("a change", 1, path="from")
         eventually(lambda: tree.exists("a change", path="to") or tree.exists("error", path="to"))

@@ -235,7 +235,7 @@ class Mailbox(ABC):
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True at once when the worker is asked to stop."""
         if threading.get_ident() != self.owner:
-            return self._wait_in_other_thread(seconds)
+            return self.wait_beside(seconds)
         until = time.monotonic() + seconds
         while not self.finishing:
             now = time.monotonic()
@@ -245,8 +245,8 @@ class Mailbox(ABC):
                 return self.finishing or end < until
         return True
 
-    def _wait_in_other_thread(self, seconds: float) -> bool:
-        """Wait in a thread that the user has started, without touching the inbox."""
+    def wait_beside(self, seconds: float) -> bool:
+        """Wait in a thread that the user has started, or in a forked child, without touching the inbox."""
         over = self._unfinished.acquire(timeout=min(max(0.0, seconds), _LONGEST))
         if over:
             with contextlib.suppress(RuntimeError):

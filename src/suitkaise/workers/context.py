@@ -136,7 +136,7 @@ class WorkerContext:
     # ------------------------------------------------------------ waiting
     def wait(self, seconds: float) -> bool:
         """Sleep at most `seconds`; return True as soon as the worker is asked to stop."""
-        return self._mailbox.wait(seconds)
+        return self._mailbox.wait_beside(seconds) if self.forked else self._mailbox.wait(seconds)
 
     def wait_async(self, seconds: float) -> Coroutine[Any, Any, bool]:
         """Sleep in the worker's event loop."""
