@@ -51,6 +51,7 @@ class Hub:
         self.incoming: list[Incoming] = []
         self.posted: list[Any] = []
         self.ended: list[tuple[str, int]] = []
+        self.dead_letters: list[tuple[str, str, int]] = []
         self.connects = True
         self.marks = SenderMarks.of_no_board()
         self.marks.incarnation[0] = 7
@@ -69,9 +70,12 @@ class Hub:
         return answer
 
     def request(self, kind: RequestKind, path: str, argument: Any = None) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
+        if kind is RequestKind.DEAD_LETTER:
+            self.dead_letters.append((path, *argument))
+            return answer
         assert kind is RequestKind.ENDED
         self.ended.append((path, argument))
-        answer: Answer[Any] = Answer()
         answer.set_result(Killed("why"))
         return answer
 
@@ -613,14 +617,15 @@ def test_what_the_hub_has_to_deliver_instead_is_confirmed_by_the_hub(hub: Hub, r
             confirming.result(SOON)
 
 
-def test_dropped_messages_are_counted_when_the_process_ends(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_not_sent_when_the_process_ends_are_dead_letters(hub: Hub) -> None:
     route = hub.route()
     for _ in range(FOR_LONG):
         assert route.send(tell(bytes(LARGE)))
     waiting = hub.routes.flush(0.0)
     hub.routes.finish(0.01)
     assert hub.routes.flush(0.0) == 0
-    eventually(lambda: f"{waiting} messages are dropped: their receivers have not taken them in 0.01 s" in caplog.text)
+    assert waiting > 0
+    assert hub.dead_letters == [("tree/to", "it has not taken them in 0.01 s, and their sender has ended", waiting)]
 
 
 def test_messages_that_nobody_waits_for_are_flushed_too() -> None:

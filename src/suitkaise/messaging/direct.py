@@ -25,6 +25,7 @@ These rules keep what a ref promises:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -34,22 +35,20 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from suitkaise.errors import AskTimeout, WorkerDead
+from suitkaise.errors import AskTimeout, SuitkaiseError, WorkerDead
 from suitkaise.messaging.held_back import holders, send_held
 from suitkaise.messaging.identity import set_reads_answers, split_owner
 from suitkaise.messaging.messages import Message
+from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.route import PATIENCE, Hub, Route
 from suitkaise.platform.board import SenderMarks
 from suitkaise.platform.locks import RLock
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.reactor import Reactor
 
 __all__ = ["Routes", "sends"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-logger: QueuedLogger = QueuedLogger("suitkaise.messages")
 
 MOST = 64
 """Connections that a process has at a time; messages to further workers go through the hub."""
@@ -183,9 +182,14 @@ class Routes:
             route.send_held()
 
     def finish(self, seconds: float) -> None:
-        """Wait until all messages have left this process; after `seconds`, drop the others and log how many."""
-        if self.flush(time.monotonic() + seconds) and (left := sum(route.drop() for route in self._open())):
-            logger.warning("%d messages are dropped: their receivers have not taken them in %g s", left, seconds)
+        """Wait until all messages have left this process; after `seconds`, the others are dead letters."""
+        if not self.flush(time.monotonic() + seconds):
+            return
+        for route in self._open():
+            if left := route.drop():
+                why = f"it has not taken them in {seconds:g} s, and their sender has ended"
+                with contextlib.suppress(SuitkaiseError):  # the program is gone
+                    self.hub.request(RequestKind.DEAD_LETTER, route.path, (why, left))
 
     def confirm(self, path: str, until: float) -> bool:
         """Wait until all that this thread has told the worker at `path` is accepted; return False after that time.

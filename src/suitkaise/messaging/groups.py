@@ -68,7 +68,7 @@ class Group:
             try:
                 told += way.send(path, Message("message", payload_of(payload)))
             except (ChildNotFound, MailboxFull, WorkerDead) as error:
-                way.request(RequestKind.DEAD_LETTER, path, f"told to the group {self.name!r}: {error}")
+                way.request(RequestKind.DEAD_LETTER, path, (f"told to the group {self.name!r}: {error}", 1))
         return told
 
     def ask(self, message: Any, timeout: float | None = DEFAULT_TIMEOUT) -> Any:

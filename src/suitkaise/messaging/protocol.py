@@ -83,7 +83,7 @@ class RequestKind(enum.StrEnum):
     TRAP_EXITS = "trap_exits"  # the owner of the calling incarnation, whether -> None; the path is the caller's
 
     NAMES = "names"  # -> a list of (path, kind) of all that the path, a pattern, names, at once
-    DEAD_LETTER = "dead letter"  # why a message of the caller's was not delivered to the worker at the path -> None
+    DEAD_LETTER = "dead letter"  # (why, how many) told messages did not get to the worker at the path -> None
     GROUP = "group"  # a `GroupAction` and its argument -> as listed there, at once; the path is the group's name
     TOPIC = "topic"  # a `TopicAction` and its argument -> as listed there, at once; the path is the topic or pattern
 

@@ -288,7 +288,7 @@ class Registry:
                 case RequestKind.NAMES:
                     answer.set_result(self._names(path))
                 case RequestKind.DEAD_LETTER:
-                    self.dead_letters.add(path, argument)
+                    self.dead_letters.add(path, *argument)
                     answer.set_result(None)
                 case RequestKind.GROUP:
                     answer.set_result(self._groups.serve(path, *argument))

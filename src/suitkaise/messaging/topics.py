@@ -66,7 +66,7 @@ def publish(topic: str, message: Any) -> int:
                 or way.request(RequestKind.TOPIC, topic, (TopicAction.OFFER, (payload, owner, most))).get()
             )
         except MailboxFull as error:
-            way.request(RequestKind.DEAD_LETTER, split_owner(owner)[0], f"published as {topic!r}: {error}")
+            way.request(RequestKind.DEAD_LETTER, split_owner(owner)[0], (f"published as {topic!r}: {error}", 1))
     return reached
 
 

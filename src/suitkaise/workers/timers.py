@@ -190,7 +190,7 @@ class Timer:
 
             def report() -> None:
                 with contextlib.suppress(SuitkaiseError):  # the program is gone
-                    to._router.request(RequestKind.DEAD_LETTER, to.path, why)
+                    to._router.request(RequestKind.DEAD_LETTER, to.path, (why, 1))
 
             run_send(report)
 
