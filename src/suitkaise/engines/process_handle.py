@@ -471,7 +471,8 @@ class ProcessHandle:
     def _end(self) -> None:
         """Report the exit, as soon as no sender counts any more what it has sent to the worker.
 
-        The sockets of a worker that is restarted early may be open still, and take messages that nobody would count.
+        From now on no sender uses the sockets. Those of a worker that is restarted early may be open still, and what
+        they took would not be counted.
         """
         if not self._over:
             self._slot.words[INCARNATION] = 0

@@ -267,7 +267,7 @@ class Mailbox(ABC):
     def woken(self) -> Iterator[list[int]]:
         """Yield descriptors of which one is readable when the worker is about to finish, perhaps earlier.
 
-        For a wait in any thread of the worker. The end of the worker's time, `deadline`, wakes nobody.
+        For a wait in any thread of the worker. It has to end by itself when the worker's time, `deadline`, is over.
         """
         send_held()
         bell = _Bell()

@@ -1,4 +1,4 @@
-"""Messages that were sent through the hub although nobody waits until it has accepted them; `flush` does."""
+"""Messages that were sent through the hub, and whose acceptance only `flush` waits for."""
 
 from __future__ import annotations
 
