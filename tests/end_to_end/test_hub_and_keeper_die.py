@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from suitkaise import Child, Killed, Lost, Normal, Shutdown, Signaled, Supervisor
@@ -126,6 +127,22 @@ def test_a_stopped_keeper_is_replaced_when_a_worker_was_killed(monkeypatch):
         assert isinstance(next_event(events, ChildExited).reason, Lost)
         assert running["echo"].ask("back?") == "back?"
         wait_gone(old)
+
+
+def test_a_process_that_was_stopped_before_it_has_announced_itself_ends_with_its_keeper(monkeypatch):
+    monkeypatch.setattr("suitkaise.engines.keeper_liveness.PATIENCE", 0.5)
+    with Supervisor("tree", Child(Echo)).start() as running:
+        old, worker = keeper_pid(), running["echo"].pid
+
+        def in_reserve():
+            return {child.pid for child in psutil.Process(old).children()} - {worker}
+
+        stopped = eventually(in_reserve, what="a process in reserve").pop()
+        stop(stopped)
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: keeper_pid() != old, what="the keeper is replaced")
+        wait_gone(stopped)
+        assert running["echo"].ask("back?") == "back?"
 
 
 def test_a_tree_can_be_stopped_while_the_keeper_is_stopped(monkeypatch):

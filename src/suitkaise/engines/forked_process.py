@@ -22,7 +22,7 @@ from suitkaise.platform.inheritance import Inheritance
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.marks import worker_mark
-from suitkaise.platform.processes import children, has_ended
+from suitkaise.platform.processes import children, has_ended, kill_where
 from suitkaise.platform.sockets import socket_pair
 
 __all__ = ["ForkedProcess", "ProcessCallbacks"]
@@ -228,7 +228,8 @@ class ForkedProcess:
     def cancel_spawn(self) -> bool:
         """Return whether the dead keeper has forked no process for this request that could still start.
 
-        The connection is shut down for reading, so a process that has not announced itself by now never can, and ends.
+        The connection is shut down for reading, so a process that has not announced itself by now never can, and ends,
+        or is killed: it may be stopped (SIGSTOP).
         """
         assert self._buffer is not None
         self._on_readable()
@@ -244,6 +245,7 @@ class ForkedProcess:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             has_ended(pidfd, None)
             os.close(pidfd)
+        kill_where(worker_mark(self._context.directory, self.number, kept=True))
         self._context.reactor.remove_reader(self._buffer)
         return True
 

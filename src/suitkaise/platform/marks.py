@@ -66,12 +66,14 @@ def mark_of(pid: int) -> Mark | None:
     return Mark(value >> 32, (value & 0xFFFFFFFF) >> 1, bool(value & 1)) if value >> 32 else None
 
 
-def worker_mark(program: str, worker: int | None = None) -> Callable[[int], bool]:
-    """Return a function that finds the processes of one worker, or of all workers whose processes are not kept."""
+def worker_mark(program: str, worker: int | None = None, *, kept: bool = False) -> Callable[[int], bool]:
+    """Return a function that finds the processes of one worker, or of all; those to be kept only with `kept`."""
     number = program_number(program)
 
     def has_mark(pid: int) -> bool:
         mark = mark_of(pid)
-        return mark is not None and mark.program == number and not mark.keep and worker in (None, mark.worker)
+        if mark is None or mark.program != number or worker not in (None, mark.worker):
+            return False
+        return kept or not mark.keep
 
     return has_mark
