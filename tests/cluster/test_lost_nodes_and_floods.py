@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from suitkaise.cli.health import readiness
 from suitkaise.cluster.machines import Machine
 from suitkaise.cluster.node import Settings
 from suitkaise.cluster.node_logs import WINDOW
+from suitkaise.events import DeadLetter
 from suitkaise.runtime.runtime import current
 from tests.cluster.processes import NodeInProcess, ProcessCluster
-from tests.cluster.workers import Member
+from tests.cluster.workers import Counts, Member
 from tests.support import eventually, in_background
 
 
@@ -61,6 +63,29 @@ def test_a_message_that_is_on_its_way_for_longer_than_the_lease_loses_no_node(
         assert len(running["one"].ask(bytes(8_000_000), timeout=60.0)) == 8_000_000
         assert time.monotonic() - began > 2.0
         assert running["one"].ask("who", timeout=60.0)[0] == pid
+
+
+def test_told_messages_that_a_process_of_a_node_does_not_read_are_handled_later_or_dead_letters(
+    cluster: Callable[..., ProcessCluster], tmp_path: Path
+) -> None:
+    cluster("only")
+    count = 6  # of which three have room
+    child = Child(Counts, args=(tmp_path / "go on",), id="busy", receive_timeout=60.0)
+    with Supervisor("narrow", child, engine=Ray()).start() as running, running.events() as events:
+        busy = running["busy"]
+        waits = busy.ask_future("wait")
+        for _ in range(count):
+            busy.tell(bytes(20_000_000))
+        letter = next(event for event in events if isinstance(event, DeadLetter))
+        assert letter.path == "narrow/busy"
+        assert "already wait to be read" in letter.why
+        (tmp_path / "go on").touch()
+        waits.get(60.0)
+        runtime = current()
+        assert runtime is not None
+        lost = runtime.registry.dead_letters
+        eventually(lambda: busy.ask("how many", timeout=60.0) + lost.count("narrow/busy") == count)
+        assert 0 < lost.count("narrow/busy") < count
 
 
 def slow_way_to(address: tuple[str, int]) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import psutil
 from suitkaise import Process, RunningTree, Thread, whereis
 from suitkaise.events import ChildExited
 from suitkaise.runtime.runtime import current
+from tests.support import eventually
 
 
 class Member(Process):
@@ -68,6 +69,21 @@ class AsksAtItsStart(Process):
 class Here(Thread):
     def on_receive(self, message: Any) -> int:
         return os.getpid()
+
+
+class Counts(Process):
+    """Counts its messages, those that it gets after a file exists."""
+
+    def __init__(self, go_on: Path) -> None:
+        self.go_on = go_on
+        self.handled = 0
+
+    def on_receive(self, message: Any) -> int:
+        if message == "wait":
+            eventually(self.go_on.exists, timeout=60.0)
+        elif message != "how many":
+            self.handled += 1
+        return self.handled
 
 
 class Keeps(Process):

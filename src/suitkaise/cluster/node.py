@@ -282,6 +282,10 @@ class Node:
         """Send a frame to the program, from any thread."""
         self.link.send(frame, payload)
 
+    def dead_letter(self, path: str, why: str) -> None:
+        """Have the program count a message that was told to the worker at `path` (reactor's thread)."""
+        self._relay.dead_letter(path, why)
+
     def forget(self, number: int) -> None:
         """Forget a worker that has ended."""
         worker = self._workers.pop(number)

@@ -150,7 +150,7 @@ class NodeWorker:
             self._late.append(message)
         except MailboxFull as error:
             if reply is None:
-                logger.warning("a message to %r is dropped: %s", self.launch.path, error)
+                self._node.dead_letter(self.launch.path, str(error))
             message.fail(error)
 
     def changed_view(self) -> View | None:

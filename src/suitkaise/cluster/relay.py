@@ -41,6 +41,9 @@ logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 _MAX_CONNECTIONS = 256
 """Connections that one process may have, as at the program itself."""
 
+_TELL_AGAIN = 0.1
+"""Seconds after which the program is told again of messages that were refused: there was no room for that either."""
+
 
 class Relay:
     """Listens at `path`, as the program does on its own machine, and passes on what processes of workers send.
@@ -73,6 +76,7 @@ class Relay:
         self._numbers = itertools.count(1)
         self._connections: dict[int, _Connection] = {}
         self._own: dict[int, Answer[Any]] = {}
+        self._dead_letters: dict[str, tuple[str, int]] = {}  # by path: why, and how many
         self._peers = Peers(_MAX_CONNECTIONS)
         self._listener = listen_unix(path)
         reactor.call_soon_threadsafe(lambda: reactor.add_reader(self._listener, self._accept))
@@ -85,12 +89,32 @@ class Relay:
         except OSError as error:
             accept_later(self.reactor, self._listener, self._accept, error)
 
-    def request(self, kind: RequestKind) -> Answer[Any]:
-        """Request something of the program for this node itself (reactor's thread)."""
+    def request(self, kind: RequestKind, path: str = "", argument: object = None) -> Answer[Any]:
+        """Request something of the program for this node itself (reactor's thread).
+
+        Raises:
+            MailboxFull: too much waits to be sent already.
+        """
         number, answer = next(self._numbers), Answer[Any]()
+        self.send(RequestOfWorker(0, "", HubRequest(number, kind, path)), codec.dumps(argument))
         self._own[number] = answer
-        self.send(RequestOfWorker(0, "", HubRequest(number, kind, "")), codec.dumps(None))
         return answer
+
+    def dead_letter(self, path: str, why: str) -> None:
+        """Have the program count a message that was told to the worker at `path` (reactor's thread)."""
+        all_told = not self._dead_letters
+        self._dead_letters[path] = (why, self._dead_letters.get(path, ("", 0))[1] + 1)
+        if all_told:
+            self._tell_dead_letters()
+
+    def _tell_dead_letters(self) -> None:
+        for path, letters in list(self._dead_letters.items()):
+            try:
+                self.request(RequestKind.DEAD_LETTER, path, letters)
+            except MailboxFull:
+                self.reactor.call_at(time.monotonic() + _TELL_AGAIN, self._tell_dead_letters)
+                return
+            del self._dead_letters[path]
 
     def answer(self, frame: AnswerOfHub, payload: bytes) -> None:
         """Pass on an answer of the program (reactor's thread)."""
@@ -154,7 +178,7 @@ class _Connection:
             self._relay.send(RequestOfWorker(self.number, self._relay.path_of(self.pid), frame), payload)
         except MailboxFull as error:
             if isinstance(frame, Tell) and not frame.awaited:
-                logger.warning("a message for %r is dropped: %s", frame.path, error)
+                self._relay.dead_letter(frame.path, str(error))
             self._answer_locally(frame.number, False, Payload(error))
 
     def _answer_locally(self, number: int, ok: bool, payload: Payload) -> None:

@@ -538,8 +538,8 @@ class Worker(Startable, metaclass=WorkerType):
         Args:
             seconds: from now; 0: at once.
             message: what `on_receive` gets.
-            to: tell another worker instead; if the message cannot be delivered, a line in the log
-                `suitkaise.messages` says why.
+            to: tell another worker instead; a message that cannot be delivered is a dead letter
+                (`events.DeadLetter`).
 
         Raises:
             ValueError: `seconds` is no number >= 0.
