@@ -56,10 +56,21 @@ def no_attribute(owner: object, name: str, others: Mapping[str, str], variable: 
 
 
 def with_note(error: BaseException, text: str) -> BaseException:
-    """Add a remote traceback to an exception as a note, unless the note is there already."""
+    """Add a remote traceback to an exception as a note; it takes the place of those notes that it includes."""
     if text:
-        add_note(error, f"\n--- remote traceback ---\n{text.rstrip()}")
+        note = f"{_REMOTE}{text.rstrip()}"
+        notes = vars(error).get("__notes__", [])
+        if isinstance(notes, list):
+            vars(error)["__notes__"] = [one for one in notes if not (_is_remote(one) and one in note)]
+        add_note(error, note)
     return error
+
+
+_REMOTE = "\n--- remote traceback ---\n"
+
+
+def _is_remote(note: object) -> bool:
+    return isinstance(note, str) and note.startswith(_REMOTE)
 
 
 def add_note(error: BaseException, note: str) -> None:

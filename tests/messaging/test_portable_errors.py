@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from suitkaise import WorkerFailed
-from suitkaise.messaging.portable_errors import portable_error
+from suitkaise import Backoff, SuitkaiseError, WorkerFailed
+from suitkaise.messaging.identity import split_owner
+from suitkaise.messaging.portable_errors import crash_and_answer, portable_error
 
 
 class Thing:
@@ -98,3 +100,64 @@ def test_an_error_that_cannot_be_copied_is_told_with_its_type_and_its_text(error
     assert type(copy) is WorkerFailed
     assert str(copy) == f"{type(error).__name__}: {error}"
     assert "in fail" in text
+
+
+def wrong_use() -> None:
+    Backoff(initial=-1.0)
+
+
+def wraps() -> None:
+    try:
+        wrong_use()
+    except SuitkaiseError as error:
+        raise RuntimeError("no backoff") from error
+
+
+def retries() -> None:
+    try:
+        wrong_use()
+    except SuitkaiseError:
+        wrong_use()
+
+
+def calls_back() -> None:
+    sorted([1], key=lambda item: wrong_use())
+
+
+def frames(text: str) -> list[str]:
+    """Return the functions of the frames in a traceback, in their order."""
+    return re.findall(r'^ *File ".*", line [0-9]+, in (.*)$', text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "call, shown",
+    [
+        (wrong_use, ["error_of", "wrong_use"]),
+        (wraps, ["wraps", "wrong_use", "error_of", "wraps"]),
+        (retries, ["retries", "wrong_use", "error_of", "retries", "wrong_use"]),
+        (calls_back, ["error_of", "calls_back", "<lambda>", "wrong_use"]),
+    ],
+)
+def test_a_traceback_ends_where_the_program_calls_what_raises_an_error_of_suitkaise(
+    call: Callable[[], object], shown: list[str]
+) -> None:
+    _, text = portable_error(error_of(call), "app/worker")
+    assert frames(text) == shown
+    assert "SpecError: " in text
+
+
+def test_an_error_that_suitkaise_does_not_raise_on_purpose_shows_all_frames() -> None:
+    _, text = portable_error(error_of(lambda: split_owner("no number")), "app/worker")
+    assert frames(text) == ["error_of", "<lambda>", "split_owner"]
+
+
+def test_an_error_that_passes_many_workers_shows_the_traceback_of_each_once() -> None:
+    error = ValueError("no")
+    error.add_note("a note of the program's own")
+    for _ in range(8):
+        _, answer = crash_and_answer("on_receive", error_of(fails(error)), "app/worker")
+        assert isinstance(answer, ValueError)
+        error = answer
+    own, remote = error.__notes__
+    assert own == "a note of the program's own"
+    assert frames(remote) == ["error_of", "fail"] * 8

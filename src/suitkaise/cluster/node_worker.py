@@ -38,15 +38,12 @@ from suitkaise.messaging import codec
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.portable_errors import portable_error
 from suitkaise.platform.board import SlotView
-from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.reactor import Reactor
 from suitkaise.platform.threads import OwnThread
 from suitkaise.supervision.hang_detector import watch
 from suitkaise.supervision.memory_limit import MemoryWatch
 
 __all__ = ["NodeWorker"]
-
-logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 
 
 class NodeOfWorker(Protocol):
@@ -57,6 +54,9 @@ class NodeOfWorker(Protocol):
 
     def send(self, frame: Any, payload: bytes = b"") -> None:
         """Send a frame to the program."""
+
+    def dead_letter(self, path: str, why: str) -> None:
+        """Have the program count a message that was told to the worker at `path`."""
 
     def forget(self, number: int) -> None:
         """Forget a worker that has ended."""

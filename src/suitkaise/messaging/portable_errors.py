@@ -8,7 +8,7 @@ import re
 import traceback
 from types import TracebackType
 
-from suitkaise.errors import WorkerFailed, with_note
+from suitkaise.errors import SuitkaiseError, WorkerFailed, with_note
 from suitkaise.escapes import shortened
 from suitkaise.exits import Crashed
 from suitkaise.messaging import codec
@@ -59,7 +59,7 @@ def portable_error(error: BaseException, path: str) -> tuple[BaseException, str]
 def _encode(error: BaseException) -> tuple[bytes | None, str]:
     """Return the error encoded, if that is possible and a copy has the same text, and its traceback as text."""
     try:
-        text = shortened("".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__))))
+        text = shortened("".join(_for_the_program(error).format()))
     except Exception as obstacle:  # the user's exception class may raise anything when it is asked for its notes
         lines = "".join(traceback.format_tb(error.__traceback__))
         return None, _sent_as_text(shortened(f"{lines}{type(error).__name__}: {text_of(error)}\n"), obstacle)
@@ -71,6 +71,25 @@ def _encode(error: BaseException) -> tuple[bytes | None, str]:
         return None, _sent_as_text(text, obstacle)
 
 
+def _for_the_program(error: BaseException) -> traceback.TracebackException:
+    """Return what Python shows of an error, without the frames of suitkaise in which an error of its own was raised.
+
+    Such an error tells what was wrong in the program's line; any other error in these frames is a fault of theirs.
+    """
+    shown = traceback.TracebackException(type(error), error, _below_ours(error.__traceback__))
+    links: list[tuple[traceback.TracebackException | None, BaseException | None]] = [(shown, error)]
+    while links:
+        part, origin = links.pop()
+        if part is None or origin is None:
+            continue
+        links += [(part.__cause__, origin.__cause__), (part.__context__, origin.__context__)]
+        if isinstance(origin, SuitkaiseError):
+            others = [at for at, frame in enumerate(part.stack, 1) if not frame.filename.startswith(_OURS)]
+            if others:
+                del part.stack[others[-1] :]
+    return shown
+
+
 def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     """Leave out the frames of suitkaise that have called the program's code; none where no other code has run."""
     inner = trace
@@ -79,7 +98,8 @@ def _below_ours(trace: TracebackType | None) -> TracebackType | None:
     return inner or trace
 
 
-_OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+_OURS = (os.path.join(os.path.dirname(os.path.dirname(__file__)), ""), "<record>")
+"""How the files of suitkaise begin; the second one is that of the constructors which `records` compiles."""
 
 
 def _sent_as_text(text: str, obstacle: BaseException) -> str:
