@@ -260,6 +260,17 @@ def test_an_attribute_that_is_set_on_a_block_is_refused() -> None:
         run(setup)
 
 
+def test_blocks_are_no_attributes_of_the_setup() -> None:
+    with ProcessSetup() as setup:
+        with OnStart():
+            bus: list[str] = []
+    owner: Any = setup
+    with pytest.raises(AttributeError, match=r"import OnStart, and write `with OnStart\(\):` inside of the setup$"):
+        owner.OnStart()
+    with pytest.raises(AttributeError, match=r"'ProcessSetup' object has no attribute 'nothing'$"):
+        owner.nothing()
+
+
 def test_add_for_next_is_true_or_false() -> None:
     with pytest.raises(SpecError, match="AfterLoop: add_for_next must be True or False, not 'no'"):
         AfterLoop(add_for_next="no")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import math
 import sys
 import types
 from dataclasses import replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
 
 from suitkaise.concept.blocks import Blocks, compile_blocks
 from suitkaise.concept.built import BuiltSetup, Hook
@@ -167,6 +167,13 @@ class Setup(metaclass=_SetupType):
             super().__setattr__(name, value)
         except AttributeError:
             raise AttributeError(f"{type(self).__name__} has no option {name!r}; {self._options}", name=name) from None
+
+    if not TYPE_CHECKING:  # else a type checker would let each name pass
+
+        def __getattr__(self, name: str) -> NoReturn:
+            block = name in (block.__name__ for block in (OnStart, BeforeLoop, AfterLoop, OnFinish))
+            hint = f"; import {name}, and write `with {name}():` inside of the setup" if block else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"a {type(self).__name__} cannot be sent; send what its build() returns")
