@@ -348,3 +348,42 @@ def test_a_generator_is_no_answer_and_is_not_awaited(concurrency: int) -> None:
             with pytest.raises(NotSerializable, match="make a list or a tuple of what it yields"):
                 answer.get(20)
         assert running["w"].incarnation == 1
+
+
+LOOP_OF_ITS_OWN = """
+import asyncio
+import warnings
+
+from suitkaise import Process
+
+
+class OtherLoop(asyncio.SelectorEventLoop):
+    pass
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.14
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self):
+            return OtherLoop()
+
+    asyncio.set_event_loop_policy(Policy())
+
+
+class Tells(Process):
+    async def on_receive(self, message):
+        return type(asyncio.get_running_loop()).__name__
+"""
+
+
+def test_the_event_loop_of_a_worker_is_that_of_the_policy_which_its_module_sets(tmp_path: Path) -> None:
+    (tmp_path / "loop_of_its_own.py").write_text(LOOP_OF_ITS_OWN)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from suitkaise import Supervisor\n"
+        "from loop_of_its_own import Tells\n"
+        "with Supervisor('app', Tells).start() as running:\n"
+        "    print(running['tells'].ask('which'))\n"
+    )
+    assert run_program(program).check().stdout == "OtherLoop\n"
