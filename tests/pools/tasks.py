@@ -20,6 +20,7 @@ __all__ = [
     "die_once",
     "die_twice_then",
     "fail",
+    "fail_while",
     "fail_with_no_errors",
     "hang_once",
     "pid",
@@ -51,6 +52,11 @@ def wait_for(path: str) -> str:
     while not os.path.exists(path):
         time.sleep(0.005)
     return path
+
+
+def fail_while(path: str) -> None:
+    if os.path.exists(path):
+        raise OSError("not now")
 
 
 def note_and_wait_for(began: str, path: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Hung, Signaled, SupervisorRef, WorkerFailed, whereis
-from suitkaise.pools import ProcessPool, TaskFailed, TaskTimeout, ThreadPool
+from suitkaise.pools import ProcessPool, TaskFailed, TaskTimeout, ThreadPool, scheduler
 from tests.pools import tasks
 from tests.support import eventually, wait_gone
 
@@ -189,3 +189,27 @@ def test_a_pool_goes_on_when_a_worker_is_killed_at_every_hundredth_task(pool: Pr
         if number % 100 == 99:
             os.kill(pid, signal.SIGKILL)
     assert pool.submit(pow, 2, 2).result(30) == 4
+
+
+@pytest.mark.parametrize("kind", [ProcessPool, ThreadPool])
+def test_a_pool_gets_its_workers_when_they_can_be_started_again(
+    kind: type[ProcessPool] | type[ThreadPool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_runtime_for_all: None,
+) -> None:
+    monkeypatch.setattr(scheduler, "START_AGAIN", 0.05)
+    refuse, go_on = tmp_path / "refuse", str(tmp_path / "go on")
+    began = [str(tmp_path / f"began {number}") for number in range(2)]
+    with kind(2, initializer=tasks.fail_while, initargs=(str(refuse),)) as pool:
+        first = pool.submit(tasks.note_and_wait_for, began[0], go_on)
+        eventually(lambda: os.path.exists(began[0]))
+        refuse.touch()
+        second = pool.submit(tasks.note_and_wait_for, began[1], go_on)
+        try:
+            eventually(lambda: pool._scheduler._failed == scheduler.FAILED_STARTS)
+            refuse.unlink()
+            eventually(lambda: os.path.exists(began[1]), what="the second task runs, although the first goes on")
+        finally:
+            Path(go_on).touch()
+        assert [first.result(30), second.result(30)] == [go_on, go_on]

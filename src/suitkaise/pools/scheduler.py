@@ -49,6 +49,8 @@ logger: logging.Logger = logging.getLogger("concurrent.futures")  # that which t
 FAILED_STARTS = 3
 """How many starts of workers may fail in a row; then the pool is broken, unless some workers still run."""
 
+START_AGAIN = 1.0
+"""Seconds after which one more start is tried then, as long as some workers still run and a task waits."""
 
 STALLED = 0.02
 """Seconds: a worker whose task takes longer gets no more tasks ahead, and loses those that it has to the others."""
@@ -428,10 +430,20 @@ class Scheduler:
             self._starting.discard(worker)
             self._last_failure = error
             self._failed = FAILED_STARTS if isinstance(error, NotSerializable) else self._failed + 1
-            over = self._failed >= FAILED_STARTS and not self._workers and not self._starting
+            given_up = self._failed >= FAILED_STARTS and not self._starting
+            over = given_up and not self._workers
             new = self._new_worker()
         if over:
             self._break_without_workers()
+        elif given_up and self._reactor is not None:
+            self._reactor.call_at(time.monotonic() + START_AGAIN, self._start_again)
+        self._go_on([], new)
+
+    def _start_again(self) -> None:
+        """Try one more start after several that have failed."""
+        with self.lock:
+            self._failed = min(self._failed, FAILED_STARTS - 1)
+            new = self._new_worker()
         self._go_on([], new)
 
     def _join(self, worker: PoolWorker) -> None:
