@@ -21,6 +21,7 @@ from suitkaise.messaging.messages import Message, Payload
 from suitkaise.messaging.socket_mailbox import SocketMailbox
 from suitkaise.messaging.wire import encode
 from suitkaise.platform.board import Board
+from suitkaise.specs import Recipe
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.async_lifecycle import AsyncLifecycle
 from suitkaise.workers.hooks import is_async
@@ -583,6 +584,30 @@ def test_a_failed_start_ends_its_tasks_too(harness: Harness) -> None:
 
     assert isinstance(harness(Fails(calls)).run().reason, Crashed)
     assert calls == ["task", "generator"]
+
+
+class NoHook(Thread):
+    async def loop(self) -> None:
+        raise AssertionError
+
+
+class NotBuilt(Thread):
+    def __init__(self) -> None:
+        raise LookupError
+
+    async def loop(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("recipe", [Recipe(NoHook), Recipe(NotBuilt)], ids=lambda recipe: recipe.target.__name__)
+def test_a_worker_whose_end_comes_before_its_first_hook_closes_its_event_loop(
+    harness: Harness, caplog: Any, recipe: Recipe
+) -> None:
+    one = harness(recipe)
+    one.mailbox.order_stop(Shutdown())
+    one.run()
+    assert one.lifecycle.context.event_loop._loop.is_closed()
+    assert caplog.text == ""
 
 
 class Stubborn(Thread):

@@ -254,6 +254,13 @@ class EventLoop:
 
     async def _end_tasks(self, grace: float) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:  # none: no hook was called, and the worker's own task has ended as it began
+            await self._cancel(tasks, grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._loop.shutdown_asyncgens()
+
+    async def _cancel(self, tasks: set[asyncio.Task[Any]], grace: float) -> None:
         for task in tasks:
             task.cancel()
         done, left = await asyncio.wait(tasks, timeout=grace)
@@ -263,9 +270,6 @@ class EventLoop:
         for task in left:
             self._log_error(self._loop, {"message": f"a task did not end when it was cancelled, within {grace:g} s",
                                         "task": task})  # fmt: skip
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._loop.shutdown_asyncgens()
 
     # ------------------------------------------------------------ stack dumps
     def stacks(self) -> str:
