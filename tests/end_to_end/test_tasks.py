@@ -36,6 +36,7 @@ from suitkaise import (
     WorkerDead,
     WorkerFailed,
 )
+from suitkaise.events import ChildStopError
 from tests.support import eventually, in_background, wait_gone
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
@@ -157,6 +158,26 @@ def test_a_task_that_is_cancelled_at_once_never_stays(running: RunningTree, tmp_
     for _ in range(5):
         running.task(announce_and_wait, tmp_path).cancel()
     eventually(lambda: running.which_children("tasks") == [])
+
+
+class SlowToUnpack:
+    """Keeps the start of the process waiting that unpacks it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return announce_and_wait, (self.folder,)
+
+
+def test_a_task_that_is_cancelled_while_it_starts_is_killed_also_by_a_stop_at_once(tmp_path: Path) -> None:
+    with Supervisor("app").start() as running:
+        task = running.task(add, SlowToUnpack(tmp_path))
+        pid = pid_in(tmp_path)
+        events = running.events()
+        task.cancel()
+    wait_gone(pid)
+    assert [event for event in events if isinstance(event, ChildStopError)] == []
 
 
 def test_a_task_that_is_done_cannot_be_cancelled(running: RunningTree) -> None:

@@ -83,11 +83,13 @@ class Task(Answer[T], Generic[T]):
         self._kill()
         return True
 
-    def _kill(self) -> None:
+    def _kill(self, again: bool = True) -> None:
         try:
-            self._tree._administer(SUPERVISOR, AdminAction.KILL_CHILD, self.path.rpartition("/")[2])
+            order = self._tree._administer(SUPERVISOR, AdminAction.KILL_CHILD, self.path.rpartition("/")[2])
         except SuitkaiseError:  # the tree has ended, and with it the task
             return
+        if again:  # a stop of the tree drops what waits for the start of the process, which it then only asks to finish
+            order.when_done(lambda done: None if order.outcome()[0] else self._kill(again=False))
 
     def begin_when(self, added: Answer[Any], child: Child) -> None:
         """Begin when the supervisor of the tasks is there, or get the error why it is not."""
