@@ -70,11 +70,12 @@ def test_told_messages_that_a_process_of_a_node_does_not_read_are_handled_later_
 ) -> None:
     cluster("only")
     count = 6  # of which three have room
-    child = Child(Counts, args=(tmp_path / "go on",), id="busy", receive_timeout=60.0)
+    child = Child(Counts, args=(tmp_path,), id="busy", receive_timeout=60.0)
     tree = Supervisor("narrow", child, Child(Member, id="calm"), engine=Ray())
     with tree.start() as running, running.events() as events:
         busy = running["busy"]
         waits = busy.ask_future("wait")
+        eventually((tmp_path / "waiting").exists)
         for _ in range(count):
             busy.tell(bytes(20_000_000))
             running["calm"].ask("who", timeout=60.0)  # the answer comes when the node has read the message

@@ -72,15 +72,16 @@ class Here(Thread):
 
 
 class Counts(Process):
-    """Counts its messages, those that it gets after a file exists."""
+    """Counts its messages; while it handles "wait" there is a file `waiting`, until there is a file `go on`."""
 
-    def __init__(self, go_on: Path) -> None:
-        self.go_on = go_on
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.handled = 0
 
     def on_receive(self, message: Any) -> int:
         if message == "wait":
-            eventually(self.go_on.exists, timeout=60.0)
+            (self.folder / "waiting").touch()
+            eventually((self.folder / "go on").exists, timeout=60.0)
         elif message != "how many":
             self.handled += 1
         return self.handled
