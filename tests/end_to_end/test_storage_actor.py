@@ -24,7 +24,7 @@ from suitkaise.storage.backends.store import Store
 from suitkaise.storage.client import SOCKET
 from suitkaise.storage.index import ALWAYS_INDEXED
 from suitkaise.storage.tree import Tree
-from tests.support import GRACE, eventually, in_background, is_alive, run_program, wait_gone
+from tests.support import GRACE, eventually, in_background, is_alive, run_program, start_program, wait_gone
 
 ENGINES = ("lmdb", "sqlite")
 
@@ -315,6 +315,56 @@ def test_of_programs_that_begin_to_use_a_directory_at_the_same_time_one_gets_it(
         with pytest.raises(StorageError, match="in use by another program"):
             second.result(GRACE).close()
         assert is_served(path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from suitkaise import Process, Supervisor, sktree
+
+folder = Path(sys.argv[1])
+
+class Works(Process):
+    def on_start(self):
+        self.tree.add("first", 1, path="app")
+
+    def loop(self):
+        print("works", flush=True)
+        self.wait(600)
+
+    def on_finish(self):
+        print("finishes", flush=True)
+        while not (folder / "gate").exists():
+            pass
+        self.tree.add("last", 1, path="app")
+
+sktree.connect(folder / "state", durable=True)
+Supervisor("app", Works).start().wait()
+"""
+
+
+def test_a_program_waits_for_the_workers_of_a_killed_one_that_use_its_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_served = storage_actor.is_served
+
+    def seen_in_use(path: str) -> bool:
+        served = is_served(path)
+        (tmp_path / "gate").touch()
+        return served
+
+    with start_program(KILLED, str(tmp_path)) as program:
+        program.expect("works")
+        with pytest.raises(StorageError, match="in use by another program"):
+            sktree.connect(tmp_path / "state", durable=True)
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+        program.expect("finishes")
+        monkeypatch.setattr(storage_actor, "is_served", seen_in_use)
+        try:
+            assert sktree.connect(tmp_path / "state", durable=True).get("last", path="app") == 1
+        finally:
+            sktree.disconnect()
 
 
 def test_entries_of_a_worker_of_the_main_file_have_the_path_of_that_file(tmp_path: Path) -> None:

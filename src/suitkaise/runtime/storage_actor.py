@@ -13,11 +13,13 @@ import fcntl
 import math
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import ClassVar
 
 from suitkaise.errors import StorageError
-from suitkaise.platform.sockets import connect_unix, listen_unix
+from suitkaise.platform.processes import has_ended
+from suitkaise.platform.sockets import connect_unix, listen_unix, peer_of
 from suitkaise.specs import Backoff, Child, SupervisorSpec
 from suitkaise.storage.backends.access import WRITER
 from suitkaise.storage.backends.integrity import damaged
@@ -27,6 +29,9 @@ from suitkaise.storage.server import StorageServer
 from suitkaise.workers.worker import Process
 
 __all__ = ["StorageActor", "declare", "is_served"]
+
+_LAST_WRITES = 10.0
+"""Seconds for which a program waits for the workers of a killed one, which have five to finish, and use the storage."""
 
 
 class StorageActor(Process):
@@ -122,10 +127,29 @@ def _in_use(directory: str) -> StorageError:
 
 def _listen(path: str) -> socket.socket:
     if os.path.exists(path):  # a durable storage: left by an earlier program, or in use by another one
-        if is_served(path):
-            raise _in_use(os.path.dirname(path))
+        patience = time.monotonic() + _LAST_WRITES
+        while is_served(path):
+            if time.monotonic() > patience or not _is_left_behind(path):
+                raise _in_use(os.path.dirname(path))
+            time.sleep(0.02)
         os.unlink(path)
     return listen_unix(path, 1024)
+
+
+def _is_left_behind(path: str) -> bool:
+    """Return whether the program that listens at the socket `path` was killed, so that its workers are finishing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            connect_unix(probe, path)
+            owner = os.pidfd_open(peer_of(probe)[0])  # who has called `listen`, whichever process accepts
+        except (ConnectionError, FileNotFoundError, ProcessLookupError):
+            return True
+        except OSError:  # for example a program in another namespace
+            return False
+    try:
+        return has_ended(owner, 0.1)  # a kill just before this call takes a moment
+    finally:
+        os.close(owner)
 
 
 def is_served(path: str) -> bool:
