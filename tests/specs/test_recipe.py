@@ -6,6 +6,7 @@ import abc
 import copy
 import dataclasses
 import functools
+import inspect
 import math
 import pickle
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import cloudpickle
 import pytest
 
-from suitkaise import Child, Process, SpecError, Supervisor, Thread
+from suitkaise import Child, Command, Process, SpecError, Supervisor, Thread
 from suitkaise.skthreading import SKThread
 from suitkaise.specs import Recipe
 from suitkaise.workers.background import background_children
@@ -105,6 +106,23 @@ def test_a_worker_may_have_a_constructor_with_keywords_only() -> None:
             self.folder = folder
 
     assert live(Strict(folder="a")).folder == "a"
+
+
+def test_the_signature_of_a_worker_class_is_that_of_its_constructor() -> None:
+    class Bare(Process):
+        def __init__(*args: Any) -> None:
+            pass
+
+    class Own(Process):
+        __signature__ = inspect.Signature()
+
+    assert str(inspect.signature(Count)) == "(items: 'list[Any]', step: 'int' = 1) -> 'None'"
+    assert list(inspect.signature(Greeter).parameters) == ["name", "num_loops"]
+    assert list(inspect.signature(Command).parameters)[:2] == ["argv", "ready"]
+    assert list(inspect.signature(Bare).parameters) == ["args"]
+    assert inspect.signature(Own) == inspect.Signature()
+    assert "name" in inspect.signature(type(Process)).parameters
+    assert not hasattr(Greeter(), "__signature__")
 
 
 def test_a_constructor_that_fails_fails_where_the_worker_is_declared() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 from suitkaise.errors import SpecError
 from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.options import checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, Startable, overrides, record, snapshot
+from suitkaise.specs.signatures import signature_of
 from suitkaise.specs.spellings import HOOKS, make_mro, spellings_of
 
 __all__ = [
@@ -55,6 +57,9 @@ _HOOKS = frozenset(HOOKS)
 T = TypeVar("T")
 W = TypeVar("W", bound=Startable)
 
+if TYPE_CHECKING:
+    import inspect
+
 
 class _Start:
     """`start` of a class, as Pykka's actors have it. A class that defines one takes precedence."""
@@ -63,6 +68,15 @@ class _Start:
         if cls is not None:
             refuse_other_name(cls, "start")
         return self
+
+
+class _Signature:
+    """What a worker class is called with, for `help` and `inspect`, which would show that of the metaclass's call."""
+
+    def __get__(self, cls: Any, metaclass: type) -> inspect.Signature:
+        if cls is None:
+            raise AttributeError("__signature__")
+        return signature_of(MethodType(cls.__init__, cls))
 
 
 class WorkerType(abc.ABCMeta):
@@ -81,6 +95,7 @@ class WorkerType(abc.ABCMeta):
 
     if not TYPE_CHECKING:
         start = _Start()
+        __signature__ = _Signature()
 
     # With `-> Any`, pyright would take each worker for `Any`, and read no constructor.
     def __call__(cls: type[W], *args: Any, **kwargs: Any) -> W:  # type: ignore[misc]
