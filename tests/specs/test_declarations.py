@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from suitkaise import Supervisor
+from suitkaise import DynamicSupervisor, Supervisor
 from suitkaise.errors import SpecError
 from suitkaise.specs import LIMITS, Backoff, Bounded, Child, Kind, Place, Ray, Recipe, SpecWarning, Startable, snapshot
 from suitkaise.workers.command import Command
@@ -301,6 +301,14 @@ def test_s05_an_unknown_option_of_a_child_is_refused_with_a_suggestion(name: str
 def test_s05_an_unknown_option_of_a_supervisor_is_refused(name: str, suggestion: str) -> None:
     make = lambda: Supervisor("app", **one(name, 1))  # noqa: E731
     refused(make, "Supervisor 'app'", f"unknown option {name}=1", suggestion)
+
+
+@pytest.mark.parametrize("name", ["backoff", "copies", "loop_timeout", "num_loops"])
+@pytest.mark.parametrize("make", [Supervisor, DynamicSupervisor])
+def test_s05_an_option_of_a_child_that_is_given_to_its_supervisor_is_refused_with_its_place(
+    make: Any, name: str
+) -> None:
+    refused(lambda: make("app", **one(name, 1)), f"'app': {name} is an option of Child: Child(..., {name}=1)")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(stdin="\ud800"), r"stdin is a text that cannot be encoded: '\\ud800'; use bytes"),
     (lambda: sleep(cwd="\ud800"), "cwd must be a folder"),
     (lambda: sleep(redy=5), "Command 'sleep': unknown option redy=5; did you mean 'ready'"),
+    (lambda: sleep(shutdown=9), r"Command 'sleep': shutdown is an option of Child: Child\(\.\.\., shutdown=9\)"),
+    (lambda: sleep(id="a"), r"Command 'sleep': id is an option of Child: Child\(\.\.\., id='a'\)"),
     (lambda: sleep(ready=0), "ready must be .* not 0"),
     (lambda: sleep(ready=65536), "ready must be"),
     (lambda: sleep(ready=""), "ready must be .* not ''"),

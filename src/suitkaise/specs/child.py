@@ -44,7 +44,7 @@ from suitkaise.specs.recipe import (
 from suitkaise.specs.spellings import likely_mistakes
 from suitkaise.specs.users import User, checked_group, checked_user
 
-__all__ = ["LIMITS", "AnySupervisor", "Child", "SpecWarning"]
+__all__ = ["LIMITS", "OPTIONS_OF_CHILD", "AnySupervisor", "Child", "SpecWarning"]
 
 
 class AnySupervisor(Declaration):
@@ -157,6 +157,8 @@ _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_afte
             "early_restart", "drain", "idle_timeout", "concurrency", "mailbox", "keep_children", "max_memory",
             "max_restarts", "max_seconds", "place")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
+OPTIONS_OF_CHILD = ("id", *_OPTIONS, "num_loops")
+"""The options that some write where the worker or command itself is made."""
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
 
 

@@ -270,9 +270,16 @@ ELSEWHERE: Mapping[str, str] = {
 """The names that options have in OTP, multiprocessing, systemd, supervisord, Celery, Kubernetes and the predecessor."""
 
 
-def refuse_unknown(title: str, unknown: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raise SpecError about the first unknown option, and suggest the one that is most likely meant."""
+def refuse_unknown(
+    title: str, unknown: Mapping[str, Any], known: tuple[str, ...], of_child: tuple[str, ...] = ()
+) -> None:
+    """Raise SpecError about the first unknown option, and suggest the one that is most likely meant.
+
+    Those `of_child` are options of the `Child` around what is declared.
+    """
     for name, value in unknown.items():
+        if name in of_child:
+            raise SpecError(f"{title}: {name} is an option of Child: Child(..., {name}={value!r})")
         import difflib
 
         elsewhere = ELSEWHERE.get(name)

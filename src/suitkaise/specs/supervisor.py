@@ -7,7 +7,7 @@ from typing import Any, Never, Protocol, Self
 
 from suitkaise.errors import SpecError
 from suitkaise.escapes import figure
-from suitkaise.specs.child import AnySupervisor, Child
+from suitkaise.specs.child import OPTIONS_OF_CHILD, AnySupervisor, Child
 from suitkaise.specs.cluster import Ray
 from suitkaise.specs.options import (
     AUTO_SHUTDOWNS,
@@ -108,7 +108,7 @@ class SupervisorSpec(AnySupervisor):
             raise SpecError(
                 f"{title}: children is no option; give them one by one: Supervisor({name!r}, first, second)"
             )
-        refuse_unknown(title, unknown, (*options, "engine"))
+        refuse_unknown(title, unknown, (*options, "engine"), OPTIONS_OF_CHILD)
         if engine is not None and not isinstance(engine, Ray):
             raise SpecError(f"{title}: engine must be a Ray(...), or None for this machine, not {engine!r}")
         option = Options(title, options, {}, object)
@@ -267,7 +267,7 @@ class DynamicSupervisorSpec(SupervisorSpec):
         for option, why in _FIXED.items():
             if option in unknown:
                 raise SpecError(f"{title}: it takes no {option}: {why}")
-        refuse_unknown(title, unknown, _OPTIONS)
+        refuse_unknown(title, unknown, _OPTIONS, OPTIONS_OF_CHILD)
         if max_children is not None and not is_whole(max_children, 0):
             raise SpecError(
                 f"{title}: max_children must be a whole number >= 0, or None for any number, not {max_children!r}; a "

@@ -23,6 +23,7 @@ from suitkaise.platform.descriptors import await_readable
 from suitkaise.platform.listeners import name_of
 from suitkaise.platform.processes import MARK, become_subreaper
 from suitkaise.platform.tail import OF_COMMAND, RECORDED
+from suitkaise.specs.child import OPTIONS_OF_CHILD
 from suitkaise.specs.options import checked_env, refuse_unknown
 from suitkaise.workers.command_options import (
     Input,
@@ -141,7 +142,7 @@ class Command(Worker):
         **unknown: Never,
     ) -> None:
         title = checked_argv(argv)
-        refuse_unknown(title, unknown, _OPTIONS)
+        refuse_unknown(title, unknown, _OPTIONS, OPTIONS_OF_CHILD)
         check_ready(title, ready)
         super().__init__(argv[0].rpartition("/")[2] if name is None else name)
         self._argv = argv
