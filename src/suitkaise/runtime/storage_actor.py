@@ -141,7 +141,7 @@ def _is_left_behind(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             connect_unix(probe, path)
-            owner = os.pidfd_open(peer_of(probe)[0])  # who has called `listen`, whichever process accepts
+            owner = os.pidfd_open(peer_of(probe)[0])  # the one that called `listen`, whoever accepts
         except (ConnectionError, FileNotFoundError, ProcessLookupError):
             return True
         except OSError:  # for example a program in another namespace

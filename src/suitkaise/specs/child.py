@@ -158,7 +158,7 @@ _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_afte
             "max_restarts", "max_seconds", "place")  # fmt: skip
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 OPTIONS_OF_CHILD = ("id", *_OPTIONS, "num_loops")
-"""The options that some write where the worker or command itself is made."""
+"""The options of a `Child` that users also try to give to the command or supervisor in it."""
 _SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
 
 
