@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ from suitkaise import (
     Process,
     Shutdown,
     Signaled,
+    SpecError,
     Supervisor,
     Thread,
     WorkerDead,
@@ -28,7 +30,7 @@ from suitkaise import (
 from suitkaise.events import ChildExited, ChildStarted, Event
 from tests.end_to_end import workers_async
 from tests.end_to_end.kinds import next_event, notes
-from tests.support import eventually, run_program, start_program, wait_gone
+from tests.support import GRACE, eventually, run_program, start_program, wait_gone
 
 pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 
@@ -350,40 +352,93 @@ def test_a_generator_is_no_answer_and_is_not_awaited(concurrency: int) -> None:
         assert running["w"].incarnation == 1
 
 
-LOOP_OF_ITS_OWN = """
-import asyncio
-import warnings
-
-from suitkaise import Process
-
-
 class OtherLoop(asyncio.SelectorEventLoop):
     pass
 
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.14
-
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self):
-            return OtherLoop()
-
-    asyncio.set_event_loop_policy(Policy())
+def other_loop() -> OtherLoop:
+    return OtherLoop()
 
 
-class Tells(Process):
-    async def on_receive(self, message):
+def no_loop() -> Any:
+    return "no loop"
+
+
+class TellsItsLoop(Process):
+    loop_factory = OtherLoop
+
+    async def on_receive(self, message: Any) -> str:
         return type(asyncio.get_running_loop()).__name__
-"""
 
 
-def test_the_event_loop_of_a_worker_is_that_of_the_policy_which_its_module_sets(tmp_path: Path) -> None:
-    (tmp_path / "loop_of_its_own.py").write_text(LOOP_OF_ITS_OWN)
-    program = tmp_path / "program.py"
-    program.write_text(
-        "from suitkaise import Supervisor\n"
-        "from loop_of_its_own import Tells\n"
-        "with Supervisor('app', Tells).start() as running:\n"
-        "    print(running['tells'].ask('which'))\n"
-    )
-    assert run_program(program).check().stdout == "OtherLoop\n"
+class OfFunction(TellsItsLoop):
+    loop_factory = other_loop
+
+
+class OfStaticMethod(TellsItsLoop):
+    @staticmethod
+    def loop_factory() -> OtherLoop:
+        return OtherLoop()
+
+
+class InThread(Thread):
+    loop_factory = OtherLoop
+
+    async def on_receive(self, message: Any) -> str:
+        return type(asyncio.get_running_loop()).__name__
+
+
+class SetsItTooLate(TellsItsLoop):
+    def __init__(self) -> None:
+        self.loop_factory = other_loop
+
+
+class HasNoLoop(TellsItsLoop):
+    loop_factory = no_loop
+
+
+@pytest.mark.parametrize("worker", [TellsItsLoop, OfFunction, OfStaticMethod, InThread])
+def test_the_event_loop_of_a_worker_is_what_its_loop_factory_makes(worker: type[Process] | type[Thread]) -> None:
+    with Supervisor("app", Child(worker, id="w")).start() as running:
+        assert running["w"].ask("which", timeout=GRACE) == "OtherLoop"
+
+
+@pytest.mark.parametrize(
+    "worker, error",
+    [
+        (HasNoLoop, "loop_factory must return an event loop, not 'no loop'"),
+        (SetsItTooLate, "SetsItTooLate.loop_factory is assigned too late: set it in the class"),
+    ],
+)
+def test_a_loop_factory_that_cannot_be_used_is_a_failed_start_which_says_so(worker: type[Process], error: str) -> None:
+    with pytest.raises(ChildStartFailed, match=error):
+        Supervisor("app", worker).start()
+
+
+async def coroutine_function() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "factory, error",
+    [
+        ("uvloop", "must be a function that returns an event loop, not 'uvloop'"),
+        (coroutine_function, "must be a function that returns an event loop, not <function coroutine_function"),
+        (lambda self: None, "is called without arguments, also without self"),
+    ],
+    ids=["no function", "a coroutine function", "a method"],
+)
+def test_a_wrong_loop_factory_is_refused_where_the_class_is_made(factory: Any, error: str) -> None:
+    with pytest.raises(SpecError, match=f"^Wrong: loop_factory {error}"):
+        type("Wrong", (Process,), {"loop_factory": factory})
+
+
+def test_a_loop_factory_of_a_class_without_an_event_loop_is_refused_but_not_an_inherited_one() -> None:
+    class Base(Process):
+        loop_factory = OtherLoop
+
+    class Plain(Base):
+        pass
+
+    with pytest.raises(SpecError, match="'base': loop_factory makes no sense here: Base has no event loop"):
+        Child(Base)
+    assert Child(Plain).id == "plain"

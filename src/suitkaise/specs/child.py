@@ -159,7 +159,7 @@ _OPTIONS = ("restart", "shutdown", "significant", *LIMITS, "join_in", "join_afte
 _HERE = ("env", "user", "group")  # not from the worker or its class, which use these names for their own
 OPTIONS_OF_CHILD = ("id", *_OPTIONS, "num_loops")
 """The options of a `Child` that users also try to give to the command or supervisor in it."""
-_SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background")
+_SETTABLE = (*_OPTIONS, "num_loops", "trap_exits", "background", "loop_factory")
 
 
 _OF_LOOPS = {"before_loop_timeout": "before_loop", "loop_timeout": "loop", "after_loop_timeout": "after_loop"}

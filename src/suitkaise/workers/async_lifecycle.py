@@ -89,7 +89,8 @@ class AsyncLifecycle(Lifecycle):
         return AsyncContext(incarnation, mailbox, slot)
 
     def _build(self) -> Any:
-        self.context.opened = event_loop = EventLoop(self.path, self._mailbox, self._log_error)
+        factory = getattr(self._recipe.target, "loop_factory", None) or asyncio.new_event_loop  # a function has none
+        self.context.opened = event_loop = EventLoop(self.path, self._mailbox, self._log_error, factory)
         self._mailbox.sleeper = event_loop
         if self.incarnation.concurrency > 1:
             self._handlers = Handlers(self.incarnation.concurrency, self, event_loop.create_task, event_loop.stopping)

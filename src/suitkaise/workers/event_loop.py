@@ -58,7 +58,11 @@ class EventLoop:
     """
 
     def __init__(
-        self, name: str, mailbox: Mailbox, log_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
+        self,
+        name: str,
+        mailbox: Mailbox,
+        log_error: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None],
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
     ) -> None:
         self.stray: BaseException | None = None
         self._mailbox = mailbox
@@ -70,7 +74,9 @@ class EventLoop:
         self._ending = False
         self._reading: int | None = None
         self._waits = 0
-        self._loop = loop = asyncio.new_event_loop()
+        self._loop = loop = loop_factory()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop_factory must return an event loop, not {loop!r}")
         loop.set_exception_handler(log_error)
         self._job_ready: asyncio.Future[None] = loop.create_future()
         self._stopping: asyncio.Future[None] = loop.create_future()

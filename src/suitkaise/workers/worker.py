@@ -18,6 +18,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.options import Options, checked_drain, checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
+from suitkaise.specs.signatures import is_async_function, signature_of
 from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.workers.background import background_child, background_children
 from suitkaise.workers.worker_type import (
@@ -32,6 +33,8 @@ from suitkaise.workers.worker_type import (
 )
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from suitkaise.messaging.refs import Monitor, WorkerRef
     from suitkaise.workers.context import WorkerContext
     from suitkaise.workers.incarnation import OwnRef, Recalled
@@ -70,6 +73,11 @@ class Worker(Startable, metaclass=WorkerType):
     """The background threads of the worker: `Thread` classes and workers, functions, and a `Child` of one of these.
 
     Set it in the class, or in the constructor if the threads depend on its arguments.
+    """
+    loop_factory: Callable[[], AbstractEventLoop] | None = None
+    """What makes the event loop of an async worker, such as `uvloop.new_event_loop`; None: `asyncio.new_event_loop`.
+
+    Set it in the class. It is called without arguments, once in each incarnation (`asyncio.Runner` has the same).
     """
     _traps_exits: bool = False
     _worker_tree: Any = _NOT_OPEN
@@ -117,18 +125,28 @@ class Worker(Startable, metaclass=WorkerType):
             cls.trap_exits = TrapExits()  # type: ignore[assignment]  # before the value of a mixin
         if gives(cls, "background"):
             background_children(cls.__name__, cls.background)
+        if gives(cls, "loop_factory"):
+            _check_loop_factory(cls.__name__, cls.loop_factory)
+
+    @classmethod
+    def _has_event_loop(cls) -> bool:
+        from suitkaise.workers.hooks import is_async  # which imports this module
+
+        return is_async(Recipe(cls))
 
     @classmethod
     def _check_options(cls, title: str, options: Mapping[str, Any]) -> None:
         """Raise SpecError if an option of the child makes no sense for this class."""
+        if vars(cls).get("loop_factory") is not None and not cls._has_event_loop():
+            raise SpecError(
+                f"{title}: loop_factory makes no sense here: {cls.__name__} has no event loop; use async def"
+            )
         if options["concurrency"] > 1:
-            from suitkaise.workers.hooks import is_async  # which imports this module
-
             if cls.loop is not Worker.loop:
                 raise SpecError(
                     f"{title}: concurrency makes no sense here: {cls.__name__} has a loop, which runs alone"
                 )
-            if not is_async(Recipe(cls)):
+            if not cls._has_event_loop():
                 raise SpecError(
                     f"{title}: concurrency needs handlers that await, and {cls.__name__} has none: use async def"
                 )
@@ -791,6 +809,19 @@ def current_worker() -> Worker | None:
 
 def _from_recipe(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return cls(*args, **kwargs)
+
+
+def _check_loop_factory(title: str, factory: Any) -> None:
+    if factory is None:
+        return
+    if not callable(factory) or is_async_function(factory):
+        raise SpecError(f"{title}: loop_factory must be a function that returns an event loop, not {factory!r}")
+    try:
+        signature_of(factory).bind()
+    except ValueError:  # a built-in without a signature
+        return
+    except TypeError as error:
+        raise SpecError(f"{title}: loop_factory is called without arguments, also without self: {error}") from None
 
 
 def _checked_seconds(name: str, seconds: Any) -> float:

@@ -46,7 +46,7 @@ A definition in a class body raises `SpecError`; an assignment raises `Attribute
 at once, to a method when the constructor or `on_start` has returned.
 """
 
-SETTABLE: frozenset[str] = frozenset({"background", "name", "num_loops", "tree", "trap_exits"})
+SETTABLE: frozenset[str] = frozenset({"background", "loop_factory", "name", "num_loops", "tree", "trap_exits"})
 """The names whose value the runtime uses, and which a worker may set: see the docs of each."""
 
 OVERRIDABLE: frozenset[str] = frozenset({"kind", "path", "copy", "metadata", "log", "process_name"})
@@ -243,12 +243,14 @@ def check_attributes(worker: Any) -> None:
     """Raise AttributeError if an attribute of the instance hides a reserved name (`self.wait = ...`), or a hook.
 
     A hook of the class may be replaced by a function. `self.result = ...` is the result where the class has no method
-    of that name.
+    of that name. A `loop_factory` of the instance comes too late: it is called before the constructor.
     """
     cls = type(worker)
-    if not any(differs_from_class(worker, name) for name in RESERVED | _HOOKS):
+    if not any(differs_from_class(worker, name) for name in RESERVED | _HOOKS | {"loop_factory"}):
         return
     own = worker.__dict__
+    if "loop_factory" in own:
+        raise AttributeError(f"{cls.__name__}.loop_factory is assigned too late: set it in the class")
     for name in RESERVED & own.keys():
         _refuse(cls, name)
     for name in _HOOKS & own.keys():
