@@ -131,6 +131,12 @@ def test_what_cannot_be_called_with_a_change_is_no_callback(tree: Tree, callback
         watch.call(callback)
 
 
+def test_a_callback_that_takes_no_change_is_refused_at_once(tree: Tree) -> None:
+    with pytest.raises(TypeError, match=r"callback is called with one change, and <.*> is \(\): too many positional"):
+        tree.watch("w", lambda: None)  # type: ignore[arg-type, misc]
+    tree.watch("w", print).close()  # which takes anything
+
+
 def test_the_timeout_of_get_is_a_number_and_may_be_infinite(tree: Tree) -> None:
     with tree.watch("w") as watch:
         with pytest.raises(TypeError, match="timeout must be seconds, or None for ever, not '5'"):

@@ -46,6 +46,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: sleep(ready=re.compile(b"up")), "ready must be"),
     (lambda: sleep(ready=("localhost", "80")), "ready must be"),
     (lambda: sleep(ready=["localhost", 80]), "ready must be"),
+    (lambda: sleep(ready=lambda x: 1), r"ready is called without arguments, and .* is \(x\): missing .* 'x'"),
     (lambda: sleep(ready=asyncio.sleep), "ready must be a plain function, not the async <function sleep"),
     (lambda: sleep(stop_signal="TERM"), "stop_signal must be a signal"),
     (lambda: sleep(stop_signal=0), "stop_signal must be a signal"),

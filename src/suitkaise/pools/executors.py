@@ -22,7 +22,7 @@ from suitkaise.pools.scheduler import Scheduler, live
 from suitkaise.pools.task import Limits, PoolFuture, Task, name_of
 from suitkaise.specs.options import NOT_GIVEN, checked_id, is_number, refuse_unknown
 from suitkaise.specs.recipe import snapshot
-from suitkaise.specs.signatures import is_async_function, is_generator_function, signature_of
+from suitkaise.specs.signatures import is_async_function, is_generator_function, misfit
 
 __all__ = ["Pool", "PoolOptions", "ProcessPool", "ThreadPool", "checked_count", "checked_initializer"]
 
@@ -380,14 +380,8 @@ def checked_initializer(initializer: Any, initargs: Any) -> Initializer:
     if is_async_function(initializer) or is_generator_function(initializer):
         what = "async" if is_async_function(initializer) else "a generator"
         raise TypeError(f"initializer must be a plain function, and {name} is {what}: a call would run none of it")
-    try:
-        signature = signature_of(initializer)
-    except (ValueError, TypeError):  # some built-ins have none
-        return initializer, given
-    try:
-        signature.bind(*given)
-    except TypeError as error:
-        raise TypeError(f"initializer {name}{signature}: {error}; got initargs={given!r}") from None
+    if why := misfit(initializer, *given):
+        raise TypeError(f"initializer {name}{why}; got initargs={given!r}")
     return initializer, given
 
 

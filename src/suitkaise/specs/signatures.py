@@ -20,6 +20,7 @@ __all__ = [
     "is_async_function",
     "is_async_generator_function",
     "is_generator_function",
+    "misfit",
     "parameters_of",
     "signature_of",
     "surely_takes",
@@ -92,6 +93,21 @@ def surely_takes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         and all(name in nameable or (code.co_flags & _VARKEYWORDS and name not in names) for name in kwargs)
         and all(name in with_default or name in kwargs for name in names[filled:])
     )
+
+
+def misfit(function: Callable[..., Any], *args: Any) -> str:
+    """Return what a function takes and why it cannot be called with these arguments, or an empty text if it may be."""
+    if surely_takes(function, args, {}):
+        return ""
+    try:
+        signature = signature_of(function)
+    except (ValueError, TypeError):
+        return ""
+    try:
+        signature.bind(*args)
+    except TypeError as error:
+        return f"{signature}: {error}"
+    return ""
 
 
 def is_async_function(function: Any) -> bool:

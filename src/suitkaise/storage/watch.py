@@ -27,7 +27,7 @@ from suitkaise.platform.locks import RLock
 from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.processes import after_fork_in_child
 from suitkaise.platform.threads import DaemonThread
-from suitkaise.specs.signatures import is_async_function
+from suitkaise.specs.signatures import is_async_function, misfit
 from suitkaise.storage.client import CONNECTION_LOST, await_input, open_socket
 from suitkaise.storage.history import KINDS, Change
 from suitkaise.storage.pipeline import RETRY_AFTER
@@ -396,3 +396,5 @@ def check_callback(callback: Any) -> None:
         is_async = ", whose calls nothing awaits; use `async for change in tree.watch(...)`"
         what = f"an async function{is_async}" if callable(callback) else repr(callback)
         raise TypeError(f"watch: callback must be a plain function of one change, not {what}")
+    if why := misfit(callback, None):
+        raise TypeError(f"watch: callback is called with one change, and {callback!r} is {why}")

@@ -22,7 +22,7 @@ from suitkaise.platform.listeners import holder_of, holds_one, name_of, tcp_list
 from suitkaise.platform.processes import descendants, in_other_sessions
 from suitkaise.platform.sockets import connect_unix, peer_of
 from suitkaise.platform.threads import DaemonThread
-from suitkaise.specs.signatures import is_async_function
+from suitkaise.specs.signatures import is_async_function, misfit
 
 __all__ = ["Probing", "Readiness", "check_ready", "described", "pattern_of", "probe_of"]
 
@@ -52,6 +52,8 @@ def check_ready(title: str, ready: Any) -> None:
         case _ if is_async_function(ready):
             raise SpecError(f"{title}: ready must be a plain function, not the async {ready!r}: nothing awaits it")
         case _ if callable(ready):
+            if why := misfit(ready):
+                raise SpecError(f"{title}: ready is called without arguments, and {ready!r} is {why}")
             return
     raise SpecError(
         f"{title}: ready must be a text or an re.Pattern for a line of output, a port from 1 to "

@@ -18,7 +18,7 @@ from suitkaise.exits import ExitReason
 from suitkaise.messaging.identity import worker_of_thread
 from suitkaise.specs.options import Options, checked_drain, checked_flag
 from suitkaise.specs.recipe import Kind, Recipe, Startable, snapshot
-from suitkaise.specs.signatures import is_async_function, signature_of
+from suitkaise.specs.signatures import is_async_function, misfit
 from suitkaise.specs.spellings import HOOKS, spell_all
 from suitkaise.workers.background import background_child, background_children
 from suitkaise.workers.worker_type import (
@@ -816,12 +816,8 @@ def _check_loop_factory(title: str, factory: Any) -> None:
         return
     if not callable(factory) or is_async_function(factory):
         raise SpecError(f"{title}: loop_factory must be a function that returns an event loop, not {factory!r}")
-    try:
-        signature_of(factory).bind()
-    except ValueError:  # a built-in without a signature
-        return
-    except TypeError as error:
-        raise SpecError(f"{title}: loop_factory is called without arguments, also without self: {error}") from None
+    if why := misfit(factory):
+        raise SpecError(f"{title}: loop_factory is called without arguments, also without self, and it is {why}")
 
 
 def _checked_seconds(name: str, seconds: Any) -> float:
