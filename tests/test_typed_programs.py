@@ -21,6 +21,10 @@ def use(running: RunningTree) -> None:
     roots = running.stream(float, [1, 2], limit=1)
     assert_type(next(roots), float)
     roots.close()
+
+async def use_in_an_event_loop(running: RunningTree) -> None:
+    async for page in running.stream(fetch, [1, 2]):
+        assert_type(page, bytes)
 """
 
 WAIT = """

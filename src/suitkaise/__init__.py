@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from suitkaise.platform.preload import preload
     from suitkaise.runtime.running_tree import RunningTree
     from suitkaise.runtime.start import AsyncStart
-    from suitkaise.runtime.tasks import Task
+    from suitkaise.runtime.tasks import Stream, Task
     from suitkaise.specs import Backoff, Bounded, Child, Place, Ray, SpecWarning
     from suitkaise.status import Counts, Status, TreeStatus
     from suitkaise.supervisor import DynamicSupervisor, Supervisor
@@ -131,6 +131,7 @@ __all__ = [
     "StartFailure",
     "Status",
     "StorageError",
+    "Stream",
     "Subscription",
     "SuitkaiseError",
     "Supervisor",
@@ -178,7 +179,7 @@ _HOMES = {
     "suitkaise.platform.preload": "preload",
     "suitkaise.runtime.running_tree": "RunningTree",
     "suitkaise.runtime.start": "AsyncStart",
-    "suitkaise.runtime.tasks": "Task",
+    "suitkaise.runtime.tasks": "Stream Task",
     "suitkaise.specs": "Backoff Bounded Child Place Ray SpecWarning",
     "suitkaise.status": "Counts Status TreeStatus",
     "suitkaise.supervisor": "DynamicSupervisor Supervisor",

@@ -355,7 +355,7 @@ def test_a_stream_has_at_most_so_many_tasks_at_a_time_and_takes_items_only_then(
     for number in range(5):
         assert next(stream) == number
         assert len(taken) <= number + 3
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     eventually(lambda: running.which_children("tasks") == [])
 
 
@@ -404,6 +404,65 @@ def test_a_stream_has_a_time_out_for_each_value(running: RunningTree, tmp_path: 
     with pytest.raises(AskTimeout, match=r"'app/tasks/announce_and_wait-\d+' has not ended after 0\.2 s") as caught:
         list(running.stream(announce_and_wait, [tmp_path], timeout=0.2))
     assert (caught.value.path or "").startswith("app/tasks/announce_and_wait-")
+    eventually(lambda: running.which_children("tasks") == [])
+
+
+def test_streams_in_an_event_loop_give_the_values_in_order_beside_each_other(running: RunningTree) -> None:
+    async def values(limit: int) -> list[int]:
+        return [item async for item, _ in running.stream(slow_first, range(4), limit=limit)]
+
+    async def main() -> list[list[int]]:
+        return await asyncio.gather(values(2), values(3))
+
+    assert asyncio.run(main()) == [[0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_a_stream_that_an_event_loop_leaves_cancels_its_tasks(running: RunningTree) -> None:
+    async def first() -> int:
+        async for value in running.stream(add, itertools.count(7), limit=3):
+            return value
+        raise AssertionError
+
+    assert asyncio.run(first()) == 7
+    eventually(lambda: running.which_children("tasks") == [])
+
+
+def test_a_stream_whose_reader_is_cancelled_is_closed(running: RunningTree, tmp_path: Path) -> None:
+    async def main() -> None:
+        stream = running.stream(announce_and_wait, [tmp_path, tmp_path], limit=2)
+        reader = asyncio.ensure_future(anext(stream))
+        await asyncio.to_thread(pid_in, tmp_path)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        await asyncio.to_thread(eventually, lambda: running.which_children("tasks") == [])
+
+    asyncio.run(main())
+
+
+def test_an_error_ends_a_stream_in_an_event_loop_after_the_values_before(running: RunningTree) -> None:
+    got: list[int] = []
+
+    async def main() -> None:
+        async for value in running.stream(fail_at, itertools.count(), limit=2):
+            got.append(value)
+
+    with pytest.raises(WorkerFailed) as caught:
+        asyncio.run(main())
+    assert got == [0, 1]
+    assert str(caught.value.__cause__) == "two"
+    eventually(lambda: running.which_children("tasks") == [])
+
+
+def test_a_stream_in_an_event_loop_has_a_time_out_for_each_value(running: RunningTree, tmp_path: Path) -> None:
+    async def main() -> None:
+        async for _ in running.stream(announce_and_wait, [tmp_path], timeout=0.2):
+            raise AssertionError
+
+    with pytest.raises(AskTimeout, match=r"'app/tasks/announce_and_wait-\d+' has not ended after 0\.2 s"):
+        asyncio.run(main())
     eventually(lambda: running.which_children("tasks") == [])
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
@@ -29,7 +29,7 @@ from suitkaise.platform.log_queue import QueuedLogger
 from suitkaise.platform.threads import DaemonThread
 from suitkaise.runtime import runtime as runtimes
 from suitkaise.runtime.runtime import Runtime
-from suitkaise.runtime.tasks import Task, Tasks
+from suitkaise.runtime.tasks import Stream, Task, Tasks
 from suitkaise.specs import SupervisorSpec
 from suitkaise.specs.options import checked_drain
 from suitkaise.status import Status, TreeStatus, abandoned_threads
@@ -236,7 +236,7 @@ class RunningTree(Administration):
         *,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Generator[T, None, None]: ...
+    ) -> Stream[T]: ...
 
     @overload
     def stream(
@@ -246,7 +246,7 @@ class RunningTree(Administration):
         *,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Generator[T, None, None]: ...
+    ) -> Stream[T]: ...
 
     def stream(
         self,
@@ -255,12 +255,13 @@ class RunningTree(Administration):
         *,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Generator[Any, None, None]:
-        """Yield `function(item)` for each item, in their order; each call is a task of its own, see `task`.
+    ) -> Stream[Any]:
+        """Return `function(item)` for each item, in their order, to a `for` or an `async for` loop.
 
-        Items are taken only as tasks can begin. The first error of a task is raised, and then, or when the iterator is
-        closed, the tasks that run are cancelled. An error of `items` itself comes at its place, after the values of
-        the items before. For very many short calls, a pool does with few processes.
+        Each call is a task of its own, see `task`. Items are taken only as tasks can begin. The first error of a task
+        is raised, and then, or when the loop is left, the tasks that run are cancelled. An error of `items` itself
+        comes at its place, after the values of the items before. For very many short calls, a pool does with few
+        processes.
 
         Args:
             function: takes one item.

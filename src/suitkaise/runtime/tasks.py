@@ -37,7 +37,7 @@ from suitkaise.specs.recipe import Recipe, Startable, if_called, snapshot
 from suitkaise.specs.supervisor import DynamicSupervisorSpec
 from suitkaise.workers.once import once
 
-__all__ = ["SUPERVISOR", "Task", "Tasks"]
+__all__ = ["SUPERVISOR", "Stream", "Task", "Tasks"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -74,7 +74,11 @@ class Task(Answer[T], Generic[T]):
         try:
             return super().get(timeout)
         except AskTimeout:
-            raise AskTimeout(f"{self.path!r} has not ended after {timeout} s", path=self.path) from None
+            raise self.not_in_time(timeout) from None
+
+    def not_in_time(self, timeout: float | None) -> AskTimeout:
+        """Return the error of a wait that has taken so many seconds."""
+        return AskTimeout(f"{self.path!r} has not ended after {timeout} s", path=self.path)
 
     def cancel(self) -> bool:
         """Kill the task's process, and cancel the future; return False if the task is done already."""
@@ -198,16 +202,15 @@ class Tasks:
 
     def stream(
         self, function: Callable[[A], T], items: Iterable[A], limit: int | None, timeout: float | None
-    ) -> Generator[T, None, None]:
-        """Yield the values of the function for the items, in order; at most `limit` tasks are there at a time."""
+    ) -> Stream[T]:
+        """Return the values of the function for the items, in order; at most `limit` tasks are there at a time."""
         if limit is not None and not is_whole(limit, 1):
             raise SpecError(f"stream: limit must be a whole number >= 1, or None, not {limit!r}")
         checked_timeout(timeout)
-        return self._stream(function, iter(items), limit or len(os.sched_getaffinity(0)), timeout)
+        return Stream(self._in_order(function, iter(items), limit or len(os.sched_getaffinity(0))), timeout)
 
-    def _stream(
-        self, function: Callable[[A], T], items: Iterator[A], limit: int, timeout: float | None
-    ) -> Generator[T, None, None]:
+    def _in_order(self, function: Callable[[A], T], items: Iterator[A], limit: int) -> Generator[Task[T], None, None]:
+        """Yield one task after the other; it is over when the next one is asked for."""
         tasks: deque[Task[T]] = deque()
         failure: Exception | None = None  # of the next item: it comes at its place, after the values before
         try:
@@ -222,13 +225,60 @@ class Tasks:
                     if failure is not None:
                         raise failure
                     return
-                value = tasks[0].get(timeout)
+                yield tasks[0]
                 tasks.popleft()
-                yield value
         finally:
             del failure  # its traceback refers to this frame
             for task in tasks:
                 task.cancel()
+
+
+class Stream(Generic[T]):
+    """The values of a function for many items, as `running.stream` returns them: for a `for` or an `async for` loop.
+
+    The first error ends it. It is closed when the loop is left, as a generator is: the tasks that run are cancelled.
+    """
+
+    def __init__(self, tasks: Generator[Task[T], None, None], timeout: float | None) -> None:
+        self._tasks = tasks
+        self._timeout = timeout
+
+    def __iter__(self) -> Stream[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return next(self._tasks).get(self._timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def __aiter__(self) -> Stream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._value_of(next(self._tasks))
+        except StopIteration:
+            raise StopAsyncIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    async def _value_of(self, task: Task[T]) -> T:
+        import asyncio  # takes 35 ms: only an event loop pays for it
+
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                return await task
+        except TimeoutError:
+            if limit.expired():
+                raise task.not_in_time(self._timeout) from None
+            raise
+
+    def close(self) -> None:
+        """Cancel the tasks that run. The stream is over."""
+        self._tasks.close()
 
 
 def _check(added: Answer[Any]) -> None:
