@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,48 @@ def test_a_signal_handler_that_raises_during_the_start_of_a_thread_does_not_stop
                 thread.join(SOON)
                 assert not thread.is_alive()
     assert sum(runs.is_set() for _, runs, _ in threads) > 1
+
+
+FRAMES_AMONG_GARBAGE = """
+import gc, threading
+from suitkaise.platform.threads import current_frames
+
+class Node:
+    pass
+
+def leave_garbage():
+    node = Node()
+    node.itself, node.local = node, threading.local()
+    node.local.value = node
+
+def stands_deep(depth, at_the_end):
+    return stands_deep(depth - 1, at_the_end) if depth else at_the_end.wait()
+
+for threshold in range(1, 60):  # one of them has the collector run while the frames are made
+    over = threading.Event()
+    others = [threading.Thread(target=stands_deep, args=(2, over)) for _ in range(20)]
+    for one in others:
+        one.start()
+    gc.collect()
+    gc.disable()
+    leave_garbage()
+    gc.set_threshold(threshold)
+    gc.enable()
+    assert len(current_frames()) == 21
+    assert gc.isenabled()
+    gc.set_threshold(700)
+    over.set()
+    for one in others:
+        one.join()
+gc.disable()
+current_frames()
+print("gc is", gc.isenabled())
+"""
+
+
+def test_the_frames_of_all_threads_are_there_although_their_making_sets_off_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(FRAMES_AMONG_GARBAGE)
+    assert run_program(program).check().stdout == "gc is False\n"  # as it was

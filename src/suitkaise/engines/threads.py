@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import traceback
@@ -28,7 +27,7 @@ from suitkaise.platform.board import SlotView
 from suitkaise.platform.condition import OwnFuture
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.tail import LINES
-from suitkaise.platform.threads import is_end
+from suitkaise.platform.threads import current_frames, is_end
 from suitkaise.specs import Child
 from suitkaise.workers.actor import WorkerActor, lifecycle_of
 from suitkaise.workers.background import ThreadSupervisor
@@ -189,7 +188,7 @@ class ThreadHandle:
         return self._lifecycle.stacks()
 
     def _stack(self) -> str:
-        frame = sys._current_frames().get(self.mailbox.owner or 0)
+        frame = current_frames().get(self.mailbox.owner or 0)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
         return shortened(stack + self._lifecycle.stacks())
 

@@ -25,6 +25,7 @@ from suitkaise.platform.processes import (
     request_end,
 )
 from suitkaise.platform.runtime_directory import STRAGGLERS, remove_when_unused
+from suitkaise.platform.threads import current_frames
 
 __all__ = ["end_process", "hold", "let_go"]
 
@@ -84,7 +85,7 @@ def _lingering_threads() -> list[threading.Thread]:
 def _report_lingering() -> None:
     """Log once which threads hold up the end of the process, and where they stand."""
     time.sleep(LINGER_NOTICE)
-    left, frames = _lingering_threads(), sys._current_frames()
+    left, frames = _lingering_threads(), current_frames()
     stacks = (
         f"Thread {one.name!r} (most recent call last):\n"
         + "".join(traceback.format_stack(frames.get(one.ident or 0), limit=5)).rstrip()

@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from suitkaise.platform.locks import RLock
+from suitkaise.platform.threads import current_frames
 
 __all__ = ["MOST_FRAMES", "sample"]
 
@@ -97,7 +98,7 @@ def _sample(
         if not threads and seen:
             break
         seen = seen or bool(threads)
-        stacks = sys._current_frames()
+        stacks = current_frames()
         for thread in threads:
             frame = stacks.get(thread.ident or 0)
             if frame is None:

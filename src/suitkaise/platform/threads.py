@@ -1,4 +1,4 @@
-"""Daemon threads that can be started also while a program ends, on Python 3.12 too.
+"""Daemon threads that can be started also while a program ends, on Python 3.12 too; and the frames of all threads.
 
 Python 3.12 refuses each new thread from the moment at which the main module is over, other versions only when all
 functions of `atexit` have returned. A program may wait for its processes and tasks then, as long as these take:
@@ -9,16 +9,18 @@ few idle threads, which run what new ones would have run.
 from __future__ import annotations
 
 import contextlib
+import gc
 import queue
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.locks import RLock
 from suitkaise.platform.processes import after_fork_in_child
 
-__all__ = ["DaemonThread", "OwnThread", "Reserve", "is_end", "keep_reserve"]
+__all__ = ["DaemonThread", "OwnThread", "Reserve", "current_frames", "is_end", "keep_reserve"]
 
 IDLE = 8
 """Idle threads of a program. A thread that was lent is idle again when it has returned."""
@@ -170,4 +172,31 @@ def _forget() -> None:
     _reserve = None
 
 
-after_fork_in_child(_forget)
+_frames_lock = RLock()
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Return the frame in which each thread is, by the thread's identity: what `sys._current_frames` returns.
+
+    In Python 3.11 the garbage collector may run in there, and if it deletes a `threading.local`, all threads of the
+    process wait for ever (python/cpython#106883).
+    """
+    if sys.version_info >= (3, 12):
+        return sys._current_frames()
+    with _frames_lock:
+        collects = gc.isenabled()
+        try:
+            gc.disable()
+            return sys._current_frames()
+        finally:
+            if collects:
+                gc.enable()
+
+
+def _reset() -> None:
+    global _frames_lock
+    _forget()
+    _frames_lock = RLock()
+
+
+after_fork_in_child(_reset)

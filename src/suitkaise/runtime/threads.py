@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -14,7 +13,7 @@ from suitkaise.messaging.answer import Answer
 from suitkaise.messaging.messages import Payload
 from suitkaise.platform.flag import Flag
 from suitkaise.platform.sampler import MOST_FRAMES, sample
-from suitkaise.platform.threads import DaemonThread
+from suitkaise.platform.threads import DaemonThread, current_frames
 
 __all__ = ["profile", "stacks"]
 
@@ -43,7 +42,7 @@ def stacks(path: str, find: Callable[[str], Address]) -> str:
 
     `find` returns the address at a path.
     """
-    frames = sys._current_frames()
+    frames = current_frames()
     parts = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
