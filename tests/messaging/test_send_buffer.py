@@ -177,6 +177,36 @@ def test_a_signal_handler_that_interrupts_a_write_writes_behind_it(peer: Peer, m
     assert peer.read(18) == b"first second third"
 
 
+def test_what_a_destructor_writes_while_the_backlog_is_sent_goes_out_behind_it(peer: Peer) -> None:
+    class Interrupted:
+        """A socket on which a `__del__` writes before the send: the garbage collector runs it in any thread."""
+
+        def send(self, data: memoryview, flags: int) -> int:
+            peer.buffer.write(b"second")
+            return sock.send(data, flags)
+
+    sock = peer.buffer.sock
+    peer.buffer.cork()
+    peer.buffer.write(b"first ")
+    peer.buffer.sock = Interrupted()  # type: ignore[assignment]
+    peer.buffer.uncork()
+    peer.buffer.sock = sock
+    assert peer.read(12) == b"first second"
+
+
+def test_what_a_destructor_writes_while_a_descriptor_is_sent_goes_out_behind_it(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_a_part(sock: socket.socket, data: list[bytes], descriptors: list[int], flags: int) -> int:
+        peer.buffer.write(b"third")
+        return sock.send(data[0][:6])
+
+    monkeypatch.setattr(socket, "send_fds", send_a_part)
+    assert peer.buffer.pass_on(b"first second ", 0)
+    peer.buffer.flush()
+    assert peer.read(18) == b"first second third"
+
+
 @pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM])
 def test_what_the_kernel_has_no_memory_for_is_sent_in_order_when_there_is_some(
     reactor: Reactor, peer: Peer, error: int

@@ -94,26 +94,32 @@ class SendBuffer:
                     f"{len(self._backlog)} bytes already wait to be read by {self._path!r}", path=self._path
                 )
             self._fresh.append(data)
-            if self._writing:  # this is a signal handler; the interrupted call sends the data
-                return
-            self._writing = True
-            try:
-                while self._fresh:
-                    self._write(self._fresh.popleft())
-            finally:
-                self._writing = False
+            if not self._writing:  # else this is a signal handler or a `__del__`; the interrupted call sends the data
+                self._write_fresh()
+
+    def _write_fresh(self) -> None:
+        self._writing = True
+        try:
+            while self._fresh:
+                self._write(self._fresh.popleft())
+        finally:
+            self._writing = False
 
     def pass_on(self, data: bytes, descriptor: int) -> bool:
         """Send `data` together with a descriptor, if nothing waits to be sent before; return whether that was done."""
         with self._lock:
             if self._closed or self._corked or self._backlog or self._writing:
                 return False
+            self._writing = True
             try:
                 sent = socket.send_fds(self.sock, [data], [descriptor], wire.MSG_NOSIGNAL)
             except OSError:
                 return False
-            if sent < len(data):
-                self._queue(data, sent)
+            else:
+                if sent < len(data):
+                    self._queue(data, sent)
+            finally:
+                self._write_fresh()
             return True
 
     def _write(self, data: bytes | Pieces) -> None:
@@ -146,10 +152,15 @@ class SendBuffer:
     def _flush(self) -> None:
         end = min(self._ahead, _STEP) if self._corked else _STEP
         sent: list[int] = []
-        with memoryview(self._backlog) as view, view[:end] as first:
-            self._try(first, sent)
-        del self._backlog[: sent[0]]
-        self._ahead = max(0, self._ahead - sent[0])
+        self._writing = True  # the backlog cannot grow while it is sent
+        try:
+            with memoryview(self._backlog) as view, view[:end] as first:
+                self._try(first, sent)
+        finally:
+            count = sum(sent)
+            del self._backlog[:count]
+            self._ahead = max(0, self._ahead - count)
+            self._write_fresh()
         self._await_room()
 
     def _try(self, data: bytes | memoryview | Pieces, sent: list[int]) -> None:
