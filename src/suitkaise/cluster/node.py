@@ -293,11 +293,11 @@ class Node:
             del self._newest[worker.launch.path]
         self._end_if_over()
 
-    def _pass_on(self, frame: RequestOfWorker | WorkerGone, payload: bytes) -> None:
+    def _pass_on(self, frame: RequestOfWorker | WorkerGone, payload: bytes, *, force: bool) -> None:
         """Send what a process of a worker requests; the program then knows whether the worker starts still."""
         if isinstance(frame, RequestOfWorker) and (number := self._newest.get(frame.path)) is not None:
             self._workers[number].show_start()
-        self.link.send(frame, payload, force=False)
+        self.link.send(frame, payload, force=force)
 
     def _storage(self) -> Answer[str]:
         """Return the directory that leads to the program's storage, which is started if it does not run."""

@@ -38,6 +38,9 @@ __all__ = ["Relay"]
 
 logger: QueuedLogger = QueuedLogger("suitkaise.cluster")
 
+Send = Callable[..., None]
+"""Sends a frame and its payload."""
+
 _MAX_CONNECTIONS = 256
 """Connections that one process may have, as at the program itself."""
 
@@ -54,7 +57,7 @@ class Relay:
         path: of the socket.
         reactor: the I/O thread.
         path_of: returns the path of the worker in the process of a pid.
-        send: sends a frame to the program; raises MailboxFull.
+        send: sends a frame to the program; raises MailboxFull, but not with `force`.
         local: answers requests of these kinds.
     """
 
@@ -63,7 +66,7 @@ class Relay:
         path: str,
         reactor: Reactor,
         path_of: Callable[[int], str],
-        send: Callable[[Any, bytes], None],
+        send: Send,
         local: dict[RequestKind, Callable[[], Answer[Any]]],
     ) -> None:
         self.reactor = reactor
@@ -89,14 +92,14 @@ class Relay:
         except OSError as error:
             accept_later(self.reactor, self._listener, self._accept, error)
 
-    def request(self, kind: RequestKind, path: str = "", argument: object = None) -> Answer[Any]:
+    def request(self, kind: RequestKind, path: str = "", argument: object = None, *, force: bool = True) -> Answer[Any]:
         """Request something of the program for this node itself (reactor's thread).
 
         Raises:
-            MailboxFull: too much waits to be sent already.
+            MailboxFull: too much waits to be sent already. Not with `force`.
         """
         number, answer = next(self._numbers), Answer[Any]()
-        self.send(RequestOfWorker(0, "", HubRequest(number, kind, path)), codec.dumps(argument))
+        self.send(RequestOfWorker(0, "", HubRequest(number, kind, path)), codec.dumps(argument), force=force)
         self._own[number] = answer
         return answer
 
@@ -110,7 +113,7 @@ class Relay:
     def _tell_dead_letters(self) -> None:
         for path, letters in list(self._dead_letters.items()):
             try:
-                self.request(RequestKind.DEAD_LETTER, path, letters)
+                self.request(RequestKind.DEAD_LETTER, path, letters, force=False)
             except MailboxFull:
                 self.reactor.call_at(time.monotonic() + _TELL_AGAIN, self._tell_dead_letters)
                 return
@@ -130,7 +133,7 @@ class Relay:
         if self._connections.pop(connection.number, None) is None:
             return False
         self._peers.forget(connection.pid)
-        self.send(WorkerGone(connection.number), b"")
+        self.send(WorkerGone(connection.number), b"", force=True)
         return True
 
     def close(self) -> None:
@@ -169,13 +172,17 @@ class _Connection:
                 self.answer(HubAnswer(number, True), codec.dumps(None))
                 return
             case HubRequest(number, kind) if kind in self._relay.local:
-                answer = self._relay.local[kind]()
-                answer.when_done(lambda done: self._answer_locally(number, *answer.outcome()))
+                try:
+                    answer = self._relay.local[kind]()
+                except Exception as error:  # no thread is left for it
+                    self._answer_locally(number, False, Payload(error))
+                else:
+                    answer.when_done(lambda done: self._answer_locally(number, *answer.outcome()))
                 return
             case Ask(deadline=deadline) if deadline is not None:
                 frame = msgspec.structs.replace(frame, deadline=deadline - time.monotonic())
         try:
-            self._relay.send(RequestOfWorker(self.number, self._relay.path_of(self.pid), frame), payload)
+            self._relay.send(RequestOfWorker(self.number, self._relay.path_of(self.pid), frame), payload, force=False)
         except MailboxFull as error:
             if isinstance(frame, Tell) and not frame.awaited:
                 self._relay.dead_letter(frame.path, str(error))
