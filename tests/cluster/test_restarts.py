@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,6 +28,8 @@ from suitkaise import (
     Supervisor,
     WorkerDead,
 )
+from suitkaise.cluster.protocol import Exited
+from suitkaise.cluster.remote_node import RemoteNode
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from suitkaise.platform import death_lock
 from tests.cluster.processes import ProcessCluster
@@ -217,6 +220,26 @@ def test_an_ask_after_the_error_about_a_death_is_answered_by_the_next_incarnatio
             with pytest.raises(WorkerDead, match="died before it answered: exit code 3"):
                 one.ask(("exit", 3), timeout=60.0)
             assert one.ask("hello", timeout=30.0) == "hello"
+
+
+def test_messages_that_the_end_of_a_worker_on_a_node_crosses_are_counted_with_it(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossing, on_frame = [1, 2, 3], RemoteNode._on_frame
+
+    def noted(self: RemoteNode, frame: Any, payload: bytes) -> None:
+        if isinstance(frame, Exited):
+            while crossing:  # the end is known there, and not here
+                running["one"].tell(crossing.pop())
+        on_frame(self, frame, payload)
+
+    monkeypatch.setattr(RemoteNode, "_on_frame", noted)
+    cluster("a")
+    child = Child(Member, id="one", restart="temporary")
+    with Supervisor("app", child, engine=Ray()).start() as running, running.events() as events:
+        running["one"].tell(("exit", 3))
+        exited = next(event for event in events if isinstance(event, ChildExited))
+        assert (exited.reason, exited.unhandled) == (ExitCode(3), 3)
 
 
 @pytest.mark.skipif(bool(death_lock.refusal()), reason=death_lock.refusal())

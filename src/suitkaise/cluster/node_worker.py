@@ -71,6 +71,7 @@ class NodeWorker:
         self._number = number
         self._handle = handle
         self._told: SlotView | None = None  # of the slot, to the program
+        self._delivered = 0
         self._late: list[Message] = []  # came after its end; they are for the next incarnation
         handle.on_checkpoint = lambda payload: self._send(Checkpoint(number), payload.data)
         handle.ready.add_done_callback(lambda ready: self._show())
@@ -140,6 +141,7 @@ class NodeWorker:
         self._node.reactor.call_at(time.monotonic() + seconds, lambda: self._handle.kill(SHUTDOWN_TIMEOUT))
 
     def _deliver(self, frame: Deliver, payload: bytes) -> None:
+        self._delivered += 1
         number = frame.number
         reply = None if number is None else _Reply(self, number)
         deadline = None if frame.left is None else time.monotonic() + frame.left
@@ -192,7 +194,8 @@ class NodeWorker:
         view = None if exit.view is None else self._in_ages(exit.view)
         plain = replace(exit, result=None, returned=(), view=None, unhandled=exit.unhandled + len(self._late))
         has_result = result is not None
-        self._send(Exited(self._number, codec.dumps(plain), has_result, view), b"" if result is None else result.data)
+        exited = Exited(self._number, codec.dumps(plain), has_result, view, self._delivered)
+        self._send(exited, b"" if result is None else result.data)
         self._node.forget(self._number)
 
     def answer(self, number: int, ok: bool, payload: Payload) -> None:

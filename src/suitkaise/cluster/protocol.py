@@ -228,6 +228,7 @@ class Exited(msgspec.Struct, array_like=True, tag=2, gc=False):
     exit: bytes  # a pickled `Exit`, without result, view and returned messages
     has_result: bool
     view: View | None
+    delivered: int = 0  # how many messages have come for it: those under way are not handled
 
 
 class MessageDone(msgspec.Struct, array_like=True, tag=3, gc=False):

@@ -314,14 +314,13 @@ class RemoteWorker:
                 returned = told if number is None else self._asked.pop(number, None)
                 if returned is not None:
                     self._returned.append(replace(returned, body=Payload(data=payload)))
-            case Exited(_, data, has_result, view):
+            case Exited(_, data, has_result, view, delivered):
                 exit: Exit = codec.loads(data)
                 if self.losing is not None and isinstance(exit.reason, (Shutdown, Killed)):
                     exit = replace(exit, reason=self.losing)
                 result = Payload(data=bytes(payload)) if has_result else None
-                self._finish(
-                    replace(exit, result=result, view=None if view is None else _view_of(view, time.monotonic()))
-                )
+                seen = None if view is None else _view_of(view, time.monotonic())
+                self._finish(replace(exit, result=result, view=seen), delivered)
 
     def _taken(self, frame: LogRecord | LogOutput | LogLines) -> Callable[[], None]:
         """Return what tells the node that the frame is handled."""
@@ -340,11 +339,14 @@ class RemoteWorker:
         """Report that the worker is over, without a report of its node."""
         self._finish(Exit(reason, view=self._seen()))
 
-    def _finish(self, exit: Exit) -> None:
+    def _finish(self, exit: Exit, delivered: int | None = None) -> None:
+        """Tell the end; `delivered` messages have come to the node, and others have crossed its report."""
         with self._lock:
             if self._over:
                 return
             self._over = True
+            if delivered is not None:
+                exit = replace(exit, unhandled=exit.unhandled + self.inbox.delivered - delivered)
             asked, self._asked = list(self._asked.values()), {}
             inspections, self._inspections = list(self._inspections.values()), {}
             self._waiting.clear()
