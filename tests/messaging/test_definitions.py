@@ -253,6 +253,27 @@ def test_an_attribute_that_a_class_sets_to_the_value_of_its_base_counts_where_it
     assert where_it_arrives(code, "Both.level, Both.__version__") == "(1, 1)"
 
 
+def test_an_attribute_that_has_the_name_of_one_of_all_classes_or_of_its_metaclass_arrives() -> None:
+    code = """
+    class Kind(type):
+        @property
+        def table(cls):
+            return "of the metaclass"
+    class Proxy(metaclass=Kind):
+        table = 5
+        __bases__ = "none"
+        @property
+        def __name__(self):
+            return "its own"
+        @property
+        def __class__(self):
+            return Special
+    class Special(Proxy): ...
+    """
+    expression = "(p := Proxy()).table, p.__bases__, p.__name__, isinstance(p, Special), Proxy.table, Proxy.__name__"
+    assert where_it_arrives(code, expression) == "(5, 'none', 'its own', True, 'of the metaclass', 'Proxy')"
+
+
 def test_a_dataclass_can_be_extended_where_it_arrives() -> None:
     code = """
     import inspect

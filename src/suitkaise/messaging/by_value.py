@@ -17,6 +17,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -250,6 +251,7 @@ def _reduce_class(cls: type) -> Any:
         } | {"__qualname__": cls.__qualname__}
         if isinstance(cls.__dict__.get("__dict__"), property):
             fixed["__dict__"] = cls.__dict__["__dict__"]
+        fixed |= {name: body.pop(name) for name in _hidden_by_metaclass(cls, body)}
         make = _make_class, (key, type(cls), cls.__name__, cls.__bases__, fixed, _is_quiet(cls))
     name = definitions.top_name(cls)
     state: Any = key, name, definitions.home_of(module), body, names
@@ -280,6 +282,24 @@ _MADE_BY_PYTHON = frozenset(
     {"__dict__", "__weakref__", "__slotnames__", "__annotations__", "__annotate_func__", "__annotations_cache__"}
 )
 """What a class holds that is made with it, or of it."""
+
+
+def _hidden_by_metaclass(cls: type, body: Mapping[str, Any]) -> list[str]:
+    """Return the names that a class can only be made with: to set one later would set the class's own of that name.
+
+    A proxy may have a property `__class__` or `__name__`, and a metaclass a property of any name.
+    """
+    meta: type = type(cls)
+    return [
+        name
+        for name in body
+        if name not in _KEPT_IN_THE_CLASS
+        and any(name in vars(base) and hasattr(type(vars(base)[name]), "__set__") for base in meta.__mro__)
+    ]
+
+
+_KEPT_IN_THE_CLASS = frozenset({"__module__", "__doc__", "__abstractmethods__", "__annotations__", "__type_params__"})
+"""What a class has of its own, and keeps where other attributes are."""
 
 
 def _is_quiet(cls: type) -> bool:
