@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,9 @@ from suitkaise.cluster.protocol import Exited
 from suitkaise.cluster.remote_node import RemoteNode
 from suitkaise.events import ChildExited, ChildRestarting, NodeLost
 from suitkaise.platform import death_lock
-from tests.cluster.processes import ProcessCluster
+from tests.cluster.processes import NodeInProcess, ProcessCluster
 from tests.cluster.workers import AsksAtItsStart, Member, ended, nodes
-from tests.support import eventually, send_signal, wait_gone
+from tests.support import eventually, in_background, send_signal, wait_gone
 
 MakeCluster = Callable[..., ProcessCluster]
 
@@ -162,6 +163,33 @@ def test_children_can_have_a_process_of_the_cluster_each_and_lose_it_alone(clust
         eventually(lambda: running["alone-2"].incarnation == 2 and running["alone-2"].status == "running")
         after = {id: running[id].ask("who") for id in nodes(running)}
         assert {id for id in after if after[id][0] != before[id][0]} == {"alone-1", "alone-2"}
+
+
+def test_a_node_that_comes_for_a_child_that_is_forgotten_meanwhile_ends(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    machines = cluster("a")
+    start = machines.start
+
+    def start_late(*options: Any) -> NodeInProcess:
+        begun.set()
+        assert goes_on.wait(60.0)
+        return start(*options)
+
+    with Supervisor("app", Child(Member, id="first"), engine=Ray()).start() as running:
+        monkeypatch.setattr(machines, "start", start_late)
+        late = Child(Member, id="late", place=Place(dedicated=True))
+        starting = in_background(lambda: running.start_child(late))
+        assert begun.wait(60.0)
+        eventually(lambda: "late" in [child.id for child in running.which_children()])
+        running["late"].kill()
+        with pytest.raises(ChildStartFailed):
+            starting.result(30.0)
+        goes_on.set()
+        eventually(lambda: len(machines.nodes) == 2)
+        assert machines.nodes[1].process.wait(30.0) is not None
+        assert machines.nodes[0].process.poll() is None
 
 
 def test_a_place_that_is_nowhere_is_an_error_of_the_start(

@@ -126,6 +126,9 @@ class ClusterEngine:
     def forget(self, path: str) -> None:
         """Discard what was kept for the child at `path`, which will not be started again."""
         self._recipes.pop(path, None)
+        self._leave(path)
+
+    def _leave(self, path: str) -> None:
         node = self._places.take(path)
         if node is None:
             return
@@ -235,6 +238,8 @@ class ClusterEngine:
         else:
             node = self._node_on(look.choose(place))
         self._places.put(path, node)
+        if path not in self._recipes:  # it was forgotten while the node was started
+            self._leave(path)
         return node
 
     def _place_of(self, child: Child) -> Place:
