@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from suitkaise import Child, Place, Ray, Supervisor
+from suitkaise import Child, MailboxFull, Place, Ray, Supervisor, WorkerRef
 from suitkaise.cli.health import readiness
+from suitkaise.cluster import remote_node, remote_worker
 from suitkaise.cluster.machines import Machine
 from suitkaise.cluster.node import Settings
 from suitkaise.cluster.node_logs import WINDOW
 from suitkaise.events import DeadLetter
-from suitkaise.runtime.runtime import current
+from suitkaise.runtime.runtime import Runtime, current
 from tests.cluster.processes import NodeInProcess, ProcessCluster
 from tests.cluster.workers import Counts, Member
 from tests.support import eventually, in_background
@@ -91,8 +92,43 @@ def test_told_messages_that_a_process_of_a_node_does_not_read_are_handled_later_
         assert 0 < lost.count("narrow/busy") < count
 
 
-def slow_way_to(address: tuple[str, int]) -> tuple[str, int]:
-    """Return an address that leads there, for one connection; 2 MB a second come from there."""
+@pytest.mark.parametrize("is_starting", [False, True], ids=["no node", "a node that starts"])
+def test_messages_wait_within_limits_for_a_worker_whose_node_is_not_there_yet(
+    is_starting: bool, cluster: Callable[..., ProcessCluster], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connects = threading.Event()
+    machines = cluster()
+    start = machines.start
+
+    def start_slowly(settings: Settings, machine: Machine | None, place: Place) -> NodeInProcess:
+        address = slow_way_to(settings.address, connects)
+        return start(replace(settings, address=address), machine, place)
+
+    if is_starting:
+        machines.alive["only"] = {}
+        monkeypatch.setattr(machines, "start", start_slowly)
+    monkeypatch.setattr(remote_node, "BACKLOG", 10_000)
+    monkeypatch.setattr(remote_worker, "BACKLOG", 10_000)
+    starting = in_background(Supervisor("early", Child(Counts, args=(tmp_path,), id="one"), engine=Ray()).start)
+    handle = eventually(lambda: (runtime := current()) and "early/one" in runtime.registry and handle_of(runtime))
+    if is_starting:
+        eventually(lambda: handle.node)
+    one = WorkerRef("early/one")
+    one.tell(bytes(20_000))  # a single one may have any size
+    with pytest.raises(MailboxFull, match="already wait"):
+        one.tell("one more")
+    machines.alive["only"] = {}
+    connects.set()
+    with starting.result(60.0):
+        assert one.ask("how many", timeout=60.0) == 1
+
+
+def handle_of(runtime: Runtime) -> Any:
+    return runtime.registry.find("early/one").receiver
+
+
+def slow_way_to(address: tuple[str, int], connects: threading.Event | None = None) -> tuple[str, int]:
+    """Return an address that leads there, for one connection, once it `connects`; 2 MB a second come from there."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def carry(source: socket.socket, sink: socket.socket, rate: float) -> None:
@@ -106,6 +142,7 @@ def slow_way_to(address: tuple[str, int]) -> tuple[str, int]:
     def serve() -> None:
         with listener:
             near, _ = listener.accept()
+        assert connects is None or connects.wait(30.0)
         with near, socket.create_connection(address) as far:
             back = in_background(lambda: carry(far, near, 2e6))
             carry(near, far, 1e12)

@@ -32,6 +32,7 @@ from suitkaise.cluster.protocol import (
     AnswerOfHub,
     Beat,
     Buried,
+    Deliver,
     Figures,
     LogLevels,
     LogLines,
@@ -169,7 +170,7 @@ class RemoteNode:
         self._phase = _Phase.STARTING
         self._lock = RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = 0  # of messages
         self._taken = 0  # of its workers' logging, since the last time that it was told
         self._requests: dict[int, RequestServer] = {}
         self._tunnel = TunnelExit(context.reactor, self.send, self._has_room, storage)
@@ -220,10 +221,11 @@ class RemoteNode:
         """
         with self._lock:
             if self._phase is _Phase.STARTING:
-                if not force and self._waiting_bytes + len(payload) > BACKLOG:
+                if not force and self._waiting_bytes and self._waiting_bytes + len(payload) > BACKLOG:
                     raise MailboxFull(f"{self._waiting_bytes} bytes already wait for {self.name}")
                 self._waiting.append((frame, bytes(payload)))
-                self._waiting_bytes += len(payload)
+                if isinstance(frame, Deliver):
+                    self._waiting_bytes += len(payload)
                 return
             link = self._link
         if link is not None and not self._link_ended and not self.is_silent:

@@ -41,11 +41,12 @@ from suitkaise.cluster.protocol import (
 from suitkaise.engines.engine import EngineContext, Exit, Launch, settle
 from suitkaise.engines.inspection import Inspection
 from suitkaise.engines.worker_output import keep_lines, keep_output, keep_record
-from suitkaise.errors import SuitkaiseError, WorkerDead
+from suitkaise.errors import MailboxFull, SuitkaiseError, WorkerDead
 from suitkaise.exits import ExitReason, Hung, Killed, Shutdown
 from suitkaise.messaging import codec
 from suitkaise.messaging.address import TraceReport
 from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.connection import BACKLOG
 from suitkaise.messaging.identity import current_path
 from suitkaise.messaging.inbox import Inbox
 from suitkaise.messaging.logs import CommandOutput
@@ -110,6 +111,7 @@ class RemoteWorker:
         self._recipe = recipe
         self._lock = RLock()  # a signal handler may send a message, too
         self._waiting: list[tuple[Any, bytes | Pieces]] = []  # for a node to be found
+        self._waiting_bytes = 0  # of messages
         self.inbox: RemoteInbox = RemoteInbox(self._drop_up_to)
         self.on_room: Callable[[int], None] = lambda dropped: None
         self._numbers = itertools.count(1)
@@ -157,7 +159,13 @@ class RemoteWorker:
 
     def _send(self, frame: Any, payload: bytes | Pieces = b"", *, force: bool = True) -> None:
         if self.node is None:
+            if not force and self._waiting_bytes and self._waiting_bytes + len(payload) > BACKLOG:
+                raise MailboxFull(
+                    f"{self._waiting_bytes} bytes already wait for a node for {self.launch.path!r}",
+                    path=self.launch.path,
+                )
             self._waiting.append((frame, bytes(payload)))
+            self._waiting_bytes += len(payload)
         else:
             self.node.send(frame, payload, force=force)
 
