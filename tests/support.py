@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import codecs
 import encodings.idna  # noqa: F401  (another user may be unable to read the standard library)
+import gc
+import itertools
 import json
 import os
 import select
@@ -39,6 +41,7 @@ __all__ = [
     "Program",
     "alarms",
     "children_named",
+    "collected_at_each_allocation",
     "descriptors_of",
     "eventually",
     "in_background",
@@ -146,6 +149,38 @@ def interrupted_at_each_line(prepare: Callable[[], Callable[[], T]], handler: Ca
             yield result
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def collected_at_each_allocation(prepare: Callable[[], Callable[[], T]], destroy: Callable[[], object]) -> Iterator[T]:
+    """Call what `prepare` returns again and again, each time with garbage that is collected at its next allocation.
+
+    `destroy` is what the `__del__` of the garbage does. Yields what each call returns in which it has run.
+    """
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            ran.append(waits and destroy())
+
+    thresholds = gc.get_threshold()
+    for place in itertools.count(1):
+        ran: list[object] = []
+        waits = True
+        call = prepare()
+        gc.collect()
+        Garbage()
+        gc.set_threshold(gc.get_count()[0] + place, 1_000, 1_000)
+        try:
+            result = call()
+            has_run = bool(ran)
+        finally:
+            waits = False
+            gc.set_threshold(*thresholds)
+        if not has_run:
+            return
+        yield result
 
 
 class Interrupted(BaseException):

@@ -24,6 +24,7 @@ from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.messages import Message, Payload
 from suitkaise.platform.board import MESSAGES, OWN, OWN_TAKEN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull
+from tests.support import collected_at_each_allocation
 
 
 class Parent:
@@ -128,6 +129,35 @@ def test_s84_a_told_message_that_is_blocked_is_accepted_when_there_is_room() -> 
     scene.worker.handle()
     assert [room is not None and room.done() for room in rooms] == [True, True, True, False]
     assert scene.worker.handle(9) == [1, 2, 3]
+
+
+def test_s84_a_destructor_may_send_at_any_moment() -> None:
+    def prepare() -> Callable[[], None]:
+        nonlocal scene, late
+        late, scene = [], Scene(2, "block")
+        for number in range(4):
+            scene.tell(number, waits=True)
+        return use
+
+    def use() -> None:
+        mailbox = scene.address._bounded
+        assert mailbox is not None
+        mailbox.withdraw(None)
+        mailbox._end_late(0.0)
+        assert not scene.address.has_asks
+        assert not scene.address.take_asks(lambda asker: True)
+        scene.address.stats()
+        scene.worker.handle(2)
+
+    late: list[Any] = []
+    scene: Any = None
+    times = 0
+    for _ in collected_at_each_allocation(prepare, lambda: late.append(scene.tell("late", waits=True))):
+        scene.worker.handle(9)
+        assert scene.worker.handled == [0, 1, 2, 3, "late"]
+        assert late[0].result(0)
+        times += 1
+    assert times
 
 
 def test_s84_what_cannot_wait_is_refused_while_others_are_blocked() -> None:

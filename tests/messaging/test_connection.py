@@ -17,7 +17,7 @@ from suitkaise.messaging import wire
 from suitkaise.messaging.connection import FrameWriter, Outbox, when_there_is_memory
 from suitkaise.platform.board import SenderMarks
 from tests.messaging.frames import FrameReader, WithoutMemory
-from tests.support import in_background
+from tests.support import collected_at_each_allocation, in_background
 
 BIG = bytes(range(256)) * (1 << 14)  # 4 MiB: far more than a socket holds
 
@@ -270,3 +270,28 @@ def test_a_peer_has_not_ended_when_the_kernel_has_no_memory_for_a_direct_message
             outbox.flush()
         assert not outbox.ended
         assert reader.result(10) == (("direct",), payload)
+
+
+@pytest.mark.parametrize("name", ["flush", "copy", "unsent", "take_back"])
+def test_a_destructor_may_send_while_what_waits_is_looked_at(name: str) -> None:
+    def prepare() -> Callable[[], object]:
+        nonlocal outbox
+        outbox = Outbox(ours, "tree/to", SenderMarks.of_no_board(), 0)
+        outbox._writing = True  # as if a signal handler sent these
+        for payload in (b"first", b"second", b"third"):
+            outbox.put(("direct",), payload)
+        outbox._writing = False
+        return (lambda: outbox.unsent) if name == "unsent" else getattr(outbox, name)  # type: ignore[no-any-return]
+
+    outbox: Any = None
+    times = 0
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = FrameReader(theirs)
+        for result in collected_at_each_allocation(prepare, lambda: outbox.put(("direct",), b"late")):
+            frames = list(result) if isinstance(result, list) else []
+            outbox.flush()
+            frames += [reader.receive(timeout=10) for _ in range(4 - len(frames))]
+            assert [payload for _, payload in frames] == [b"first", b"second", b"third", b"late"]
+            times += 1
+    assert times

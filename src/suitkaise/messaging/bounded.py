@@ -150,14 +150,14 @@ class BoundedMailbox:
 
     def _end_late(self, now: float) -> None:
         """Forget the asks whose time is over: their askers have got their error already."""
-        for one in tuple(self._blocked):
+        for one in list(self._blocked):
             if one.message.deadline is not None and one.message.deadline < now:
                 self._unblock(one)
                 one.message.fail(AskTimeout(f"{self._path!r} had no room for the message in time", path=self._path))
 
     def withdraw(self, room: Any) -> None:
         """Forget a message whose sender has cancelled its `room`."""
-        for one in tuple(self._blocked):
+        for one in list(self._blocked):
             if one.room is room:
                 self._unblock(one)
                 return
@@ -168,7 +168,7 @@ class BoundedMailbox:
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks that wait for room and whose asker is chosen, and return them."""
-        chosen = [one for one in tuple(self._blocked) if one.asker and choose(one.asker)]
+        chosen = [one for one in list(self._blocked) if one.asker and choose(one.asker)]
         for one in chosen:
             self._unblock(one)
         return [one.message for one in chosen]
@@ -176,7 +176,7 @@ class BoundedMailbox:
     @property
     def has_asks(self) -> bool:
         """Whether asks of workers wait for room."""
-        return any(one.asker for one in tuple(self._blocked))
+        return any(one.asker for one in list(self._blocked))
 
     # ------------------------------------------------------------ drops
     def _make_room_for(self, message: Message) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import select
 import socket
 import threading
@@ -226,8 +225,9 @@ class Outbox:
     """Sends frames over a socket without waiting; what the socket does not take goes out by `flush`.
 
     Small messages can be held back, to be sent as one frame; any other frame goes out behind them. What was not sent
-    as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers: a frame that a handler
-    puts in the midst of another one goes out behind that one.
+    as a whole when the peer ended can be taken back. Not thread-safe, but for signal handlers and `__del__`: a frame
+    that one of them puts in the midst of another one goes out behind that one. So nothing iterates over `waiting`, but
+    over a list of it: while Python 3.11 makes a tuple, it may collect garbage.
 
     Args:
         sock: the socket.
@@ -308,7 +308,7 @@ class Outbox:
     @property
     def unsent(self) -> int:
         """How many messages were not sent yet, or not as a whole."""
-        return sum(frame.messages for frame, _, _ in self.waiting) + len(self.held)
+        return sum(frame.messages for frame, _, _ in list(self.waiting)) + len(self.held)
 
     def send_held(self) -> None:
         """Send the messages that are held back, as one frame; what the socket does not take of it waits."""
@@ -359,7 +359,7 @@ class Outbox:
 
     def copy(self) -> None:
         """Copy what waits in pieces."""
-        for index, (frame, header, payload) in enumerate(self.waiting):
+        for index, (frame, header, payload) in enumerate(list(self.waiting)):
             if isinstance(payload, Pieces):
                 frame.keep()
                 self.waiting[index] = frame, header, bytes(payload)
@@ -400,7 +400,8 @@ class Outbox:
         """Send the first of many small frames together."""
         frames: list[_PendingFrame] = []
         size = 0
-        for frame, _, _ in list(itertools.islice(self.waiting, _MOST_TOGETHER)):  # a signal handler may add one
+        for index in range(min(len(self.waiting), _MOST_TOGETHER)):
+            frame = self.waiting[index][0]
             if frame.size > _SMALL or size > _SMALL:
                 break
             frames.append(frame)
@@ -426,9 +427,11 @@ class Outbox:
 
     def take_back(self) -> list[tuple[wire.Header, bytes]]:
         """Remove and return the headers and payloads of all messages that were not sent as a whole."""
-        unsent = [one for _, header, payload in self.waiting for one in _messages_in(header, payload)]
+        unsent: list[tuple[wire.Header, bytes]] = []
+        while self.waiting:
+            _, header, payload = self.waiting.popleft()
+            unsent += _messages_in(header, payload)
         unsent += [(_TOLD, payload) for payload in self.held]
-        self.waiting.clear()
         self.held.clear()
         return unsent
 

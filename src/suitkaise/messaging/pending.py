@@ -20,7 +20,8 @@ _Entry: TypeAlias = tuple[Message, int, str, float]
 class PendingMessages:
     """The messages that wait for the worker at `path`. Not thread-safe: the caller holds a lock.
 
-    But a signal handler, or a `__del__`, may add a message in the midst of any method, so none iterates over the deque.
+    But a signal handler, or a `__del__`, may add a message in the midst of any method, so none iterates over the deque,
+    but over a list of it: while Python 3.11 makes a tuple, it may collect garbage.
     """
 
     def __init__(self, path: str) -> None:
@@ -66,7 +67,7 @@ class PendingMessages:
     @property
     def has_asks(self) -> bool:
         """Whether asks of workers wait."""
-        return any(asker for _, _, asker, _ in tuple(self._waiting))
+        return any(asker for _, _, asker, _ in list(self._waiting))
 
     def take_asks(self, choose: Callable[[str], bool]) -> list[Message]:
         """Remove the asks of the workers that `choose` returns True for, and return them."""
@@ -129,7 +130,7 @@ class PendingMessages:
 
     def take_all(self) -> list[Message]:
         """Remove all messages and return them."""
-        messages = [message for message, _, _, _ in tuple(self._waiting)]
-        self._waiting.clear()
-        self._bytes = 0
+        messages = []
+        while self._waiting:
+            messages.append(self.take_first()[0])
         return messages
