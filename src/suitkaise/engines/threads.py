@@ -101,7 +101,7 @@ class ThreadHandle:
         self._slot = context.board.take(launch.path)
         self._slot.mark_started()
         self._trace: MessageTrace | None = None
-        self._lines: deque[str] = deque(maxlen=LINES)
+        self._lines: deque[str] = deque(maxlen=LINES)  # not made a tuple: Python 3.11 may collect garbage meanwhile
         self.mailbox: ThreadMailbox = ThreadMailbox(self._slot)
         self._bounded = launch.incarnation.bounded
         self.inbox: Inbox = Inbox(self._slot)
@@ -206,7 +206,7 @@ class ThreadHandle:
             message.fail(
                 WorkerDead(f"{self._launch.path!r} was abandoned: {reason}", path=self._launch.path, reason=reason)
             )
-        end = Exit(reason, abandoned=True, stack=stack, view=view, lines=tuple(self._lines), unhandled=len(waiting))
+        end = Exit(reason, abandoned=True, stack=stack, view=view, lines=(*self._lines,), unhandled=len(waiting))
         settle(self.exited, end)
 
     def on_over(self, outcome: Outcome) -> None:
@@ -220,7 +220,7 @@ class ThreadHandle:
         if outcome.hands_over:
             end, waiting = replace(end, returned=tuple(waiting)), []
         if not outcome.reason.clean:
-            end = replace(end, lines=tuple(self._lines))
+            end = replace(end, lines=(*self._lines,))
         self._give_back()
         if not was_gone:
             settle(self.exited, end)
