@@ -124,6 +124,18 @@ def test_the_end_of_a_line_that_was_shown_is_no_line_of_its_own(
     assert reader.lines == [("stderr", "Go on? ")] * 2
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r\r\n"])
+def test_a_progress_bar_that_returns_after_each_state_is_not_shown_again_when_its_line_ends(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(output, "_QUIET", 0.0)
+    for part in (b"50%\r", b"100%\r", end + b"next\n"):
+        os.write(reader.out, part)
+        reader.pipes.read()
+        reader.pipes.show_partial_lines()
+    assert reader.shown == [("stdout", "50%", True), ("stdout", "100%", True), ("stdout", "next", False)]
+
+
 def test_of_a_progress_bar_the_last_state_is_shown_although_it_is_never_quiet(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,7 +254,8 @@ class OutputPipes:
         for line in lines:
             self._on_line(stream.name, line)
         if stream.shown:
-            rest, stream.shown = lines[0].removeprefix(stream.shown).lstrip("\r"), ""
+            shown, stream.shown = stream.shown.rstrip("\r"), ""  # of the line itself, the last one belongs to its end
+            rest = lines[0].removeprefix(shown).lstrip("\r")
             lines = [rest, *lines[1:]] if rest else lines[1:]
         last = self._runs[-1] if self._runs else None
         if last is not None and last[0] == stream.name and not last[3]:
