@@ -19,11 +19,14 @@ from suitkaise.platform.runtime_directory import (
     MARK,
     RuntimeDirectory,
     base_directory,
+    directories_in_use,
     hold,
     remove_if_unused,
     remove_when_unused,
     sweep,
+    unused_directories,
 )
+from tests.support import only_root, stranger
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +167,40 @@ def test_a_base_that_another_user_owns_is_passed_over(base: Path) -> None:
 def test_a_place_that_is_no_directory_of_ours_is_passed_over(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", place)
     assert base_directory() == "/dev/shm"
+
+
+@only_root
+@pytest.mark.parametrize("mode", [0o700, 0o744], ids=["closed", "only its names"])
+def test_a_place_into_which_this_user_cannot_look_holds_no_directory_of_this_users(base: Path, mode: int) -> None:
+    home = RuntimeDirectory()
+    base.chmod(mode)
+
+    def look(writes: int) -> None:
+        os.write(writes, repr(directories_in_use() + unused_directories()).encode())
+
+    with stranger(look) as reads:
+        found = os.read(reads, 10_000).decode()
+    home.remove()
+    assert found.startswith("[")
+    assert home.path not in found
+
+
+@only_root
+def test_a_place_whose_names_cannot_be_read_serves_all_the_same(base: Path) -> None:
+    def make(writes: int) -> None:
+        folder = Path(f"{base}-stranger")
+        folder.mkdir(mode=0o300)
+        try:
+            os.environ["XDG_RUNTIME_DIR"] = str(folder)
+            sweep()
+            home = RuntimeDirectory()
+            home.remove()
+            os.write(writes, os.path.dirname(home.path).encode())
+        finally:
+            folder.rmdir()
+
+    with stranger(make) as reads:
+        assert os.read(reads, 10_000).decode() == f"{base}-stranger"
 
 
 def test_without_any_place_the_error_tells_what_was_wrong_with_each(

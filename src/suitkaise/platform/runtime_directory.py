@@ -212,11 +212,14 @@ def is_used(directory: str) -> bool:
 
 
 def _directories(place: str) -> Iterator[str]:
-    """Yield the paths of this user's runtime directories in a place."""
-    if not os.path.isdir(place):
+    """Yield the paths of this user's runtime directories in a place; none if this user cannot look there."""
+    try:  # $XDG_RUNTIME_DIR is another user's in a shell that `su` has started
+        with os.scandir(place) as found:
+            entries = list(found)
+    except OSError:
         return
-    for entry in os.scandir(place):
-        with contextlib.suppress(FileNotFoundError):  # the program has just removed its directory
+    for entry in entries:
+        with contextlib.suppress(OSError):  # the program has just removed its directory, or this user sees names alone
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 facts = entry.stat(follow_symlinks=False)
                 if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) == 0o700:
