@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
 from suitkaise import Child, ChildStartFailed, Process, Supervisor
 from suitkaise.platform.runtime_directory import HUB_SOCKET
-from suitkaise.runtime import runtime
+from suitkaise.runtime import hub_server, runtime
 from tests.end_to_end.kinds import next_exit
 from tests.sample_workers import Echo
 from tests.support import eventually, send_signal
@@ -45,6 +47,22 @@ def test_workers_start_and_reach_each_other_after_the_directory_was_removed(capl
         assert home().is_dir()
         place = home()
     assert not place.exists()
+
+
+def test_a_worker_starts_at_a_later_attempt_if_the_directory_could_not_be_made_anew_at_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(path: str) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with Supervisor("app", Child(Echo)).start() as running:
+        shutil.rmtree(home())
+        with monkeypatch.context() as patched:
+            patched.setattr(hub_server, "listen_unix", fail)
+            for id in ("first", "second"):
+                with pytest.raises(ChildStartFailed, match="too many open files"):
+                    running.start_child(Child(Calls, id=id))
+        assert running.start_child(Child(Calls, id="third")).ask("hello", timeout=15.0) == "hello"
 
 
 def test_after_that_hangs_are_noticed_and_states_are_read_as_before() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -26,7 +27,7 @@ from suitkaise.platform.runtime_directory import (
     sweep,
     unused_directories,
 )
-from tests.support import only_root, stranger
+from tests.support import descriptors_of, only_root, stranger
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +225,28 @@ def test_a_directory_that_was_removed_is_noticed_and_made_anew(base: Path) -> No
     assert home.is_there()
     assert stat.S_IMODE(os.stat(home.path).st_mode) == 0o700
     assert not remove_if_unused(home.path), "it is held"
+    home.remove()
+
+
+def test_a_directory_that_could_not_be_made_anew_is_made_at_the_next_attempt(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = RuntimeDirectory()
+    shutil.rmtree(home.path)
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no room is left")
+
+    before = descriptors_of(os.getpid())
+    for where in ("pwrite", "fill"):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
+            if where == "pwrite":
+                patched.setattr(os, "pwrite", fail)
+            home.make_again(fail)
+        assert os.listdir(base) == []
+    assert descriptors_of(os.getpid()) == before
+    home.make_again()
+    assert home.is_there()
     home.remove()
 
 

@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from suitkaise.errors import SuitkaiseError
 from suitkaise.platform.threads import OwnThread
@@ -136,16 +136,22 @@ class RuntimeDirectory:
         except OSError:
             return False
 
-    def make_again(self) -> None:
-        """Make the directory anew at the same path, after it was removed.
+    def make_again(self, fill: Callable[[], object] = lambda: None) -> None:
+        """Make the directory anew at the same path, after it was removed, and `fill` it.
 
         Raises:
-            OSError: that is not possible; `FileExistsError` if there is another one now.
+            OSError: that is not possible; `FileExistsError` if there is another one now. What was made is removed.
         """
         os.mkdir(self.path, 0o700)
-        former, self.lock = self.lock, hold(self.path)
-        os.close(former)
-        self._identity = _identity(self.path)
+        with contextlib.ExitStack() as made:
+            made.callback(_remove_tree, self.path)
+            lock = hold(self.path)
+            made.callback(os.close, lock)
+            identity = _identity(self.path)
+            fill()
+            made.pop_all()
+        os.close(self.lock)
+        self.lock, self._identity = lock, identity
 
     def remove(self) -> None:
         """Remove the directory, whatever uses it."""
@@ -233,8 +239,12 @@ def hold(directory: str) -> int:
         OSError: there is no such directory, or its lock cannot be opened.
     """
     descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
-    os.pwrite(descriptor, MARK, 0)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        os.pwrite(descriptor, MARK, 0)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except BaseException:  # no room is left
+        os.close(descriptor)
+        raise
     return descriptor
 
 

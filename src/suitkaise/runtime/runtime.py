@@ -179,8 +179,7 @@ class Runtime:
             if self._home.is_there():
                 return
             try:
-                self._home.make_again()
-                self._hub_server.listen_again()
+                self._home.make_again(self._hub_server.listen_again)
             except OSError as error:
                 raise SuitkaiseError(
                     f"the private directory of this program, {self.directory!r}, was removed, and it cannot be made "
