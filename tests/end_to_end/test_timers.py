@@ -19,6 +19,18 @@ pytestmark = pytest.mark.usefixtures("one_runtime_for_all")
 KINDS = ("process", "thread", "async process", "async thread")
 
 
+class Tick:
+    """Arrives as a tick, if it can be encoded, which fails with `error` the first time."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._errors = [error]
+
+    def __reduce__(self) -> Any:
+        if self._errors:
+            raise self._errors.pop()
+        return str, ("tick",)
+
+
 class Ticks(Worker):
     """Counts the ticks of its timers; other messages set and cancel timers."""
 
@@ -42,6 +54,8 @@ class Ticks(Worker):
                 self.send_after(0.0, what, to=other)
             case ("every to", WorkerRef() as other, what):
                 self.timers["every to"] = self.every(0.005, what, to=other)
+            case ("fail first", WorkerRef() as other, kind):
+                self.every(0.005, Tick(kind("as told")), to=other)
             case ("cancel", name):
                 return self.timers[name].cancel()
         return self.ticks
@@ -143,6 +157,20 @@ def test_the_message_of_a_timer_to_a_worker_that_is_over_is_a_dead_letter(kind: 
         letter = next_event(events, DeadLetter)
         assert (letter.path, letter.count) == ("tree/p", 1)
         assert letter.why.startswith("sent by a timer of 'tree/a': ")
+
+
+@every_kind
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
+def test_a_message_that_could_not_be_encoded_is_a_dead_letter_and_its_timer_goes_on(
+    kind: str, error: type[BaseException]
+) -> None:
+    children = [Child(CLASSES[kind], id="a"), Child(TicksProcess, id="p")]
+    with Supervisor("tree", *children).start() as running, running.events() as events:
+        running["a"].ask(("fail first", running["p"], error))
+        letter = next_event(events, DeadLetter)
+        assert (letter.path, letter.count) == ("tree/p", 1)
+        assert letter.why == f"sent by a timer of 'tree/a': {error.__name__}: as told"
+        eventually(lambda: running["p"].ask("how many?") > 1)
 
 
 def test_a_callback_of_an_answer_that_blocks_delays_no_message_of_a_timer() -> None:

@@ -19,6 +19,7 @@ from suitkaise.errors import SuitkaiseError, WorkerDead
 from suitkaise.messaging.held_back import send_held
 from suitkaise.messaging.mailbox import Mailbox
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.portable_errors import text_of
 from suitkaise.messaging.protocol import RequestKind
 from suitkaise.messaging.refs import WorkerRef
 from suitkaise.messaging.tracing import carrier
@@ -174,7 +175,7 @@ class Timer:
             accepted = self._to._router.post(
                 self._to.path, Message("message", Payload(message), carrier=carrier()), waits=True
             )
-        except SuitkaiseError as error:
+        except BaseException as error:  # also of the user's code that encodes the message: the next one may be sent
             self._note_sent(error)
         else:
             if accepted is None:
@@ -186,7 +187,8 @@ class Timer:
         self._on_its_way = False
         to = self._to
         if error is not None and to is not None:
-            why = f"sent by a timer of {self._timers.path!r}: {error}"
+            kind = "" if isinstance(error, SuitkaiseError) else f"{type(error).__name__}: "
+            why = f"sent by a timer of {self._timers.path!r}: {kind}{text_of(error)}"
 
             def report() -> None:
                 with contextlib.suppress(SuitkaiseError):  # the program is gone
