@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +19,15 @@ from suitkaise.events import DeadLetter, Event
 from suitkaise.exits import Normal, Signaled
 from suitkaise.messaging import bounded, pending
 from suitkaise.messaging.address import Address
-from suitkaise.messaging.answer import Answer
+from suitkaise.messaging.answer import DEFAULT_TIMEOUT, Answer
 from suitkaise.messaging.dead_letters import DeadLetters
+from suitkaise.messaging.identity import set_supervises
 from suitkaise.messaging.inbox import Inbox, Taken
 from suitkaise.messaging.messages import Message, Payload
+from suitkaise.messaging.registry import Registry
 from suitkaise.platform.board import MESSAGES, OWN, OWN_TAKEN, SLOT_BYTES, Slot
 from suitkaise.specs.bounded import ON_FULL, Bounded, OnFull
-from tests.support import collected_at_each_allocation
+from tests.support import collected_at_each_allocation, in_background
 
 
 class Parent:
@@ -158,6 +161,20 @@ def test_s84_a_destructor_may_send_at_any_moment() -> None:
         assert late[0].result(0)
         times += 1
     assert times
+
+
+def test_s84_a_destructor_in_the_thread_of_a_supervisor_does_not_wait_for_room() -> None:
+    def run() -> float:
+        set_supervises()
+        began = time.monotonic()
+        with pytest.raises(MailboxFull):
+            registry.send("tree/one", Message("message", Payload("second")))
+        return time.monotonic() - began
+
+    registry = Registry()
+    registry.add("tree/one", "one", "thread", Parent(), Bounded(1, "block")).attach(Worker())
+    registry.send("tree/one", Message("message", Payload("first")))
+    assert in_background(run).result(30) < DEFAULT_TIMEOUT
 
 
 def test_s84_what_cannot_wait_is_refused_while_others_are_blocked() -> None:

@@ -21,7 +21,7 @@ from suitkaise.messaging.dead_letters import DeadLetters
 from suitkaise.messaging.deadlocks import Waits
 from suitkaise.messaging.direct import sends
 from suitkaise.messaging.held_back import holders, never, send_held
-from suitkaise.messaging.identity import current_path, reads_answers
+from suitkaise.messaging.identity import current_path, reads_answers, supervises
 from suitkaise.messaging.links import Links
 from suitkaise.messaging.memberships import Groups, Topics
 from suitkaise.messaging.messages import Message, Outcome, Payload
@@ -145,7 +145,7 @@ class Registry:
             if address.send(message):
                 self.blocked_asks.add(address)
             return True
-        waits = message.reply is None and not waits_for_itself(path) and not in_io_thread()
+        waits = message.reply is None and not (waits_for_itself(path) or in_io_thread() or supervises())
         room = self.post(path, message, waits=waits)
         return room is None or await_room(path, room, room.cancel)
 
