@@ -272,8 +272,8 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
 class Changes(msgspec.Struct, array_like=True, tag=40):
     """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
 
-    With `overflow`, changes were missed, and the watcher has to read anew. With `merged`, each entry has one change in
-    place of several; changes that come before the last one of the list may so be left out until that.
+    With `overflow`, changes were missed, and the watcher has to read anew. With `merged`, each entry has one change, at
+    the place of its last one: only a watcher that has seen the whole list has missed nothing.
     """
 
     revision: int
