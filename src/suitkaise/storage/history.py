@@ -127,8 +127,10 @@ class History:
         return [Logged._make(change) for change in changes[bisect_right(changes, revision, key=itemgetter(0)) :]]
 
 
-def merged(changes: Iterable[Logged]) -> list[Logged]:
+def merged(changes: Iterable[Logged], *, keep_removed: bool = False) -> list[Logged]:
     """Merge the changes of each entry into one, which has the last revision; leave out what came and went.
+
+    With `keep_removed`, what came and went is told as removed: for who may know of it by what it has seen before.
 
     >>> first, second = Logged(1, ADDED, b"a", None), Logged(2, UPDATED, b"a", None)
     >>> merged([first, second, Logged(3, ADDED, b"b", None), Logged(4, REMOVED, b"b", None)])
@@ -143,7 +145,7 @@ def merged(changes: Iterable[Logged]) -> list[Logged]:
     found = []
     for key, change in by_key.items():
         if change.kind == REMOVED:
-            if not new[key]:
+            if keep_removed or not new[key]:
                 found.append(change)
         else:
             found.append(change._replace(kind=ADDED if new[key] else UPDATED))

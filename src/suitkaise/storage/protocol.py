@@ -272,13 +272,11 @@ class Welcome(msgspec.Struct, array_like=True, tag=1):
 class Changes(msgspec.Struct, array_like=True, tag=40):
     """What a watcher has not seen yet, up to `revision`: the payload is a list of revision, kind, path and name.
 
-    With `overflow`, changes were missed, and the watcher has to read anew. With `merged`, each entry has one change, at
-    the place of its last one: only a watcher that has seen the whole list has missed nothing.
+    With `overflow`, changes were missed, and the watcher has to read anew.
     """
 
     revision: int
     overflow: bool
-    merged: bool = False
 
 
 class ClientRecord(msgspec.Struct, array_like=True):

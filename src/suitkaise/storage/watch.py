@@ -72,7 +72,7 @@ class Watch:
         self.path: str = path
         self._directory = directory
         self._timeout = timeout
-        self._ready: deque[tuple[Change, int]] = deque()  # with the `revision` when it has been handed out
+        self._ready: deque[Change] = deque()
         self._received = since  # the revision up to which all changes have been received
         self._seen = since
         self._sock: socket.socket | None = None
@@ -111,10 +111,7 @@ class Watch:
 
     @property
     def revision(self) -> int:
-        """The revision up to which all changes have been handed out; pass it as `since` to go on from there.
-
-        Between changes that were merged it stays where it was: who goes on from there gets them all once more.
-        """
+        """The revision up to which all changes have been handed out; pass it as `since` to go on from there."""
         if not self._ready and self._received is not None:
             return self._received
         return self._seen or 0
@@ -240,7 +237,8 @@ class Watch:
             )
 
     def _hand_out(self) -> Change:
-        change, self._seen = self._ready.popleft()
+        change = self._ready.popleft()
+        self._seen = change.revision
         return change
 
     def _receive(self, deadline: float | None, worker: Stoppable | None = None) -> None:
@@ -311,11 +309,9 @@ class Watch:
             if not isinstance(header, Changes):
                 raise wire.WireError(f"the storage actor sent {header!r} to a watch")
             if header.overflow:
-                self._ready.append((Change(self.path, "", header.revision, "overflow"), header.revision))
-            changes, before = _decode(payload), self._received or 0
-            for number, (revision, kind, path, name) in enumerate(changes, 1):
-                seen = revision if not header.merged else header.revision if number == len(changes) else before
-                self._ready.append((Change(path, name, revision, KINDS[kind]), seen))
+                self._ready.append(Change(self.path, "", header.revision, "overflow"))
+            for revision, kind, path, name in _decode(payload):
+                self._ready.append(Change(path, name, revision, KINDS[kind]))
             self._received = header.revision
             self._answered = True
 

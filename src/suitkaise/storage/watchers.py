@@ -70,14 +70,14 @@ class Watchers:
         watcher.position = history.revision
         overflow = changes is None
         found = [change for change in changes or () if is_below(_place_of(change).path, watcher.path)]
-        many = len(found) > MERGE_ABOVE
-        if many:
-            found = merged(found)
+        if len(found) > MERGE_ABOVE:
+            # A watcher that goes on from the midst of merged changes knows entries as they were before these.
+            found = merged(found, keep_removed=watcher.told < 0)
         behind = history.revision - watcher.told
         if found or overflow or watcher.told < 0 or behind > _SHOW_POSITION_EVERY:
             watcher.told = history.revision
             payload = _encode([(change.revision, change.kind, *_place_of(change)) for change in found])
-            self._connections.send(connection, wire.encode(Changes(history.revision, overflow, many), payload))
+            self._connections.send(connection, wire.encode(Changes(history.revision, overflow), payload))
 
 
 class _Place(NamedTuple):
