@@ -15,6 +15,7 @@ import pytest
 from suitkaise import Child, Process, Reject, SpecError, Supervisor, Thread, WorkerDead, WorkerFailed
 from suitkaise.errors import SuitkaiseError
 from suitkaise.exits import Crashed, Normal, Shutdown
+from suitkaise.messaging.identity import deadline_of_ask
 from suitkaise.platform.board import Phase
 from tests.support import eventually, in_background
 from tests.workers.harness import harnesses
@@ -154,6 +155,42 @@ def test_reply_to_is_that_of_the_message_of_the_task(harness: Harness) -> None:
     one.tell("end")
     one.run()
     assert [answer.get() for answer in asked] == ["kept a", "kept b"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_task_handles_the_message_of_the_handler_that_has_started_it_until_that_returns_and_no_other_one(
+    harness: Harness, concurrency: int
+) -> None:
+    class Leaves(Thread):
+        async def on_receive(self, message: str) -> Any:
+            if message == "begin":
+                self.look_again, self.first = asyncio.Event(), asyncio.current_task()
+                self.task = asyncio.create_task(self.look())
+                await asyncio.create_task(self.look_within())
+                return "begun"
+            assert self.first is not None
+            if self.first is not asyncio.current_task():
+                await asyncio.wait([self.first])
+            self.look_again.set()
+            found = await self.task
+            self.rejoin()
+            return found
+
+        async def look_within(self) -> None:
+            assert deadline_of_ask() == until
+            self.reply_to().reply("by a task of it")
+
+        async def look(self) -> Any:
+            await self.look_again.wait()
+            with pytest.raises(RuntimeError, match="for the handler of a message"):
+                self.reply_to()
+            return deadline_of_ask()
+
+    until = time.monotonic() + 1000
+    one = harness(Leaves(), concurrency=concurrency)
+    begun, found = one.ask("begin", deadline=until), one.ask("wait", deadline=until + 1)
+    assert one.run().reason == Normal()
+    assert (begun.get(), found.get()) == ("by a task of it", None)
 
 
 def test_timers_and_a_time_without_messages_work_beside_handlers(harness: Harness) -> None:

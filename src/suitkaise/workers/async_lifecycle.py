@@ -65,8 +65,12 @@ class AsyncContext(WorkerContext):
         return await (self.event_loop.wait_for_future(future) if inside else super().wait_for_future(future))
 
     def current_message(self) -> Message | None:
-        """Return the message whose handler runs, in this task."""
-        return CURRENT.get() or super().current_message()
+        """Return the message whose handler runs, in this task or in one that has started it."""
+        current, loop = CURRENT.get(), self.opened
+        if current is not None:
+            return current[0] if current else None
+        beside = loop is not None and loop.is_inside() and not loop.is_part_of_hook()
+        return None if beside else super().current_message()
 
     def force_finish(self) -> None:
         """Finish at once; called from another task or thread, also leave the `await` of the current hook."""

@@ -19,8 +19,8 @@ from suitkaise.workers.event_loop import take_cancellation
 
 __all__ = ["CURRENT", "Handlers", "Host"]
 
-CURRENT: ContextVar[Message | None] = ContextVar("suitkaise_message", default=None)
-"""The message whose handler runs in this task."""
+CURRENT: ContextVar[list[Message] | None] = ContextVar("suitkaise_message", default=None)
+"""The message whose handler has started this task, or is it; none when the handler has ended."""
 
 
 class Host(Protocol):
@@ -86,7 +86,8 @@ class Handlers:
             self._host.changed()
 
     async def _handle(self, message: Message) -> None:
-        CURRENT.set(message)
+        current = [message]
+        CURRENT.set(current)
         self._running[message] = time.monotonic()  # another task may have kept the loop from starting this one
         self._host.changed()
         try:
@@ -98,6 +99,7 @@ class Handlers:
         except BaseException as error:
             self._end_with(message, error)
         finally:
+            current.clear()  # tasks that the handler has started go on
             del self._running[message]
             self._host.changed()
 
