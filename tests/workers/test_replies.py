@@ -222,6 +222,17 @@ def test_only_the_first_answer_counts(harness: Harness) -> None:
     assert answers(harness, lambda worker: kept.append(worker.reply_to()), then=then)[0].get() == 1
 
 
+def test_a_second_reply_to_of_a_message_that_is_answered_already_is_not_wanted(harness: Harness) -> None:
+    def answer_twice(worker: Any) -> None:
+        first, second = worker.reply_to(), worker.reply_to()
+        assert [one.wanted for one in (first, second)] == [True, True]
+        first.reply(1)
+        assert [one.wanted for one in (first, second, worker.reply_to())] == [False, False, False]
+        assert worker._worker_context.replies.take_all() == []
+
+    assert answers(harness, answer_twice)[0].get() == 1
+
+
 def test_an_asker_can_be_told_an_error(harness: Harness) -> None:
     kept: list[ReplyTo] = []
     (asked,) = answers(

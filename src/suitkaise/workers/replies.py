@@ -37,9 +37,10 @@ class Replies:
 
     def defer(self, message: Message) -> ReplyTo:
         """Have the handler's return value not be the answer; return what sends the answer."""
-        self.deferred.add(id(message))
-        if message.reply is not None:
-            self._waiting[id(message)] = message
+        if id(message) not in self.deferred:  # else it may be answered already
+            self.deferred.add(id(message))
+            if message.reply is not None:
+                self._waiting[id(message)] = message
         return ReplyTo(self, message)
 
     def settle(self, message: Message, value: Any) -> None:
