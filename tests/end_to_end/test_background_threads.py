@@ -397,6 +397,42 @@ def test_what_is_no_thread_or_cannot_start_is_an_error_of_the_call_alone(cls: An
         assert running["worker"].incarnation == 1
 
 
+def start_under_many_names(worker: Any) -> Any:
+    for number in range(20):
+        worker.start_thread(Child(Thread.of(rest), id=f"job-{number}", restart="temporary", join_after=1))
+    return len(worker._worker_context.background._names)
+
+
+def start_beside_a_number(worker: Any) -> list[str]:
+    threads = [Child(Thread.of(rest), id="rest-2"), rest, rest, Child(Thread.of(rest), id="rest-3x"), rest]
+    return [worker.start_thread(one).path for one in threads]
+
+
+def rest() -> None:
+    worker = current_worker()
+    assert worker is not None
+    if not worker.path.rpartition("/")[2].startswith("job-"):
+        worker.wait(60)
+
+
+class Lets(Thread):
+    """Calls each message with itself."""
+
+    def on_receive(self, message: Any) -> Any:
+        return message(self)
+
+
+def test_the_names_that_were_given_to_threads_are_not_kept_when_the_threads_have_ended() -> None:
+    with Supervisor("app", Lets).start() as running:
+        assert running["lets"].ask(start_under_many_names, timeout=15) == 0
+
+
+def test_a_default_name_passes_over_a_name_that_was_given() -> None:
+    with Supervisor("app", Lets).start() as running:
+        paths = running["lets"].ask(start_beside_a_number, timeout=15)
+        assert [path.rpartition("/")[2] for path in paths] == ["rest-2", "rest", "rest-3", "rest-3x", "rest-4"]
+
+
 class TellsItself(Thread):
     """A background thread that uses its own ref, and tries what needs an address in the tree."""
 

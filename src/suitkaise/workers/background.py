@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from suitkaise.errors import SpecError, WorkerDead, WorkerFailed
+from suitkaise.errors import ChildAlreadyPresent, ChildAlreadyStarted, SpecError, WorkerDead, WorkerFailed
 from suitkaise.exits import Crashed, ExitReason, origin
 from suitkaise.messaging.held_back import send_held
 from suitkaise.platform.locks import RLock
@@ -63,7 +63,7 @@ class Background:
         self._path = path
         self._on_failure = on_failure
         self._declared: tuple[Child, ...] = ()
-        self._names: Counter[str] = Counter()
+        self._names: Counter[str] = Counter()  # how many threads have had a default name, or a number behind it
         self._supervisor: ThreadSupervisor | None = None
         self._closed = False
         self._lock = RLock()
@@ -88,14 +88,20 @@ class Background:
 
         Raises:
             ChildStartFailed: its `on_start` failed.
-            ChildAlreadyStarted: a thread of that id runs.
+            ChildAlreadyStarted: a thread of that id, which was given, runs.
             WorkerDead: the worker ends, or the supervisor of the threads has given up.
         """
         send_held()
-        with self._lock:
-            self._names[child.id] += 1
-            number = self._names[child.id]
-        return self._start(child if number == 1 or child.id_given else child.renamed(f"{child.id}-{number}"))
+        if child.id_given:
+            return self._start(child)
+        while True:
+            with self._lock:
+                self._names[child.id] += 1
+                number = self._names[child.id]
+            try:
+                return self._start(child if number == 1 else child.renamed(f"{child.id}-{number}"))
+            except (ChildAlreadyStarted, ChildAlreadyPresent):  # its name was given to another thread
+                continue
 
     def _start(self, child: Child) -> WorkerRef:
         with self._lock:
