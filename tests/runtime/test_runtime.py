@@ -19,6 +19,7 @@ from suitkaise.platform.runtime_directory import HUB_SOCKET
 from suitkaise.runtime import runtime
 from suitkaise.runtime.hub_server import HubServer
 from suitkaise.supervision.interface import SupervisorInterface
+from tests.support import run_program
 
 
 @pytest.fixture
@@ -118,3 +119,37 @@ def test_a_child_that_is_removed_during_a_look_spoils_no_look(monkeypatch: pytes
         [tree] = program.overview()["trees"]
         [child] = tree["children"][0]["children"]
         assert (child["path"], "restart" in child) == ("app/pool/a", False)
+
+
+STOPPED_BESIDE = """
+import threading
+from suitkaise import Supervisor, Thread
+from suitkaise.runtime import runtime as runtimes
+
+class Idle(Thread): ...
+
+trees = [Supervisor(name, Idle).start() for name in ("first", "second")]
+begin, end_logs = threading.Event(), runtimes.Runtime.end_logs
+
+def stop(tree):
+    begin.wait()
+    tree.stop()
+
+stops = [threading.Thread(target=stop, args=(tree,), daemon=True) for tree in trees]
+for thread in stops:
+    thread.start()
+
+def end_slowly(runtime, name):
+    if threading.current_thread() is threading.main_thread() and name == "first":
+        begin.set()
+        for thread in stops:
+            thread.join()
+    end_logs(runtime, name)
+
+runtimes.Runtime.end_logs = end_slowly
+"""
+
+
+def test_a_program_may_end_while_its_daemon_threads_stop_its_trees() -> None:
+    ended = run_program(STOPPED_BESIDE).check()
+    assert ended.stderr == ""

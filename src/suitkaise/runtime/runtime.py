@@ -365,10 +365,11 @@ def enter() -> Runtime:
 def leave(name: str | None = None) -> None:
     """Stop using the runtime, and forget the tree of that name; the last user ends the runtime."""
     global _runtime, _users
-    if _runtime is not None:
-        _runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
+    runtime = _runtime  # at the end of the program another thread may end it meanwhile
+    if runtime is not None:
+        runtime.engine_context.log_queue.flush()  # the last log lines of workers that have ended
         if name is not None:
-            _runtime.end_logs(name)
+            runtime.end_logs(name)
     with _guard:
         if name is not None:
             _trees.pop(name, None)
@@ -413,9 +414,10 @@ def _await_end(root: SupervisorInterface) -> None:
 @at_exit
 def _at_exit() -> None:
     """Stop the trees that the main program leaves running, gracefully; Ctrl-C a second later kills them (rule 70)."""
-    with _guard:  # a tree that another thread has stopped may be cleared away at this moment
-        if _runtime is None:
-            return
+    with _guard:  # a tree that another thread has stopped may be cleared away at this moment, and at any later one
+        runtime = _runtime
+    if runtime is None:
+        return
     send_held()
     roots = list(running_trees().values())
     for root in roots:
@@ -423,7 +425,7 @@ def _at_exit() -> None:
     for root in roots:
         _await_end(root)
     for root in roots:
-        _runtime.end_logs(root.path)
+        runtime.end_logs(root.path)
     global _users
     with _guard:
         _users = min(_users, 1)
