@@ -6,8 +6,10 @@ import contextlib
 import errno
 import functools
 import gc
+import itertools
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -52,6 +54,28 @@ def test_a_pool_that_cannot_start_leaves_nothing_behind_and_can_start_later(
                 pool.submit(abs, -1)
         eventually(lambda: not [thread for thread in threading.enumerate() if pool.name in thread.name])
         assert pool.submit(abs, -1).result(30) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_worker_for_which_no_descriptor_is_left_has_failed_to_start(
+    times: int, one_runtime_for_all: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = itertools.count(1), socket.socketpair
+
+    def refuse(*arguments: int) -> tuple[socket.socket, socket.socket]:
+        if next(made) <= times:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make(*arguments)
+
+    pool = ProcessPool(1)
+    monkeypatch.setattr(lines.socket, "socketpair", refuse)
+    future = pool.submit(abs, -1)
+    if times == 1:
+        assert future.result(30) == 1
+    else:
+        with pytest.raises(PoolBroken, match=r"no worker could be started: .* Too many open files"):
+            future.result(30)
+    in_background(pool.shutdown).result(30)
 
 
 class _Large:

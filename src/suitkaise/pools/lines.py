@@ -45,7 +45,7 @@ class PoolWorker(ABC):
 
     @abstractmethod
     def child(self) -> Child:
-        """Return the declaration of the worker."""
+        """Return the declaration of the worker. Raises OSError if the system has no room for it."""
 
     def can_take(self, task: Task) -> bool:
         """Return whether `send` runs no code of the user's for this task: whether it is encoded, if it has to be."""
@@ -86,15 +86,17 @@ class ProcessWorker(PoolWorker):
 
     def __init__(self, id: str, initializer: Initializer) -> None:
         super().__init__(id, initializer)
-        ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel: Channel = Channel(ours)
-        self._unread = Channel(self._theirs)
+        self.channel: Channel
+        self._unread: Channel
+        self._ends: tuple[Channel, ...] = ()
 
     def child(self) -> Child:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ends = self.channel, self._unread = Channel(ours), Channel(theirs)
         return Child(
             ProcessRunner,
             id=self.id,
-            args=(self._theirs,),
+            args=(theirs,),
             kwargs={"initializer": self.initializer[0], "initargs": self.initializer[1]},  # errors name them
             restart="temporary",
             finish_timeout=60.0,  # a worker without any limit would not write its stacks when it is killed as hung
@@ -136,8 +138,8 @@ class ProcessWorker(PoolWorker):
 
     def close(self) -> None:
         super().close()
-        self.channel.close()
-        self._unread.close()
+        for end in self._ends:
+            end.close()
 
 
 def _decoded(kind: int, data: Data) -> Any:

@@ -406,7 +406,12 @@ class Scheduler:
         worker.is_asked_for = True
         assert self._supervisor is not None
         start = self._supervisor.administer
-        answer = self._context.copy().run(start, AdminAction.START_CHILD, worker.child())
+        try:
+            child = worker.child()
+        except Exception as error:  # no descriptor is left, for example
+            self._failed_to_start(worker, error)
+            return
+        answer = self._context.copy().run(start, AdminAction.START_CHILD, child)
         answer.when_done(partial(self._on_started, worker))
 
     def _on_started(self, worker: PoolWorker, answer: Future[Any]) -> None:
