@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from suitkaise import Hung, Signaled, SupervisorRef, WorkerFailed, whereis
-from suitkaise.pools import ProcessPool, TaskFailed, TaskTimeout, ThreadPool, scheduler
+from suitkaise.pools import ProcessPool, TaskFailed, TaskTimeout, ThreadPool, lines, scheduler
 from tests.pools import tasks
 from tests.support import eventually, wait_gone
 
@@ -104,6 +105,27 @@ def test_a_task_that_hangs_always_fails_with_the_time_and_the_stack(pool: Proces
     assert isinstance(caught.value.reason, Hung)
     assert "wait_for" in caught.value.traceback
     assert beside.result(30) == 4
+
+
+def test_a_task_that_waits_behind_one_that_takes_too_long_and_ends_after_all_does_not_die_with_it(
+    one_runtime_for_all: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, ran, kill = tmp_path / "go", tmp_path / "ran", lines.PoolWorker.kill
+
+    def kill_when_it_has_answered(worker: lines.PoolWorker, hung: Hung) -> None:
+        assert isinstance(worker, lines.ProcessWorker)
+        go.touch()
+        select.select([worker.channel], [], [], 30)
+        kill(worker, hung)
+
+    monkeypatch.setattr(lines.PoolWorker, "kill", kill_when_it_has_answered)
+    with ProcessPool(1, retries=0) as pool:
+        pool.submit(os.getpid).result(30)
+        late = pool.options(timeout=0.3).submit(tasks.wait_for, str(go))
+        others = [pool.submit(tasks.append_pid, str(ran)), pool.submit(time.sleep, 0.5)]
+        assert late.result(30) == str(go)
+        assert [other.result(30) for other in others] == [None, None]
+    assert len(ran.read_text().split()) == 1
 
 
 def test_the_time_of_a_task_begins_when_it_begins(one_runtime_for_all: None) -> None:

@@ -39,6 +39,7 @@ class PoolWorker(ABC):
         self.since: float = 0.0  # when its first task has begun
         self.is_asked_for: bool = False  # its supervisor is to start it
         self.leaving: bool = False
+        self.is_overdue: bool = False  # it is killed, and gets no task any more
         self.settling: bool = False  # it runs the callbacks of a future
         self.handle: WorkerHandle | None = None
         self.timer: TimerHandle | None = None

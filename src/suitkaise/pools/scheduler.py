@@ -300,7 +300,8 @@ class Scheduler:
 
     def _has_room(self, worker: PoolWorker, late: float) -> bool:
         count = len(worker.tasks)
-        return count < worker.window and not (worker.leaving or worker.settling or (count and worker.since < late))
+        barred = worker.leaving or worker.is_overdue or worker.settling
+        return count < worker.window and not (barred or (count and worker.since < late))
 
     def _take_back_from_stalled(self, late: float) -> None:
         for worker in self._workers:
@@ -357,7 +358,7 @@ class Scheduler:
         worker.stop_timer()  # it has not even begun the first one
         if worker.tasks:
             self._begin(worker)
-        elif worker in self._workers:
+        elif worker in self._workers and not worker.is_overdue:
             self._idle.append(worker)
 
     def _rest(self, worker: PoolWorker) -> None:
@@ -388,7 +389,8 @@ class Scheduler:
     def _mend(self) -> None:
         """Make everything whole after Ctrl-C has interrupted a thread in `submit`; in the pool's own thread."""
         with self.lock:
-            self._idle = [worker for worker in self._workers if not (worker.tasks or worker.leaving or worker.settling)]
+            barred = [one for one in self._workers if one.tasks or one.leaving or one.is_overdue or one.settling]
+            self._idle = [worker for worker in self._workers if worker not in barred]
             for task in self._queue:
                 task.encoding = task in self._unencoded
             failed = self._dispatch()
@@ -507,7 +509,7 @@ class Scheduler:
             self._take_back_from_stalled(late)
             while self._queue and self._has_room(worker, late) and self._give(worker, failed):
                 pass
-        if not worker.tasks:
+        if not worker.tasks and not worker.is_overdue:
             if worker.leaving:
                 self._dismiss(worker)
             else:
@@ -521,10 +523,24 @@ class Scheduler:
         self._supervisor.administer(AdminAction.TERMINATE_CHILD, worker.id)
 
     def _overdue(self, worker: PoolWorker, task: Task) -> None:
-        """End a worker whose task takes too long."""
+        """End a worker whose task takes too long, unless it has begun another task meanwhile.
+
+        Its death takes a moment. What it would begin until then would be taken for the task that takes too long.
+        """
+        self._read(worker)
         with self.lock:
-            if worker.tasks and worker.tasks[0] is task and task.seconds is not None:
-                worker.kill(Hung("loop", task.seconds))
+            if not worker.tasks or worker.tasks[0] is not task or task.seconds is None:
+                return
+            worker.is_overdue = True
+            seconds = task.seconds
+            self._take_back(worker)
+            if worker.tasks and worker.tasks[-1] is not task:
+                worker.is_overdue = False
+            else:
+                worker.kill(Hung("loop", seconds))
+            failed = self._dispatch()
+            new = self._new_worker()
+        self._go_on(failed, new)
 
     def _on_exit(self, worker: PoolWorker, exited: Future[Exit]) -> None:
         assert self._reactor is not None
