@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -93,6 +95,18 @@ def test_a_bound_pool_calls_its_function_with_each_item(kind: Literal["process",
         assert list(pool.results(futures)) == [0, 1, 4, 9]
         assert sorted(pool.results(futures, ordered=False)) == [0, 1, 4, 9]
         assert pool.executor.submit(abs, -1).result(30) == 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_all_but_one_of_the_iterables_of_map_may_be_endless(ordered: bool) -> None:
+    def once(number: int) -> Iterator[int]:
+        yield number
+        raise AssertionError("read beyond the shortest one")
+
+    with create_pool("thread", pow, 2) as pool:
+        assert sorted(pool.map(range(4), itertools.repeat(2), ordered=ordered)) == [0, 1, 4, 9]
+        assert list(pool.map([2], once(3), ordered=ordered)) == [8]
+        assert list(pool.map([], itertools.count(), ordered=ordered)) == []
 
 
 def test_a_bound_pool_of_a_worker_class_has_one_object_in_each_worker(tmp_path: Path) -> None:

@@ -145,9 +145,10 @@ class BoundPool:
             TimeoutError, Exception: as `Pool.map` raises them.
         """
         self._refuse_function("map", iterables)
-        lists = [list(items) for items in iterators("map", iterables)]
+        calls = list(zip(*iterators("map", iterables), strict=False))  # some of them may be endless
+        lists = list(zip(*calls, strict=True))
         if chunksize is None:
-            chunksize = self._chunk_for(min(map(len, lists), default=0))
+            chunksize = self._chunk_for(len(calls))
         if ordered:
             return self._pool.map(self._function, *lists, timeout=timeout, chunksize=chunksize, progress=progress)
         if timeout is not None:
